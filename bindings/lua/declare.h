@@ -1,0 +1,124 @@
+/*
+ * declare.h: what policy files declare, checked and turned into C data.
+ *
+ * Loading a set of files runs each of them once, in a state in which nothing has an effect, and collects what it
+ * declares. The result is a struct pry_config for the core, and, inside the state, a table of handler functions
+ * found by index. Everything that is wrong becomes a finding: "file:line: what is wrong; what is expected". One
+ * mistake does not hide the next: loading goes on and reports all it can.
+ *
+ * Order: the policies (NAME.lua, by name), the dialects (dialects/NAME.lua), init.lua. Files under lib/ run when they are
+ * required; those that nobody requires and the tests (*_test.lua) are compiled only. The same files in the same order give the same
+ * indices, so each worker's state fits the one configuration of its generation.
+ *
+ * ---- policies/NAME.lua -----------------------------------------------------------------------------------
+ *
+ *   return policy {
+ *     name   = "retry",                     -- required; the file's name without ".lua"
+ *     doc    = "one line for people",
+ *     params = { max_attempts = param { 4, min = 1, max = 16, doc = "…" }, … },
+ *     when   = { retryable = true },        -- on_error only: everything else is skipped in C
+ *     check  = function(self) … end,        -- at load, once per instance: returns nothing, or a text saying what is
+ *                                           -- wrong with these parameters together
+ *     on_request = function(self, call) … end,   on_attempt = function(self, call) … end,
+ *     on_outcome = function(self, call, attempt) … end,   on_error = function(self, call, err) … end,
+ *     on_done = function(self, call, outcome) … end,      on_event = function(self, event) … end,
+ *     every  = { { seconds = 60, run = function(self) … end }, … },   -- seconds 0.1..86400, at most 16 jobs
+ *   }
+ *
+ * param { DEFAULT, … } or param { type = "…", required = true, … }:
+ *   type      "number" "integer" "string" "boolean" "list" "map" "any", or a name that must exist: "provider" "target"
+ *             ("provider/model", or a model at the same provider) "sink" "service" "credential" "category". Without it, the
+ *             default's: a whole number without `unit` is an integer (write 1.0 for a number), a table is "any".
+ *   of        "list" and "map" only: the type of each element ("list" again: a list of `of_of`); default "any"
+ *   of_of     with of = "list": the type of the inner elements
+ *   min, max  bounds of a number, of a text's or list's length
+ *   values    list of the texts or numbers that are allowed
+ *   unit      "s" and so on, for people
+ *   doc       one line for people
+ *   required  true: `use` must give it (then there is no default)
+ *   optional  true: may be absent, then self.NAME is nil (then there is no default)
+ * `name` and `as` cannot be parameters. `self` holds the parameters and `name`; it is read-only.
+ *
+ * when = { retryable =, fallback =, refresh_token =, sent = (true or false), source = "provider" or "parry",
+ *          category = "…" or { "…", … }, origin = "…" or { "…", … } }
+ *
+ * ---- policies/init.lua -----------------------------------------------------------------------------------
+ *
+ *   provider "p"   { base_url =, dialect =, auth =, timeouts = { connect, first_byte, idle, attempt }, models = { "…" } }
+ *   credential "c" { refresh_token = secret "…", access_token = secret "…", token_url =, grant = "oauth" or "kimi",
+ *                    refresh = function(cred) … end }                  -- refresh replaces grant
+ *   service "s"    { base_url =, auth = }
+ *   sink "ops"     { webhook = secret "…" }
+ *   route "PATTERN" { to = "p" or "p/model" or by_model { ["GLOB"] = "p" or "p/model" }, chain = { use "…", … },
+ *                    deadline = 120, timeouts = {…}, client_dialect =, early_head =, max_stream =, repeatable =,
+ *                    session = { header = "…" } or { field = "…" }, max_attempts_per_call = 12, max_targets = 3 }
+ *   use "policy" { PARAMETERS, as = "instance" }       -- one use is one instance, in one or several chains
+ *   auth: bearer(X), header("x-api-key", X) with X = secret "NAME" or credential "c"; passthrough(); absent: none
+ *
+ * ---- policies/dialects/NAME.lua --------------------------------------------------------------------------
+ *
+ *   return dialect {
+ *     name = "openai",                       -- optional; must be the file's
+ *     doc  = "…",
+ *     error_in_200 = { "error", errcode = { 0 } },  -- a 2xx object with one of these top-level fields is an error; a name
+ *                                            -- with a list: unless its value is in the list. null never is.
+ *     stream = {                             -- struct pry_dialect says in which order these are tried
+ *       type_field      = "type",            -- where an event's type stands in its data when there is no event: line
+ *       end_data        = { "[DONE]" },      -- whole data that ends the stream well
+ *       error_types     = { "error" },
+ *       error_in_data   = { "error" },       -- as error_in_200, for the data of one event
+ *       end_types       = { "message_stop" },
+ *       lifecycle_types = { "ping" },
+ *       content_types   = { "content_block_delta" },
+ *       content_paths   = { "choices.*.delta.content" },   -- paths of json.h; at most 8
+ *       finish_paths    = { "choices.*.finish_reason" },
+ *       default         = "content",         -- or "lifecycle": what an event is that fits no rule
+ *     },
+ *     classify = function(answer) … end,     -- → nil, or { category, code, message, retryable, fallback, refresh_token }
+ *     render   = function(err, form) … end,  -- form "body" or "event" → a text, or a table that is encoded as JSON
+ *   }
+ *
+ * Thread: a script's own.
+ */
+#ifndef PRY_DECLARE_H
+#define PRY_DECLARE_H
+
+#include "registry.h"
+#include "script.h"
+
+struct pry_declare_options {
+  bool warm;             /* a worker's copy of a checked set: no secrets are read, no warnings given */
+  bool invented_secrets; /* policy tests: secret "X" is "test-X", wherever the real one is */
+};
+
+/* Runs the whole set in a fresh script whose libraries are open, and gives its configuration; the caller frees it.
+ * NULL: the report has at least one error more. Warnings may come with success. `policies` (may be NULL) gets the
+ * number of policy files. After success everything that handlers can reach is frozen. */
+struct pry_config *pry_declare_set(struct pry_script *script, const struct pry_policy_set *set,
+                                   const struct pry_declare_options *options, struct pry_report *report,
+                                   unsigned *policies);
+
+/* ---- Finding functions at run time -------------------------------------------------------------------------
+ * Inside the door, on any thread of the script. Each pushes what its name says, or nothing and returns false when
+ * the declaration has no such function. Needs room for 5 values on the stack. */
+
+/* The handler's function, then `self`. `job` is the position in `every` for PRY_EVERY, else 0. */
+bool pry_declare_push_handler(lua_State *L, const struct pry_instance *instance, enum pry_handler handler, size_t job);
+bool pry_declare_push_classify(lua_State *L, const struct pry_dialect *dialect);
+bool pry_declare_push_render(lua_State *L, const struct pry_dialect *dialect);
+bool pry_declare_push_refresh(lua_State *L, const struct pry_credential_config *credential);
+
+/* ---- Secrets as Lua values -------------------------------------------------------------------------------
+ * `secret "NAME"` is an opaque value that prints as ***. It holds the name; whoever renders it looks the value up in
+ * the generation's configuration. Every name is in the configuration: secrets are made at load only. */
+
+/* Pushes the function `secret`. */
+void pry_declare_push_secret(lua_State *L);
+
+/* The secret's name, valid while the value lives; NULL when the value at `index` is no secret. */
+const char *pry_declare_secret_name(lua_State *L, int index);
+
+/* The secret of that name, or NULL. */
+const struct pry_secret *pry_declare_secret(const struct pry_config *config, const char *name);
+
+#endif

@@ -1,0 +1,149 @@
+#include "lib.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static const char BUFFER_TYPE[] = "buffer";
+
+void pry_lib_open(lua_State *L, int globals)
+{
+  pry_lib_open_json(L, globals);
+  pry_lib_open_call(L);
+  pry_lib_open_verdict(L, globals);
+  pry_lib_open_store(L, globals);
+  pry_lib_open_http(L, globals);
+  pry_lib_open_log(L, globals);
+  pry_lib_open_misc(L, globals);
+}
+
+/* ---- buffers --------------------------------------------------------------------------------------------- */
+
+static int buffer_gc(lua_State *L)
+{
+  pry_buffer_fini(lua_touserdata(L, 1));
+  return 0;
+}
+
+struct pry_buffer *pry_lua_buffer(lua_State *L, size_t limit)
+{
+  struct pry_buffer *buffer = lua_newuserdatauv(L, sizeof *buffer, 0);
+  pry_buffer_init(buffer, limit);
+  if (luaL_newmetatable(L, BUFFER_TYPE)) {
+    lua_pushcfunction(L, buffer_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
+  return buffer;
+}
+
+void pry_lua_buffer_free(struct pry_buffer *buffer)
+{
+  pry_buffer_fini(buffer);
+}
+
+/* ---- arguments ------------------------------------------------------------------------------------------- */
+
+struct pry_slice pry_lua_text(lua_State *L, int index)
+{
+  if (lua_type(L, index) != LUA_TSTRING)
+    luaL_typeerror(L, index, "string");
+  struct pry_slice text;
+  text.data = lua_tolstring(L, index, &text.size);
+  return text;
+}
+
+struct pry_slice pry_lua_key(lua_State *L, int index, const struct pry_decision *run, char separator, char *key, size_t size)
+{
+  struct pry_slice text = pry_lua_text(L, index);
+  size_t prefix = strlen(run->prefix);
+  luaL_argcheck(L, text.size > 0, index, "a key must not be empty");
+  luaL_argcheck(L, !memchr(text.data, '\0', text.size), index, "a key must not hold a NUL byte");
+  if (prefix + 1 + text.size >= size)
+    luaL_error(L, "the key is too long: %d bytes, at most %d", (int)text.size, (int)(size - prefix - 2));
+  memcpy(key, run->prefix, prefix);
+  key[prefix] = separator;
+  memcpy(key + prefix + 1, text.data, text.size);
+  key[prefix + 1 + text.size] = '\0';
+  return (struct pry_slice){key, prefix + 1 + text.size};
+}
+
+static bool is_among(const char *name, const char *const *names)
+{
+  for (; *names; names++)
+    if (strcmp(*names, name) == 0)
+      return true;
+  return false;
+}
+
+static int unknown_option(lua_State *L, const char *function, const char *name, const char *const *names)
+{
+  luaL_Buffer list;
+  luaL_buffinit(L, &list);
+  for (size_t i = 0; names[i]; i++) {
+    if (i)
+      luaL_addstring(&list, ", ");
+    luaL_addstring(&list, names[i]);
+  }
+  luaL_pushresult(&list);
+  return luaL_error(L, "%s{} has no field \"%s\"; it takes %s", function, name, lua_tostring(L, -1));
+}
+
+bool pry_lua_options(lua_State *L, int index, const char *function, const char *const *names, bool optional)
+{
+  if (optional && lua_isnoneornil(L, index))
+    return false;
+  if (lua_type(L, index) != LUA_TTABLE)
+    luaL_error(L, "%s takes a table of fields here, got %s", function, luaL_typename(L, index));
+  lua_pushnil(L);
+  while (lua_next(L, index)) {
+    if (lua_type(L, -2) != LUA_TSTRING)
+      luaL_error(L, "%s{} takes named fields only", function);
+    if (!is_among(lua_tostring(L, -2), names))
+      unknown_option(L, function, lua_tostring(L, -2), names);
+    lua_pop(L, 1);
+  }
+  return true;
+}
+
+double pry_lua_number_field(lua_State *L, int index, const char *function, const char *name, double missing, double min,
+                            double max)
+{
+  if (!lua_istable(L, index))
+    return missing;
+  lua_pushstring(L, name);
+  int type = lua_rawget(L, index);
+  double value = lua_tonumber(L, -1);
+  lua_pop(L, 1);
+  if (type == LUA_TNIL)
+    return missing;
+  if (type != LUA_TNUMBER || !(value >= min && value <= max)) {
+    char range[96];
+    snprintf(range, sizeof range, "%.15g to %.15g", min, max);
+    luaL_error(L, "%s{}: %s must be a number from %s", function, name, range);
+  }
+  return value;
+}
+
+/* ---- results --------------------------------------------------------------------------------------------- */
+
+int pry_lua_failed(lua_State *L, const char *category, const char *message)
+{
+  lua_pushnil(L);
+  lua_createtable(L, 0, 2);
+  lua_pushstring(L, category);
+  lua_setfield(L, -2, "category");
+  lua_pushstring(L, message);
+  lua_setfield(L, -2, "message");
+  return 2;
+}
+
+void pry_lua_push_scrubbed(lua_State *L, const struct pry_decision *run, struct pry_slice text)
+{
+  struct pry_buffer *copy = pry_lua_buffer(L, 0);
+  if (!pry_buffer_append_slice(copy, text))
+    luaL_error(L, "not enough memory");
+  pry_scrubber_apply(pry_decision_engine(run)->scrubber, copy);
+  lua_pushlstring(L, copy->data ? copy->data : "", copy->size);
+  pry_lua_buffer_free(copy);
+  lua_remove(L, -2);
+}

@@ -1,0 +1,462 @@
+#include "lib.h"
+
+#include "declare.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/*
+ * JSON is read and written here and not by lua-cjson: cjson ends the process when malloc fails, and loses its buffer
+ * when Lua runs out of memory in the middle. What is read was checked whole by json.h first, so that the builder below
+ * walks text that is known to be valid, once.
+ *
+ *   ---@class json
+ *   ---@field null userdata  stands for null in lists, and for writing it
+ *   json = {}
+ */
+
+static const char NULL_KEY = 0, ARRAY_KEY = 0; /* registry keys, by address */
+
+/* ---- reading --------------------------------------------------------------------------------------------- */
+
+struct reader {
+  lua_State *L;
+  const char *p, *end;
+};
+
+static void build(struct reader *reader);
+
+static void skip_space(struct reader *reader)
+{
+  while (reader->p < reader->end &&
+         (*reader->p == ' ' || *reader->p == '\n' || *reader->p == '\t' || *reader->p == '\r'))
+    reader->p++;
+}
+
+/* Past the closing quote of the string at p. */
+static struct pry_slice raw_string(struct reader *reader, bool *escaped)
+{
+  const char *start = reader->p++;
+  *escaped = false;
+  while (*reader->p != '"') {
+    if (*reader->p == '\\') {
+      *escaped = true;
+      reader->p++;
+    }
+    reader->p++;
+  }
+  reader->p++;
+  return (struct pry_slice){start, (size_t)(reader->p - start)};
+}
+
+static void build_string(struct reader *reader)
+{
+  bool escaped;
+  struct pry_slice raw = raw_string(reader, &escaped);
+  if (!escaped) {
+    lua_pushlstring(reader->L, raw.data + 1, raw.size - 2);
+    return;
+  }
+  struct pry_buffer *text = pry_lua_buffer(reader->L, 0);
+  if (!pry_json_string(raw, text))
+    luaL_error(reader->L, "not enough memory");
+  lua_pushlstring(reader->L, text->data ? text->data : "", text->size);
+  pry_lua_buffer_free(text);
+  lua_remove(reader->L, -2);
+}
+
+static void build_number(struct reader *reader)
+{
+  const char *start = reader->p;
+  while (reader->p < reader->end && strchr("+-.0123456789eE", *reader->p))
+    reader->p++;
+  struct pry_slice raw = {start, (size_t)(reader->p - start)};
+  int64_t integer;
+  double number;
+  if (pry_json_integer(raw, &integer))
+    lua_pushinteger(reader->L, (lua_Integer)integer);
+  else if (pry_json_number(raw, &number))
+    lua_pushnumber(reader->L, number);
+  else
+    lua_pushnumber(reader->L, start[0] == '-' ? -HUGE_VAL : HUGE_VAL);
+}
+
+static void build_array(struct reader *reader)
+{
+  lua_State *L = reader->L;
+  lua_Integer count = 0;
+  lua_newtable(L);
+  reader->p++;
+  skip_space(reader);
+  while (*reader->p != ']') {
+    build(reader);
+    lua_rawseti(L, -2, ++count);
+    skip_space(reader);
+    if (*reader->p == ',')
+      reader->p++;
+    skip_space(reader);
+  }
+  reader->p++;
+  if (!count) { /* so that it is written as [] again */
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &ARRAY_KEY);
+    lua_setmetatable(L, -2);
+  }
+}
+
+/* A member that is null is absent: `body.error` is then false in a condition, as its reader expects. */
+static void build_object(struct reader *reader)
+{
+  lua_State *L = reader->L;
+  lua_newtable(L);
+  reader->p++;
+  skip_space(reader);
+  while (*reader->p != '}') {
+    build_string(reader);
+    skip_space(reader);
+    reader->p++; /* the colon */
+    skip_space(reader);
+    if (*reader->p == 'n') {
+      reader->p += 4;
+      lua_pushnil(L);
+    } else {
+      build(reader);
+    }
+    lua_rawset(L, -3);
+    skip_space(reader);
+    if (*reader->p == ',')
+      reader->p++;
+    skip_space(reader);
+  }
+  reader->p++;
+}
+
+static void build(struct reader *reader)
+{
+  lua_State *L = reader->L;
+  luaL_checkstack(L, 6, "the JSON is nested too deeply");
+  skip_space(reader);
+  switch (*reader->p) {
+  case '{':
+    build_object(reader);
+    break;
+  case '[':
+    build_array(reader);
+    break;
+  case '"':
+    build_string(reader);
+    break;
+  case 't':
+    reader->p += 4;
+    lua_pushboolean(L, true);
+    break;
+  case 'f':
+    reader->p += 5;
+    lua_pushboolean(L, false);
+    break;
+  case 'n':
+    reader->p += 4;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &NULL_KEY);
+    break;
+  default:
+    build_number(reader);
+  }
+}
+
+bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why)
+{
+  if (text.size > PRY_LUA_JSON_MAX) {
+    *why = "longer than 1 MiB";
+    return false;
+  }
+  enum pry_json_result result = pry_json_parse(text, NULL);
+  if (result != PRY_JSON_OK) {
+    *why = pry_json_result_text(result);
+    return false;
+  }
+  struct reader reader = {L, text.data, text.data + text.size};
+  build(&reader);
+  return true;
+}
+
+/* ---- writing --------------------------------------------------------------------------------------------- */
+
+struct writer {
+  lua_State *L;
+  struct pry_buffer *out;
+  enum pry_secret_use secrets;
+  const struct pry_config *config;
+  char *complaint;
+  size_t size;
+  unsigned depth;
+};
+
+static bool write_value(struct writer *writer, int index);
+
+static bool complain(struct writer *writer, const char *text, const char *detail)
+{
+  snprintf(writer->complaint, writer->size, "%s%s", text, detail);
+  return false;
+}
+
+static bool put(struct writer *writer, const char *text, size_t size)
+{
+  return pry_buffer_append(writer->out, text, size) || complain(writer, "the JSON becomes too long", "");
+}
+
+static bool write_text(struct writer *writer, struct pry_slice text)
+{
+  return put(writer, "\"", 1) &&
+         (pry_buffer_append_json(writer->out, text) || complain(writer, "the JSON becomes too long", "")) &&
+         put(writer, "\"", 1);
+}
+
+static bool write_number(struct writer *writer, int index)
+{
+  char text[64];
+  int length;
+  if (lua_isinteger(writer->L, index)) {
+    length = snprintf(text, sizeof text, "%lld", (long long)lua_tointeger(writer->L, index));
+    return put(writer, text, (size_t)length);
+  }
+  double number = lua_tonumber(writer->L, index);
+  if (!isfinite(number))
+    return complain(writer, "JSON has no infinite numbers and no NaN", "");
+  length = snprintf(text, sizeof text, "%.15g", number);
+  if (strtod(text, NULL) != number)
+    length = snprintf(text, sizeof text, "%.17g", number);
+  for (int i = 0; i < length; i++) /* a host program's locale may have another decimal point */
+    if (!strchr("+-0123456789e", text[i]))
+      text[i] = '.';
+  return put(writer, text, (size_t)length);
+}
+
+static bool write_secret(struct writer *writer, int index)
+{
+  const char *name = pry_declare_secret_name(writer->L, index);
+  if (!name)
+    return complain(writer, "JSON cannot hold a ", luaL_typename(writer->L, index));
+  if (writer->secrets != PRY_SECRETS_RENDERED)
+    return complain(writer, "a secret may stand in http.request only: ", name);
+  const struct pry_secret *secret = pry_declare_secret(writer->config, name);
+  if (!secret || !secret->value)
+    return complain(writer, "this secret has no value: ", name);
+  return write_text(writer, pry_slice_of(secret->value));
+}
+
+/* A list is a table whose keys are 1..n, or one marked with json.array. */
+static bool is_array(lua_State *L, int index, lua_Unsigned *count)
+{
+  *count = lua_rawlen(L, index);
+  if (lua_getmetatable(L, index)) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &ARRAY_KEY);
+    bool marked = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    if (marked)
+      return true;
+  }
+  return *count > 0;
+}
+
+static bool write_array(struct writer *writer, int index, lua_Unsigned count)
+{
+  lua_State *L = writer->L;
+  lua_Unsigned members = 0;
+  lua_pushnil(L);
+  while (lua_next(L, index)) {
+    lua_pop(L, 1);
+    members++;
+  }
+  if (members != count)
+    return complain(writer, "a table has both a list and named fields, or a list with gaps", "");
+  if (!put(writer, "[", 1))
+    return false;
+  for (lua_Unsigned i = 1; i <= count; i++) {
+    if (i > 1 && !put(writer, ",", 1))
+      return false;
+    lua_rawgeti(L, index, (lua_Integer)i);
+    bool written = write_value(writer, lua_gettop(L));
+    lua_pop(L, 1);
+    if (!written)
+      return false;
+  }
+  return put(writer, "]", 1);
+}
+
+static int compare_keys(const void *left, const void *right)
+{
+  const struct pry_slice *a = left, *b = right;
+  int order = memcmp(a->data, b->data, a->size < b->size ? a->size : b->size);
+  return order ? order : (a->size > b->size) - (a->size < b->size);
+}
+
+/* Keys in bytewise order: what a script writes must not depend on where its tables lie in memory. The slices point at
+ * strings that the table itself keeps alive. */
+static bool sorted_keys(struct writer *writer, int index, struct pry_slice **keys, size_t *count)
+{
+  lua_State *L = writer->L;
+  *count = 0;
+  lua_pushnil(L);
+  while (lua_next(L, index)) {
+    lua_pop(L, 1);
+    if (lua_type(L, -1) != LUA_TSTRING)
+      return complain(writer, "a JSON object needs names as keys, got a ", luaL_typename(L, -1));
+    ++*count;
+  }
+  *keys = lua_newuserdatauv(L, (*count ? *count : 1) * sizeof **keys, 0);
+  size_t i = 0;
+  lua_pushnil(L);
+  while (lua_next(L, index)) {
+    lua_pop(L, 1);
+    (*keys)[i].data = lua_tolstring(L, -1, &(*keys)[i].size);
+    i++;
+  }
+  qsort(*keys, *count, sizeof **keys, compare_keys);
+  return true;
+}
+
+static bool write_object(struct writer *writer, int index)
+{
+  lua_State *L = writer->L;
+  struct pry_slice *keys;
+  size_t count;
+  if (!sorted_keys(writer, index, &keys, &count) || !put(writer, "{", 1))
+    return false;
+  for (size_t i = 0; i < count; i++) {
+    if ((i && !put(writer, ",", 1)) || !write_text(writer, keys[i]) || !put(writer, ":", 1))
+      return false;
+    lua_pushlstring(L, keys[i].data, keys[i].size);
+    lua_rawget(L, index);
+    bool written = write_value(writer, lua_gettop(L));
+    lua_pop(L, 1);
+    if (!written)
+      return false;
+  }
+  lua_pop(L, 1);
+  return put(writer, "}", 1);
+}
+
+static bool write_table(struct writer *writer, int index)
+{
+  if (++writer->depth > PRY_LUA_JSON_DEPTH)
+    return complain(writer, "nested more than 32 deep, or a table that holds itself", "");
+  lua_Unsigned count;
+  bool written = is_array(writer->L, index, &count) ? write_array(writer, index, count) : write_object(writer, index);
+  writer->depth--;
+  return written;
+}
+
+static bool is_null(lua_State *L, int index)
+{
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &NULL_KEY);
+  bool null = lua_rawequal(L, -1, index);
+  lua_pop(L, 1);
+  return null;
+}
+
+static bool write_value(struct writer *writer, int index)
+{
+  lua_State *L = writer->L;
+  luaL_checkstack(L, 8, "the value is nested too deeply");
+  struct pry_slice text;
+  switch (lua_type(L, index)) {
+  case LUA_TNIL:
+    return put(writer, "null", 4);
+  case LUA_TBOOLEAN:
+    return lua_toboolean(L, index) ? put(writer, "true", 4) : put(writer, "false", 5);
+  case LUA_TNUMBER:
+    return write_number(writer, index);
+  case LUA_TSTRING:
+    text.data = lua_tolstring(L, index, &text.size);
+    return write_text(writer, text);
+  case LUA_TTABLE:
+    return write_table(writer, index);
+  default:
+    return is_null(L, index) ? put(writer, "null", 4) : write_secret(writer, index);
+  }
+}
+
+bool pry_lua_json_append(lua_State *L, int index, struct pry_buffer *out, enum pry_secret_use secrets,
+                         const struct pry_config *config, char *complaint, size_t size)
+{
+  struct writer writer = {L, out, secrets, config, complaint, size, 0};
+  int top = lua_gettop(L);
+  bool written = write_value(&writer, lua_absindex(L, index));
+  lua_settop(L, top);
+  return written;
+}
+
+/* ---- what scripts see ------------------------------------------------------------------------------------ */
+
+/* ---@param text string
+ * ---@return any value, string? why   nil and a reason when it is not JSON
+ * function json.decode(text) end */
+static int decode(lua_State *L)
+{
+  const char *why;
+  if (pry_lua_json_push(L, pry_lua_text(L, 1), &why))
+    return 1;
+  return pry_lua_failed(L, "invalid_json", why);
+}
+
+/* ---@param value any
+ * ---@return string text   keys in bytewise order
+ * function json.encode(value) end */
+static int encode(lua_State *L)
+{
+  char complaint[128];
+  luaL_checkany(L, 1);
+  lua_settop(L, 1);
+  struct pry_buffer *out = pry_lua_buffer(L, PRY_LUA_JSON_MAX);
+  if (!pry_lua_json_append(L, 1, out, PRY_SECRETS_REFUSED, NULL, complaint, sizeof complaint))
+    return luaL_error(L, "json.encode: %s", complaint);
+  lua_pushlstring(L, out->data, out->size);
+  pry_lua_buffer_free(out);
+  return 1;
+}
+
+/* ---@param list table   is written as a list even when it is empty
+ * ---@return table list   the same
+ * function json.array(list) end */
+static int array(lua_State *L)
+{
+  luaL_checktype(L, 1, LUA_TTABLE);
+  if (lua_getmetatable(L, 1))
+    return luaL_error(L, "json.array: the table has a metatable already");
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ARRAY_KEY);
+  lua_settop(L, 2);
+  lua_setmetatable(L, 1);
+  return 1;
+}
+
+static int null_text(lua_State *L)
+{
+  lua_pushliteral(L, "null");
+  return 1;
+}
+
+static void seal_metatable(lua_State *L, const char *name)
+{
+  lua_createtable(L, 0, 3);
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "__name");
+  lua_pushboolean(L, false);
+  lua_setfield(L, -2, "__metatable");
+}
+
+void pry_lib_open_json(lua_State *L, int globals)
+{
+  static const luaL_Reg functions[] = {{"decode", decode}, {"encode", encode}, {"array", array}, {NULL, NULL}};
+  luaL_newlib(L, functions);
+  lua_newuserdatauv(L, 0, 0);
+  seal_metatable(L, "null");
+  lua_pushcfunction(L, null_text);
+  lua_setfield(L, -2, "__tostring");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &NULL_KEY);
+  lua_setfield(L, -2, "null");
+  seal_metatable(L, "array");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &ARRAY_KEY);
+  lua_setfield(L, globals, "json");
+}

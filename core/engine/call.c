@@ -1,0 +1,463 @@
+#include "call_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Timers one call can have running at once. */
+enum { CALL_TIMERS = 8 };
+
+static const char *const state_names[] = {
+    [CALL_REQUEST] = "request", [CALL_HOLD] = "hold",   [CALL_PREPARE] = "prepare", [CALL_TOKEN] = "token",
+    [CALL_SEND] = "send",       [CALL_HEAD] = "head",   [CALL_RELAY] = "relay",     [CALL_REACT] = "react",
+    [CALL_WAIT] = "wait",       [CALL_DONE] = "done",
+};
+
+/* ---- making ------------------------------------------------------------------------------------------ */
+
+static void write_id(struct pry_call *call)
+{
+  static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
+  char sequence[16];
+  size_t i = sizeof sequence;
+  uint64_t rest = call->worker->next_call++;
+  sequence[--i] = '\0';
+  do
+    sequence[--i] = digits[rest % 36];
+  while (rest /= 36);
+  snprintf(call->view.id, sizeof call->view.id, "c_%u_%s", call->worker->index, sequence + i);
+}
+
+static bool is_credential(struct pry_slice name)
+{
+  static const char *const names[] = {"authorization", "x-api-key", "api-key", "x-goog-api-key"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (pry_slice_equal_nocase(name, pry_slice_of(names[i])))
+      return true;
+  return false;
+}
+
+/* Fields that belong to the client's connection or to this hop (RFC 9110 §7.6.1), or are written anew. */
+static bool is_dropped(const struct pry_headers *all, struct pry_slice name)
+{
+  static const char *const names[] = {"connection",     "keep-alive", "proxy-connection", "proxy-authorization",
+                                      "te",             "trailer",    "transfer-encoding", "upgrade",
+                                      "content-length", "host",       "expect",            "accept-encoding",
+                                      "cookie"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (pry_slice_equal_nocase(name, pry_slice_of(names[i])))
+      return true;
+  return pry_headers_has_token(all, PRY_SLICE("connection"), name);
+}
+
+static bool copy_headers(struct pry_call *call, const struct pry_headers *headers)
+{
+  for (size_t i = 0; i < headers->count; i++) {
+    struct pry_header line = pry_headers_at(headers, i);
+    if (is_dropped(headers, line.name))
+      continue;
+    if (!pry_headers_add(is_credential(line.name) ? &call->credentials : &call->headers, line.name, line.value))
+      return false;
+  }
+  return true;
+}
+
+static bool copy_request(struct pry_call *call, const struct pry_call_request *request)
+{
+  if (!pry_buffer_append_slice(&call->text, request->method) || !pry_buffer_append(&call->text, "", 1) ||
+      !pry_buffer_append_slice(&call->text, request->path) || !pry_buffer_append_slice(&call->text, request->query) ||
+      !copy_headers(call, request->headers))
+    return false;
+  const char *text = call->text.data;
+  call->view.method = (struct pry_slice){text, request->method.size};
+  call->view.path = (struct pry_slice){text + request->method.size + 1, request->path.size};
+  call->query = (struct pry_slice){call->view.path.data + request->path.size, request->query.size};
+  struct pry_slice count;
+  call->client_retry = pry_headers_get(request->headers, PRY_SLICE("x-stainless-retry-count"), &count) && count.size &&
+                       !pry_slice_equal(count, PRY_SLICE("0"));
+  return true;
+}
+
+static void init_parts(struct pry_call *call)
+{
+  pry_list_init(&call->link);
+  pry_list_init(&call->permits);
+  pry_list_init(&call->attempt_permits);
+  pry_list_init(&call->queue_waiter.link);
+  pry_list_init(&call->token_waiter.link);
+  pry_buffer_init(&call->text, 0);
+  pry_buffer_init(&call->body, 0);
+  pry_buffer_init(&call->url, 0);
+  pry_buffer_init(&call->out_body, 0);
+  pry_buffer_init(&call->token, 0);
+  pry_headers_init(&call->headers);
+  pry_headers_init(&call->credentials);
+  pry_headers_init(&call->added);
+  pry_headers_init(&call->out_headers);
+  pry_headers_init(&call->injection.headers);
+  pry_buffer_init(&call->injection.body, PRY_RESPOND_MAX);
+  pry_call_answer_init(&call->answer);
+}
+
+static void wipe(struct pry_buffer *secret)
+{
+  if (secret->data)
+    explicit_bzero(secret->data, secret->capacity);
+  pry_buffer_fini(secret);
+}
+
+static void free_call(struct pry_call *call)
+{
+  if (!pry_list_empty(&call->link)) {
+    pry_list_remove(&call->link);
+    call->worker->call_count--;
+  }
+  call->worker->engine->replay_used -= call->replay_bytes;
+  pry_buffer_fini(&call->text);
+  pry_buffer_fini(&call->body);
+  pry_buffer_fini(&call->url);
+  pry_buffer_fini(&call->out_body);
+  wipe(&call->token);
+  pry_headers_fini(&call->headers);
+  pry_headers_fini(&call->credentials);
+  pry_headers_fini(&call->added);
+  pry_headers_fini(&call->out_headers);
+  pry_headers_fini(&call->injection.headers);
+  pry_buffer_fini(&call->injection.body);
+  pry_headers_fini(&call->answer.headers);
+  pry_buffer_fini(&call->answer.body);
+  pry_vars_free(call->view.vars);
+  free(call->ledger);
+  pry_state_unref(call->script);
+  free(call);
+}
+
+static void begin(void *user);
+
+struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call_request *request,
+                                const struct pry_sink_ops *sink, void *user)
+{
+  struct pry_call *call = calloc(1, sizeof *call);
+  if (!call)
+    return NULL;
+  call->worker = worker;
+  call->sink = *sink;
+  call->user = user;
+  init_parts(call);
+  call->view.vars = pry_vars_new();
+  if (!call->view.vars || !copy_request(call, request) ||
+      !pry_loop_reserve(worker->loop, (worker->call_count + 2) * CALL_TIMERS + 64)) {
+    free_call(call);
+    return NULL;
+  }
+  write_id(call);
+  call->body = *request->body;
+  pry_buffer_init(request->body, request->body->limit);
+  call->view.body = pry_buffer_slice(&call->body);
+  call->view.headers = &call->headers;
+  call->view.route = "";
+  call->arrived = pry_loop_now(worker->loop);
+  call->view.deadline = call->arrived + PRY_DEADLINE_DEFAULT;
+  pry_list_push(&worker->calls, &call->link);
+  worker->call_count++;
+  pry_call_start_timer(call, &call->begin_timer, 0, begin);
+  return call;
+}
+
+void pry_call_start_timer(struct pry_call *call, struct pry_timer *timer, pry_time delay, pry_timer_fn fire)
+{
+  pry_timer_start(call->worker->loop, timer, delay, fire, call);
+}
+
+pry_time pry_call_deadline_left(const struct pry_call *call)
+{
+  pry_time left = call->view.deadline - pry_loop_now(call->worker->loop);
+  return left > 0 ? left : 0;
+}
+
+/* ---- understanding the request ------------------------------------------------------------------------ */
+
+static bool has_json_body(const struct pry_call *call)
+{
+  struct pry_slice type;
+  if (!call->body.size)
+    return false;
+  if (!pry_headers_get(&call->headers, PRY_SLICE("content-type"), &type))
+    return call->body.data[0] == '{';
+  return pry_slice_starts_with(type, PRY_SLICE("application/json")) || memmem(type.data, type.size, "+json", 5);
+}
+
+/* The model and whether a stream is wanted. NULL: understood; else what is wrong with the body. */
+static const char *read_body(struct pry_call *call, char *complaint, size_t size)
+{
+  call->is_json = has_json_body(call);
+  if (!call->is_json)
+    return NULL;
+  enum pry_json_result result = pry_json_request(pry_buffer_slice(&call->body), &call->json);
+  if (result == PRY_JSON_DUPLICATE) {
+    snprintf(complaint, size, "the body has `%s` twice", call->json.duplicate);
+    return complaint;
+  }
+  if (result != PRY_JSON_OK) {
+    snprintf(complaint, size, "the body is not a JSON object that can be read: %s", pry_json_result_text(result));
+    return complaint;
+  }
+  call->wants_stream = call->json.stream.type == PRY_JSON_TRUE;
+  if (call->json.model.type == PRY_JSON_NONE || call->json.model.type == PRY_JSON_NULL)
+    return NULL;
+  struct pry_buffer model;
+  pry_buffer_init(&model, PRY_TARGET_MAX - 1);
+  bool read = call->json.model.type == PRY_JSON_STRING && pry_json_string(call->json.model.raw, &model) &&
+              !(model.size && memchr(model.data, '\0', model.size));
+  if (read && model.size)
+    memcpy(call->view.model, model.data, model.size);
+  pry_buffer_fini(&model);
+  return read ? NULL : "`model` must be a string of at most 255 bytes";
+}
+
+static bool ends_with(struct pry_slice text, const char *end)
+{
+  size_t size = strlen(end);
+  return text.size >= size && memcmp(text.data + text.size - size, end, size) == 0;
+}
+
+/* Generating text or vectors again changes nothing at the provider but the bill. */
+static bool is_repeatable(const struct pry_call *call)
+{
+  static const char *const paths[] = {"/completions", "/responses",  "/messages",     "/embeddings",
+                                      "/rerank",      "/moderations", "/count_tokens", "/generations"};
+  if (call->route->repeatable != PRY_ANY)
+    return call->route->repeatable == PRY_ONLY_TRUE;
+  if (pry_slice_equal(call->view.method, PRY_SLICE("GET")) || pry_slice_equal(call->view.method, PRY_SLICE("HEAD")))
+    return true;
+  for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+    if (ends_with(call->view.path, paths[i]))
+      return true;
+  return false;
+}
+
+static void read_session(struct pry_call *call)
+{
+  struct pry_slice value = {NULL, 0};
+  struct pry_buffer decoded;
+  pry_buffer_init(&decoded, sizeof call->view.session - 1);
+  const struct pry_route *route = call->route;
+  struct pry_json_value field;
+  if (route->session_kind == PRY_SESSION_FIELD) {
+    if (call->is_json && pry_json_get(pry_buffer_slice(&call->body), route->session_name, &field) &&
+        field.type == PRY_JSON_STRING && pry_json_string(field.raw, &decoded))
+      value = pry_buffer_slice(&decoded);
+  } else {
+    const char *name = route->session_kind == PRY_SESSION_HEADER ? route->session_name : "x-session-id";
+    pry_headers_get(&call->headers, pry_slice_of(name), &value);
+  }
+  if (value.size < sizeof call->view.session && !(value.size && memchr(value.data, '\0', value.size)))
+    memcpy(call->view.session, value.size ? value.data : "", value.size);
+  pry_buffer_fini(&decoded);
+}
+
+/* Keeps the body for another attempt, unless all kept bodies together are too many. */
+static void count_replay(struct pry_call *call)
+{
+  struct pry_engine *engine = call->worker->engine;
+  call->replayable = call->body.size <= engine->options.replay_limit &&
+                     engine->replay_used + call->body.size <= engine->options.replay_total;
+  if (!call->replayable)
+    return;
+  call->replay_bytes = call->body.size;
+  engine->replay_used += call->body.size;
+}
+
+static void refuse_request(struct pry_call *call, enum pry_category category, const char *code, const char *message)
+{
+  call->failure = pry_call_own_failure(category, code, message);
+  pry_call_finish_failure(call);
+}
+
+static void deadline_passed(void *user)
+{
+  struct pry_call *call = user;
+  struct pry_failure failure =
+      pry_call_own_failure(PRY_TIMEOUT, "deadline", "the call's deadline passed before there was an answer");
+  bool reacting = call->state == CALL_REACT;
+  pry_call_stop_waiting(call);
+  if (call->attempt_open) {
+    failure.sent = true;
+    pry_call_attempt_failed(call, &failure);
+    return;
+  }
+  if (!reacting || !call->failure.category)
+    call->failure = failure;
+  pry_call_finish_failure(call);
+}
+
+static void begin(void *user)
+{
+  struct pry_call *call = user;
+  char complaint[128];
+  if (!call->worker->state) {
+    refuse_request(call, PRY_UNKNOWN, "no_policies", "no policies are loaded");
+    return;
+  }
+  call->script = call->worker->state;
+  pry_state_ref(call->script);
+  const struct pry_config *config = call->script->generation->config;
+  call->route = pry_config_route(config, call->view.path, &call->rest);
+  call->client_dialect = pry_client_dialect(call->route, call->view.path);
+  call->view.dialect = call->client_dialect;
+  if (!call->route) {
+    refuse_request(call, PRY_NOT_FOUND, "no_route", "no route matches this path");
+    return;
+  }
+  call->view.route = call->route->pattern;
+  call->view.deadline = call->arrived + call->route->deadline;
+  const char *wrong = read_body(call, complaint, sizeof complaint);
+  if (wrong) {
+    refuse_request(call, PRY_INVALID_REQUEST, "invalid_body", wrong);
+    return;
+  }
+  const struct pry_model_rule *rule = pry_route_rule(call->route, pry_slice_of(call->view.model));
+  if (!rule || !pry_call_set_target(call, rule->provider, pry_slice_of(rule->model ? rule->model : call->view.model))) {
+    refuse_request(call, PRY_NOT_FOUND, "model_not_found", "no provider is declared for this model");
+    return;
+  }
+  call->view.repeatable = is_repeatable(call);
+  read_session(call);
+  count_replay(call);
+  pry_call_start_timer(call, &call->deadline_timer, pry_call_deadline_left(call), deadline_passed);
+  pry_call_request_pass(call);
+}
+
+void pry_call_adopt_generation(struct pry_call *call)
+{
+  struct pry_state *serving = call->worker->state;
+  if (serving == call->script || !call->route)
+    return;
+  const struct pry_config *config = serving->generation->config;
+  const struct pry_route *route = pry_config_route_by_pattern(config, call->route->pattern);
+  const struct pry_provider *provider =
+      call->view.target.provider ? pry_config_provider(config, pry_slice_of(call->view.target.provider->name)) : NULL;
+  if (!route || (!provider && call->view.target.provider))
+    return; /* the new set has no place for this call: it ends on the one it knows */
+  struct pry_state *before = call->script;
+  pry_state_ref(serving);
+  call->script = serving;
+  call->route = route;
+  call->view.route = route->pattern;
+  call->view.target.provider = provider;
+  call->client_dialect = pry_client_dialect(route, call->view.path);
+  call->view.dialect = call->client_dialect;
+  pry_state_unref(before);
+}
+
+/* ---- ending ------------------------------------------------------------------------------------------- */
+
+static void stop_everything(struct pry_call *call)
+{
+  pry_call_stop_waiting(call);
+  pry_timer_cancel(&call->begin_timer);
+  pry_timer_cancel(&call->deadline_timer);
+  pry_timer_cancel(&call->stream_timer);
+  pry_permits_release(&call->attempt_permits);
+  if (call->target_permit)
+    call->target_permit->release(call->target_permit);
+  call->target_permit = NULL;
+}
+
+static void gone(struct pry_call *call)
+{
+  pry_permits_release(&call->permits);
+  free_call(call);
+}
+
+void pry_call_end(struct pry_call *call)
+{
+  call->state = CALL_DONE;
+  stop_everything(call);
+  pry_permits_release(&call->permits);
+  struct pry_metrics *metrics = call->worker->engine->metrics;
+  pry_metrics_add(metrics, PRY_M_CALLS, call->view.route, call->outcome.ok ? "ok" : pry_category_name(call->outcome.category), 1);
+  pry_metrics_add(metrics, PRY_M_CALL_DURATION, call->view.route, NULL,
+                  pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->arrived));
+  pry_log(call->worker->engine->log, PRY_LOG_INFO, "call", pry_log_text("call_id", call->view.id),
+          pry_log_text("route", call->view.route), pry_log_text("model", call->view.model),
+          pry_log_text("target", call->view.target.name), pry_log_integer("status", call->outcome.status),
+          pry_log_text("outcome", call->outcome.ok ? "ok" : pry_category_name(call->outcome.category)),
+          pry_log_integer("attempts", call->outcome.attempts),
+          pry_log_number("seconds", pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->arrived)));
+  if (!call->route) {
+    gone(call);
+    return;
+  }
+  pry_call_observe_done(call, gone);
+}
+
+static void tell_cancelled(void *user)
+{
+  struct pry_call *call = user;
+  call->finished = true;
+  call->sink.done(call->user, &call->outcome, true);
+  pry_call_end(call);
+}
+
+static void cancelled_observed(struct pry_call *call)
+{
+  pry_call_start_timer(call, &call->begin_timer, 0, tell_cancelled);
+}
+
+void pry_call_cancel(struct pry_call *call)
+{
+  if (call->finished || call->cancelled)
+    return;
+  call->cancelled = true;
+  pry_timer_cancel(&call->begin_timer);
+  pry_timer_cancel(&call->deadline_timer);
+  pry_call_stop_waiting(call);
+  call->failure = pry_failure_of(PRY_CANCELLED);
+  pry_failure_set_message(&call->failure, PRY_SLICE("the client left"));
+  call->outcome = (struct pry_outcome){.category = PRY_CANCELLED,
+                                       .status = 499, /* what proxies log for it; nobody receives it */
+                                       .attempts = call->sent_attempts,
+                                       .committed = call->committed,
+                                       .failure = call->failure};
+  if (!call->attempt_open) {
+    cancelled_observed(call);
+    return;
+  }
+  pry_call_close_attempt(call, &call->failure);
+  pry_call_observe_outcome(call, cancelled_observed);
+}
+
+void pry_call_destroy(struct pry_call *call)
+{
+  if (call->attempt_open)
+    pry_call_close_attempt(call, &call->failure);
+  stop_everything(call);
+  if (!call->finished) {
+    call->finished = true;
+    call->outcome = (struct pry_outcome){.category = PRY_CANCELLED, .status = 499, .attempts = call->sent_attempts};
+    call->sink.done(call->user, &call->outcome, true);
+  }
+  gone(call);
+}
+
+/* ---- looking ------------------------------------------------------------------------------------------ */
+
+const struct pry_call_view *pry_call_get_view(const struct pry_call *call)
+{
+  return &call->view;
+}
+
+const char *pry_call_state_name(const struct pry_call *call)
+{
+  return state_names[call->state];
+}
+
+struct pry_call *pry_call_find(struct pry_worker *worker, const char *id)
+{
+  for (struct pry_list *link = worker->calls.next; link != &worker->calls; link = link->next) {
+    struct pry_call *call = PRY_CONTAINER_OF(link, struct pry_call, link);
+    if (strcmp(call->view.id, id) == 0)
+      return call;
+  }
+  return NULL;
+}

@@ -1,0 +1,81 @@
+/*
+ * call.h: one client request, from arrival to its single outcome.
+ *
+ * Owns everything a call needs: the ledger of attempts, all timeouts and the deadline, the caps, the replay of the
+ * body, the commit point. Who starts one (the gateway, parry_call, a test) gives it a sink and hears through it
+ * what the client is to be told; nothing else comes out.
+ *
+ * States, and what ends each:
+ *   REQUEST    chain pass on_request               → ADMIT, or an answer of a policy
+ *   HOLD       waits for a place or a time         → the pass it came from, or refused / failed
+ *   PREPARE    chain pass on_attempt, knowing the target; credential                → SEND, or REACT
+ *   TOKEN      waits for a credential's renewal    → PREPARE or REACT
+ *   SEND       request under way, nothing back     → HEAD, or REACT (connect, first_byte timeout, network)
+ *   HEAD       answer begun, held back             → RELAY at the commit point, or REACT (error status, error in a
+ *                                                    200 body or before content in a stream, cut, timeout)
+ *   RELAY      the client has content              → DONE; failures become an honest ending, never another attempt
+ *   REACT      chain passes on_outcome, on_error   → WAIT, PREPARE (other target), TOKEN, or DONE
+ *   WAIT       backoff; holds no coroutine, so a reloaded policy applies to what comes next   → PREPARE
+ *   DONE       chain pass on_done; then the sink's `done`, then gone
+ *
+ * The promises of DESIGN §5 are kept here, whatever a policy says:
+ *   caps (attempts per call, targets per call), the deadline to the commit point, never before the server's time,
+ *   retry budget, replay only of what is repeatable, byte-for-byte bodies with a spliced model, one outcome.
+ *
+ * Thread: the worker's. A call is never freed by its owner: it frees itself after the sink's `done`, also after
+ * pry_call_cancel().
+ */
+#ifndef PRY_CALL_H
+#define PRY_CALL_H
+
+#include "engine.h"
+#include "policy.h"
+
+struct pry_call;
+
+/* What a call tells its owner. Order: head → data … → done; or done alone never: every call that is not cancelled gives
+ * a head first, be it an error's. No callback from inside pry_call_start() or pry_call_resume(). */
+struct pry_sink_ops {
+  /* Status and head of the answer: commit. body_size: -1 when not known. `headers` holds the provider's end-to-end
+   * fields and parry's own; valid during the call. */
+  void (*head)(void *user, int status, const struct pry_headers *headers, int64_t body_size);
+  /* Body bytes, all taken. False: pause, until pry_call_resume(). */
+  bool (*data)(void *user, struct pry_slice data);
+  /* Exactly once, last. `truncated`: what was given is not whole and must not be ended cleanly (a stream that got
+   * its dialect's error event is not truncated). */
+  void (*done)(void *user, const struct pry_outcome *outcome, bool truncated);
+};
+
+/* What the client asked. Everything is copied, except `body`, which is taken when start succeeds. */
+struct pry_call_request {
+  struct pry_slice method, path, query;
+  const struct pry_headers *headers; /* as the client sent them */
+  struct pry_buffer *body;           /* taken (left empty) on success */
+};
+
+/* Starts a call on the worker's serving generation. NULL only when memory is short; a path without a route, a body
+ * that cannot be read and everything else is told through the sink. */
+struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call_request *request,
+                                const struct pry_sink_ops *sink, void *user);
+
+/* The client took what was given. */
+void pry_call_resume(struct pry_call *call);
+
+/* The client left: the attempt, the wait and the place in any queue end now; on_outcome (category cancelled) and
+ * on_done still run; the sink hears `done` later, from the loop, without a head. */
+void pry_call_cancel(struct pry_call *call);
+
+const struct pry_call_view *pry_call_get_view(const struct pry_call *call);
+const char *pry_call_state_name(const struct pry_call *call); /* "request", "hold", … */
+
+/* The open call with that id, or NULL: ids of the past are harmless. */
+struct pry_call *pry_call_find(struct pry_worker *worker, const char *id);
+
+/* ---- pieces that classify and tests use, too ------------------------------------------------------------ */
+
+/* Classifies a whole answer by the dialect: status table, retry_after from headers, error fields in a 200, then the
+ * dialect's own `classify`, then x-should-retry. PRY_NONE: no error. `unix_time` for Retry-After dates. */
+struct pry_failure pry_classify(struct pry_state *state, const struct pry_dialect *dialect,
+                                const struct pry_answer_view *answer, double unix_time);
+
+#endif

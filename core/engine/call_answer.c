@@ -1,0 +1,267 @@
+#include "call_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+
+struct pry_failure pry_call_own_failure(enum pry_category category, const char *code, const char *message)
+{
+  struct pry_failure failure = pry_failure_of(category);
+  failure.source = PRY_SOURCE_PARRY;
+  pry_failure_set_code(&failure, pry_slice_of(code));
+  pry_failure_set_message(&failure, pry_slice_of(message));
+  return failure;
+}
+
+/* ---- heads -------------------------------------------------------------------------------------------- */
+
+/* The provider's fields that concern its connection with us, not the client's with us. */
+static bool is_hop_field(const struct pry_headers *all, struct pry_slice name)
+{
+  static const char *const names[] = {"connection", "keep-alive",     "proxy-authenticate", "proxy-connection",
+                                      "te",         "trailer",        "transfer-encoding",  "upgrade",
+                                      "date",       "content-length", "set-cookie",         "alt-svc"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (pry_slice_equal_nocase(name, pry_slice_of(names[i])))
+      return true;
+  return pry_headers_has_token(all, PRY_SLICE("connection"), name);
+}
+
+static bool add_provider_fields(const struct call_answer *answer, struct pry_headers *headers)
+{
+  for (size_t i = 0; i < answer->headers.count; i++) {
+    struct pry_header line = pry_headers_at(&answer->headers, i);
+    if (!is_hop_field(&answer->headers, line.name) && !pry_headers_add(headers, line.name, line.value))
+      return false;
+  }
+  return true;
+}
+
+/* RFC 9209 §2.3: which kind of failure was ours. */
+static const char *proxy_error(const struct pry_failure *failure)
+{
+  switch (failure->category) {
+  case PRY_TIMEOUT:
+    return failure->sent ? "http_response_timeout" : "connection_timeout";
+  case PRY_NETWORK:
+    return failure->sent ? "connection_terminated" : "connection_refused";
+  case PRY_OVERLOADED:
+    return "destination_unavailable";
+  case PRY_RATE_LIMIT:
+    return "connection_limit_reached";
+  case PRY_INVALID_REQUEST:
+  case PRY_NOT_FOUND:
+  case PRY_PAYLOAD_TOO_LARGE:
+    return "http_request_denied";
+  default:
+    return "proxy_internal_response";
+  }
+}
+
+/* A quoted string of structured fields (RFC 8941 §3.3.3): printable ASCII only. */
+static bool append_quoted(struct pry_buffer *text, const char *value)
+{
+  bool ok = pry_buffer_append(text, "\"", 1);
+  for (; ok && *value; value++) {
+    if (*value == '"' || *value == '\\')
+      ok = pry_buffer_append(text, "\\", 1);
+    char c = *value >= 0x20 && *value < 0x7F ? *value : '?';
+    ok = ok && pry_buffer_append(text, &c, 1);
+  }
+  return ok && pry_buffer_append(text, "\"", 1);
+}
+
+static bool add_proxy_status(struct pry_call *call, const struct pry_failure *own, struct pry_headers *headers)
+{
+  struct pry_buffer value;
+  pry_buffer_init(&value, 2048);
+  struct pry_slice before;
+  bool ok = true;
+  if (!own && pry_headers_get(headers, PRY_SLICE("proxy-status"), &before))
+    ok = pry_buffer_append_slice(&value, before) && pry_buffer_append_text(&value, ", ");
+  ok = ok && pry_buffer_append_text(&value, "parry");
+  if (ok && call->view.target.name[0])
+    ok = pry_buffer_append_text(&value, "; next-hop=") && append_quoted(&value, call->view.target.name);
+  if (ok && call->answer.status)
+    ok = pry_buffer_append_format(&value, "; received-status=%d", call->answer.status);
+  if (ok && own)
+    ok = pry_buffer_append_format(&value, "; error=%s; details=", proxy_error(own)) &&
+         append_quoted(&value, own->code[0] ? own->code : pry_category_name(own->category));
+  ok = ok && pry_headers_set(headers, PRY_SLICE("Proxy-Status"), pry_buffer_slice(&value));
+  pry_buffer_fini(&value);
+  return ok;
+}
+
+/* `own`: the failure when parry made this answer itself, else NULL. */
+static void add_parry_fields(struct pry_call *call, const struct pry_failure *own, struct pry_headers *headers)
+{
+  char attempts[16];
+  snprintf(attempts, sizeof attempts, "%u", call->sent_attempts);
+  pry_headers_set(headers, PRY_SLICE("parry-call-id"), pry_slice_of(call->view.id));
+  pry_headers_set(headers, PRY_SLICE("parry-attempts"), pry_slice_of(attempts));
+  if (call->view.target.name[0])
+    pry_headers_set(headers, PRY_SLICE("parry-target"), pry_slice_of(call->view.target.name));
+  add_proxy_status(call, own, headers);
+}
+
+void pry_call_commit(struct pry_call *call, int64_t body_size)
+{
+  struct pry_headers headers;
+  pry_headers_init(&headers);
+  add_provider_fields(&call->answer, &headers);
+  add_parry_fields(call, NULL, &headers);
+  call->committed = true;
+  call->sink.head(call->user, call->answer.status, &headers, body_size);
+  pry_headers_fini(&headers);
+}
+
+/* ---- rendering failures --------------------------------------------------------------------------------- */
+
+static bool render_built_in(const struct pry_failure *failure, bool anthropic, enum pry_render form,
+                            struct pry_buffer *out)
+{
+  const char *type = pry_category_name(failure->category);
+  const char *code = failure->code[0] ? failure->code : type;
+  bool event = form == PRY_RENDER_STREAM_EVENT;
+  return (!event || pry_buffer_append_text(out, anthropic ? "event: error\ndata: " : "data: ")) &&
+         pry_buffer_append_text(out, anthropic ? "{\"type\":\"error\",\"error\":{\"type\":\"" : "{\"error\":{\"type\":\"") &&
+         pry_buffer_append_json(out, pry_slice_of(type)) && pry_buffer_append_text(out, "\",\"code\":\"") &&
+         pry_buffer_append_json(out, pry_slice_of(code)) && pry_buffer_append_text(out, "\",\"message\":\"") &&
+         pry_buffer_append_json(out, pry_slice_of(failure->message)) && pry_buffer_append_text(out, "\"}}") &&
+         (!event || pry_buffer_append_text(out, "\n\n"));
+}
+
+static const struct pry_dialect *client_dialect_of(const struct pry_call *call)
+{
+  return call->script ? pry_config_dialect(call->script->generation->config, call->client_dialect) : NULL;
+}
+
+static bool render(struct pry_call *call, const struct pry_failure *failure, enum pry_render form, struct pry_buffer *out)
+{
+  const struct pry_dialect *dialect = client_dialect_of(call);
+  struct pry_failure told = *failure;
+  if (!told.message[0])
+    pry_failure_set_message(&told, pry_slice_of(pry_category_doc(told.category)));
+  pry_scrubber_apply_text(call->worker->engine->scrubber, told.message);
+  if (dialect && dialect->has_render &&
+      call->script->ops->render(call->script, dialect, &told, call->view.id, form, out))
+    return true;
+  pry_buffer_clear(out);
+  return render_built_in(&told, call->client_dialect && strcmp(call->client_dialect, "anthropic") == 0, form, out);
+}
+
+/* ---- endings ---------------------------------------------------------------------------------------------- */
+
+static void tell_done(struct pry_call *call, bool truncated)
+{
+  call->finished = true;
+  call->sink.done(call->user, &call->outcome, truncated);
+}
+
+static void set_failed_outcome(struct pry_call *call, const struct pry_failure *failure, int status)
+{
+  call->outcome = (struct pry_outcome){.category = failure->category,
+                                       .status = status,
+                                       .attempts = call->sent_attempts,
+                                       .committed = call->committed,
+                                       .failure = *failure};
+}
+
+static void end_after_outcome(struct pry_call *call)
+{
+  pry_permits_release(&call->attempt_permits);
+  pry_call_end(call);
+}
+
+/* The client is told first; what policies observe afterwards cannot delay it. */
+void pry_call_finish_answer(struct pry_call *call, const struct pry_failure *failure, bool error_event_passed)
+{
+  if (call->cancelled)
+    return;
+  bool truncated = failure && !error_event_passed;
+  if (failure)
+    set_failed_outcome(call, failure, call->answer.status);
+  else
+    call->outcome = (struct pry_outcome){
+        .ok = true, .status = call->answer.status, .attempts = call->sent_attempts, .committed = true};
+  if (truncated && call->answer.is_stream) {
+    struct pry_buffer event;
+    pry_buffer_init(&event, PRY_RESPOND_MAX);
+    if (render(call, failure, PRY_RENDER_STREAM_EVENT, &event)) {
+      call->sink.data(call->user, pry_buffer_slice(&event));
+      truncated = false;
+    }
+    pry_buffer_fini(&event);
+  }
+  if (failure)
+    call->failure = *failure;
+  pry_call_close_attempt(call, failure ? &call->failure : NULL);
+  tell_done(call, truncated);
+  call->state = CALL_DONE;
+  pry_timer_cancel(&call->stream_timer);
+  pry_call_observe_outcome(call, end_after_outcome);
+}
+
+static void answer_whole(struct pry_call *call, int status, struct pry_headers *headers, struct pry_slice body,
+                         const struct pry_failure *own)
+{
+  add_parry_fields(call, own, headers);
+  call->sink.head(call->user, status, headers, (int64_t)body.size);
+  if (body.size)
+    call->sink.data(call->user, body);
+  tell_done(call, false);
+  pry_call_end(call);
+}
+
+/* The provider's own words are the default, when the client can read them and they do not pretend to be a success. */
+static bool can_pass_on(const struct pry_call *call)
+{
+  const struct call_answer *answer = &call->answer;
+  return call->failure.source == PRY_SOURCE_PROVIDER && answer->complete && answer->status >= 400 && answer->client_shaped;
+}
+
+void pry_call_finish_failure(struct pry_call *call)
+{
+  struct pry_headers headers;
+  struct pry_buffer body;
+  pry_headers_init(&headers);
+  pry_buffer_init(&body, PRY_RESPOND_MAX);
+  int status = pry_failure_client_status(&call->failure);
+  set_failed_outcome(call, &call->failure, status);
+  if (can_pass_on(call)) {
+    add_provider_fields(&call->answer, &headers);
+    answer_whole(call, call->answer.status, &headers, pry_buffer_slice(&call->answer.body), NULL);
+    goto done;
+  }
+  char seconds[32];
+  render(call, &call->failure, PRY_RENDER_BODY, &body);
+  pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
+  if (call->failure.retry_after >= 0) {
+    snprintf(seconds, sizeof seconds, "%.0f", ceil(call->failure.retry_after));
+    pry_headers_add(&headers, PRY_SLICE("Retry-After"), pry_slice_of(seconds));
+  }
+  answer_whole(call, status, &headers, pry_buffer_slice(&body),
+               call->failure.source == PRY_SOURCE_PARRY || !call->answer.status ? &call->outcome.failure : NULL);
+done:
+  pry_headers_fini(&headers);
+  pry_buffer_fini(&body);
+}
+
+void pry_call_finish_response(struct pry_call *call, const struct pry_verdict *verdict)
+{
+  struct pry_headers headers;
+  struct pry_slice type;
+  int status = verdict->status ? verdict->status : 200;
+  pry_headers_init(&headers);
+  if (status >= 400) {
+    struct pry_failure failure = pry_failure_from_status(status);
+    failure.source = PRY_SOURCE_PARRY;
+    set_failed_outcome(call, &failure, status);
+  } else {
+    call->outcome = (struct pry_outcome){.ok = true, .status = status, .attempts = call->sent_attempts};
+  }
+  pry_headers_add_all(&headers, &verdict->headers);
+  if (verdict->body.size && !pry_headers_get(&headers, PRY_SLICE("content-type"), &type))
+    pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
+  answer_whole(call, status, &headers, pry_buffer_slice(&verdict->body), NULL);
+  pry_headers_fini(&headers);
+}

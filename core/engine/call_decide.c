@@ -1,0 +1,638 @@
+#include "call_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* ---- telling what was decided ------------------------------------------------------------------------- */
+
+static void tell_verdict(struct pry_call *call, const struct pry_verdict *verdict, const char *to, double wait,
+                         const char *not_done)
+{
+  struct pry_engine *engine = call->worker->engine;
+  const struct pry_instance *instance = call->pass.ask.instance;
+  const struct pry_failure *failure = &call->failure;
+  if (!not_done)
+    pry_metrics_add(engine->metrics, PRY_M_VERDICTS, instance->name, pry_verdict_name(verdict->kind), 1);
+  pry_log(engine->log, PRY_LOG_INFO, not_done ? "verdict not carried out" : "verdict",
+          pry_log_text("call_id", call->view.id), pry_log_text("target", call->view.target.name),
+          pry_log_integer("attempt", call->view.attempt),
+          pry_log_text("category", failure->category ? pry_category_name(failure->category) : ""),
+          pry_log_integer("status", failure->status), pry_log_text("code", failure->code),
+          pry_log_text("verdict", pry_verdict_name(verdict->kind)), pry_log_text("to", to), pry_log_number("after", wait),
+          pry_log_text("policy", instance->name), pry_log_text("file", instance->file),
+          pry_log_integer("line", verdict->line), pry_log_text("why", verdict->why), pry_log_text("because", not_done),
+          pry_log_text("generation", call->script->generation->id));
+}
+
+static void begin_wait(struct pry_call *call, enum call_state state, const char *reason)
+{
+  call->state = state;
+  call->wait_began = pry_loop_now(call->worker->loop);
+  call->wait_reason = reason;
+}
+
+static void end_wait(struct pry_call *call)
+{
+  if (!call->wait_reason)
+    return;
+  pry_metrics_add(call->worker->engine->metrics, PRY_M_WAIT, call->wait_reason, NULL,
+                  pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->wait_began));
+  call->wait_reason = NULL;
+}
+
+void pry_call_stop_waiting(struct pry_call *call)
+{
+  end_wait(call);
+  pry_timer_cancel(&call->wait_timer);
+  pry_queue_leave(&call->queue_waiter);
+  pry_token_leave(&call->token_waiter);
+  pry_pass_stop(&call->pass);
+}
+
+/* ---- passes -------------------------------------------------------------------------------------------- */
+
+static void handle(struct pry_call *call, enum pry_pass_result result);
+
+static void pass_step(struct pry_pass *pass, enum pry_pass_result result)
+{
+  handle(pass->user, result);
+}
+
+static void start_pass(struct pry_call *call, enum pry_handler handler, struct pry_list *permits)
+{
+  struct pry_ask *ask = &call->pass.ask;
+  call->pass.step = pass_step;
+  call->pass.user = call;
+  ask->call = &call->view;
+  ask->failure = handler == PRY_ON_ERROR ? &call->failure : NULL;
+  ask->attempt = handler == PRY_ON_OUTCOME ? &call->ledger[call->view.ledger_count - 1] : NULL;
+  ask->outcome = handler == PRY_ON_DONE ? &call->outcome : NULL;
+  ask->event = NULL;
+  ask->permits = permits;
+  handle(call, pry_pass_start(&call->pass, call->script, call->route, handler));
+}
+
+void pry_call_resume_pass(struct pry_call *call)
+{
+  call->state = call->pass.ask.handler == PRY_ON_REQUEST   ? CALL_REQUEST
+                : call->pass.ask.handler == PRY_ON_ATTEMPT ? CALL_PREPARE
+                                                           : CALL_REACT;
+  handle(call, pry_pass_next(&call->pass));
+}
+
+void pry_call_request_pass(struct pry_call *call)
+{
+  call->state = CALL_REQUEST;
+  start_pass(call, PRY_ON_REQUEST, &call->permits);
+}
+
+void pry_call_attempt_pass(struct pry_call *call)
+{
+  call->state = CALL_PREPARE;
+  start_pass(call, PRY_ON_ATTEMPT, &call->attempt_permits);
+}
+
+void pry_call_observe_outcome(struct pry_call *call, void (*next)(struct pry_call *call))
+{
+  call->after_pass = next;
+  start_pass(call, PRY_ON_OUTCOME, &call->attempt_permits);
+}
+
+void pry_call_observe_done(struct pry_call *call, void (*next)(struct pry_call *call))
+{
+  call->after_pass = next;
+  start_pass(call, PRY_ON_DONE, NULL);
+}
+
+static void ask_on_error(struct pry_call *call)
+{
+  pry_permits_release(&call->attempt_permits);
+  pry_call_adopt_generation(call);
+  start_pass(call, PRY_ON_ERROR, NULL);
+}
+
+void pry_call_react(struct pry_call *call)
+{
+  call->state = CALL_REACT;
+  pry_call_adopt_generation(call);
+  if (call->ledger[call->view.ledger_count - 1].refused)
+    ask_on_error(call); /* nothing was tried, so there is no outcome to observe */
+  else
+    pry_call_observe_outcome(call, ask_on_error);
+}
+
+/* ---- hold ---------------------------------------------------------------------------------------------- */
+
+static void refuse_attempt(struct pry_call *call, enum pry_category category, const char *code, const char *message,
+                           double after)
+{
+  struct pry_failure failure = pry_call_own_failure(category, code, message);
+  failure.retry_after = after;
+  pry_pass_stop(&call->pass);
+  pry_call_attempt_failed(call, &failure);
+}
+
+static void fail_request(struct pry_call *call, const struct pry_failure *failure)
+{
+  pry_pass_stop(&call->pass);
+  call->failure = *failure;
+  pry_call_finish_failure(call);
+}
+
+/* A hold that cannot end in time: a refused attempt, or a failed request. */
+static void hold_failed(struct pry_call *call, bool deadline, const char *message)
+{
+  end_wait(call);
+  pry_timer_cancel(&call->wait_timer);
+  pry_queue_leave(&call->queue_waiter);
+  if (call->pass.ask.handler == PRY_ON_ATTEMPT) {
+    refuse_attempt(call, PRY_RATE_LIMIT, "hold", message, -1);
+    return;
+  }
+  struct pry_failure failure = pry_call_own_failure(deadline ? PRY_TIMEOUT : PRY_RATE_LIMIT, "hold", message);
+  fail_request(call, &failure);
+}
+
+static void hold_expired(void *user)
+{
+  hold_failed(user, false, "no place became free within the longest wait");
+}
+
+static void hold_granted(struct pry_call *call, struct pry_permit *permit)
+{
+  end_wait(call);
+  pry_timer_cancel(&call->wait_timer);
+  pry_permits_add(call->pass.ask.permits, permit);
+  pry_call_resume_pass(call);
+}
+
+static void queue_granted(struct pry_queue_waiter *waiter, struct pry_permit *permit, void *user)
+{
+  (void)waiter;
+  hold_granted(user, permit);
+}
+
+/* The time the verdict allows for waiting, the deadline's included. */
+static pry_time longest_hold(const struct pry_call *call, const struct pry_verdict *verdict)
+{
+  pry_time left = pry_call_deadline_left(call);
+  if (verdict->max_wait < 0)
+    return left;
+  pry_time most = pry_time_from_seconds(verdict->max_wait);
+  return most < left ? most : left;
+}
+
+static void enter_queue(struct pry_call *call)
+{
+  const struct pry_verdict *verdict = &call->pass.ask.verdict;
+  struct pry_permit *permit = NULL;
+  switch (pry_queue_enter(call->worker->engine->queues, call->worker->loop, pry_slice_of(verdict->key),
+                          (unsigned)verdict->slots, &call->queue_waiter, queue_granted, call, &permit)) {
+  case PRY_QUEUE_GRANTED:
+    hold_granted(call, permit);
+    return;
+  case PRY_QUEUE_WAITING:
+    break;
+  case PRY_QUEUE_FULL:
+    hold_failed(call, false, "the line is full");
+    return;
+  case PRY_QUEUE_NO_MEMORY:
+    hold_failed(call, false, "memory is short");
+    return;
+  }
+  begin_wait(call, CALL_HOLD, "hold");
+  pry_time longest = longest_hold(call, verdict);
+  if (longest < pry_call_deadline_left(call))
+    pry_call_start_timer(call, &call->wait_timer, longest, hold_expired);
+}
+
+static void hold_time_came(void *user)
+{
+  struct pry_call *call = user;
+  end_wait(call);
+  if (call->pass.ask.verdict.key[0])
+    enter_queue(call);
+  else
+    pry_call_resume_pass(call);
+}
+
+static void begin_hold(struct pry_call *call)
+{
+  const struct pry_verdict *verdict = &call->pass.ask.verdict;
+  double wait = verdict->until_time > 0 ? verdict->until_time - pry_loop_unix_time(call->worker->loop) : 0;
+  tell_verdict(call, verdict, NULL, wait > 0 ? wait : 0, NULL);
+  if (wait <= 0) {
+    hold_time_came(call);
+    return;
+  }
+  pry_time until = pry_time_from_seconds(wait);
+  if (until > longest_hold(call, verdict)) {
+    hold_failed(call, until > pry_call_deadline_left(call), "the time to wait for is too far away");
+    return;
+  }
+  begin_wait(call, CALL_HOLD, "hold");
+  pry_call_start_timer(call, &call->wait_timer, until, hold_time_came);
+}
+
+/* ---- on_request ------------------------------------------------------------------------------------------ */
+
+/* "provider/model", split at the first '/', or a model at the provider the call is at. */
+static bool find_target(const struct pry_call *call, const char *name, const struct pry_provider **provider,
+                        struct pry_slice *model)
+{
+  const char *slash = strchr(name, '/');
+  *model = pry_slice_of(slash ? slash + 1 : name);
+  *provider = slash ? pry_config_provider(call->script->generation->config, (struct pry_slice){name, (size_t)(slash - name)})
+                    : call->view.target.provider;
+  return *provider && model->size;
+}
+
+/* NULL: the target can take this call; else why not. */
+static const char *target_complaint(struct pry_call *call, const char *name, const struct pry_provider **provider,
+                                    struct pry_slice *model)
+{
+  if (!find_target(call, name, provider, model))
+    return "the target names no declared provider";
+  if (!pry_dialect_carries((*provider)->dialect, call->client_dialect))
+    return "the target's provider speaks another dialect than the client";
+  if (model->size >= PRY_TARGET_MAX - strlen((*provider)->name) - 1)
+    return "the target's name is too long";
+  return NULL;
+}
+
+static void apply_route(struct pry_call *call)
+{
+  const struct pry_verdict *verdict = &call->pass.ask.verdict;
+  const struct pry_provider *provider = NULL;
+  struct pry_slice model;
+  const char *complaint = verdict->target[0] ? target_complaint(call, verdict->target, &provider, &model) : NULL;
+  if (!complaint && verdict->target[0])
+    pry_call_set_target(call, provider, model);
+  if (!complaint && !pry_headers_add_all(&call->added, &verdict->headers))
+    complaint = "too many headers";
+  tell_verdict(call, verdict, verdict->target, 0, complaint);
+}
+
+static struct pry_failure failure_of_verdict(const struct pry_call *call, const struct pry_verdict *verdict,
+                                             enum pry_category otherwise)
+{
+  enum pry_category category = verdict->category ? verdict->category : otherwise;
+  struct pry_failure failure = pry_call_own_failure(category, verdict->code, verdict->message);
+  failure.status = verdict->status;
+  failure.retry_after = verdict->after >= 0 ? verdict->after : call->failure.retry_after;
+  if (!verdict->message[0])
+    pry_failure_set_message(&failure, pry_slice_of(verdict->why[0] ? verdict->why : pry_category_doc(category)));
+  return failure;
+}
+
+static enum pry_category category_of_status(int status)
+{
+  return status >= 400 ? pry_failure_from_status(status).category : PRY_UNKNOWN;
+}
+
+/* True when the pass goes on at once. */
+static bool request_verdict(struct pry_call *call)
+{
+  const struct pry_verdict *verdict = &call->pass.ask.verdict;
+  struct pry_failure failure;
+  switch (verdict->kind) {
+  case PRY_VERDICT_ROUTE:
+    apply_route(call);
+    return true;
+  case PRY_VERDICT_HOLD:
+    begin_hold(call);
+    return false;
+  case PRY_VERDICT_RESPOND:
+    tell_verdict(call, verdict, NULL, 0, NULL);
+    pry_call_finish_response(call, verdict);
+    return false;
+  default:
+    tell_verdict(call, verdict, NULL, 0, NULL);
+    failure = failure_of_verdict(call, verdict, category_of_status(verdict->status));
+    fail_request(call, &failure);
+    return false;
+  }
+}
+
+/* ---- on_attempt ------------------------------------------------------------------------------------------ */
+
+static void token_renewed(struct pry_token_waiter *waiter, bool renewed, const char *why, void *user)
+{
+  (void)waiter;
+  (void)why; /* an on_attempt renewal that failed leaves it to the provider to say so */
+  (void)renewed;
+  struct pry_call *call = user;
+  end_wait(call);
+  pry_call_resume_pass(call);
+}
+
+/* The version of the token that would be used now; false when there is none to be had. */
+static bool current_version(struct pry_call *call, const char *credential, uint64_t *version)
+{
+  struct pry_token_waiter waiter = {0};
+  const char *why;
+  pry_list_init(&waiter.link);
+  enum pry_token_status status = pry_credential_token(call->worker->engine->credentials, credential, &call->token,
+                                                      version, &waiter, token_renewed, call, &why);
+  pry_token_leave(&waiter);
+  return status == PRY_TOKEN_READY;
+}
+
+static bool attempt_renew(struct pry_call *call)
+{
+  const struct pry_credential_config *credential = call->view.target.provider->auth.credential;
+  const char *why = NULL;
+  uint64_t version = 0;
+  if (!credential || !current_version(call, credential->name, &version)) {
+    tell_verdict(call, &call->pass.ask.verdict, NULL, 0,
+                 credential ? "a renewal is under way or in its cooldown" : "the provider has no credential to renew");
+    return true;
+  }
+  tell_verdict(call, &call->pass.ask.verdict, credential->name, 0, NULL);
+  if (pry_credential_renew(call->worker->engine->credentials, credential->name, version, &call->token_waiter,
+                           token_renewed, call, &why) != PRY_TOKEN_WAITING)
+    return true;
+  begin_wait(call, CALL_TOKEN, "renewal");
+  return false;
+}
+
+static int curl_code_of(const char *name, bool *sent)
+{
+  static const struct {
+    const char *name;
+    int code;
+    bool sent;
+  } codes[] = {{"timeout", PRY_HTTP_TIMED_OUT, true},
+               {"connect", PRY_HTTP_COULDNT_CONNECT, false},
+               {"reset", PRY_HTTP_RECEIVE_FAILED, true},
+               {"dns", PRY_HTTP_COULDNT_RESOLVE, false}};
+  for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+    if (strcmp(codes[i].name, name) == 0) {
+      *sent = codes[i].sent;
+      return codes[i].code;
+    }
+  return 0;
+}
+
+static void apply_inject(struct pry_call *call)
+{
+  struct pry_verdict *verdict = &call->pass.ask.verdict;
+  struct call_injection *injection = &call->injection;
+  bool sent = true;
+  int curl_code = verdict->curl[0] ? curl_code_of(verdict->curl, &sent) : 0;
+  if (verdict->curl[0] && !curl_code) {
+    tell_verdict(call, verdict, NULL, 0, "curl must be timeout, connect, reset or dns");
+    return;
+  }
+  pry_headers_clear(&injection->headers);
+  pry_buffer_clear(&injection->body);
+  if (!pry_headers_add_all(&injection->headers, &verdict->headers) ||
+      !pry_buffer_append_slice(&injection->body, pry_buffer_slice(&verdict->body)))
+    return;
+  injection->armed = true;
+  injection->status = verdict->status;
+  injection->curl_code = curl_code;
+  injection->sent = sent;
+  injection->delay = pry_time_from_seconds(verdict->delay);
+  tell_verdict(call, verdict, NULL, verdict->delay, NULL);
+}
+
+static bool attempt_verdict(struct pry_call *call)
+{
+  const struct pry_verdict *verdict = &call->pass.ask.verdict;
+  switch (verdict->kind) {
+  case PRY_VERDICT_HOLD:
+    begin_hold(call);
+    return false;
+  case PRY_VERDICT_INJECT:
+    apply_inject(call);
+    return true;
+  case PRY_VERDICT_RENEW:
+    return attempt_renew(call);
+  default: {
+    struct pry_failure failure = failure_of_verdict(call, verdict, PRY_OVERLOADED);
+    failure.retry_after = verdict->after;
+    tell_verdict(call, verdict, NULL, verdict->after > 0 ? verdict->after : 0, NULL);
+    pry_pass_stop(&call->pass);
+    pry_call_attempt_failed(call, &failure);
+    return false;
+  }
+  }
+}
+
+/* ---- on_error -------------------------------------------------------------------------------------------- */
+
+/* Promise 7: may the request be sent again, given what may have happened to it? */
+static bool may_repeat(const struct pry_call *call)
+{
+  const struct pry_failure *failure = &call->failure;
+  bool refused = failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0) || failure->refresh_token;
+  return !failure->sent || (call->replayable && (call->view.repeatable || refused));
+}
+
+static unsigned sent_to(const struct pry_call *call, const char *target, unsigned *targets)
+{
+  unsigned sent = 0;
+  *targets = 0;
+  for (size_t i = 0; i < call->view.ledger_count; i++) {
+    bool first = true;
+    for (size_t j = 0; j < i && first; j++)
+      first = strcmp(call->ledger[j].target, call->ledger[i].target) != 0;
+    *targets += first;
+    sent += strcmp(call->ledger[i].target, target) == 0 && !call->ledger[i].refused;
+  }
+  return sent;
+}
+
+/* Caps, replay, deadline and budget: what stands in the way of one more attempt at `target` after `wait`. NULL: nothing,
+ * and the budget's permit is taken. */
+static const char *attempt_complaint(struct pry_call *call, const char *target, pry_time wait, bool free)
+{
+  unsigned targets;
+  unsigned sent = sent_to(call, target, &targets);
+  bool same = strcmp(target, call->view.target.name) == 0;
+  bool known = same;
+  for (size_t i = 0; i < call->view.ledger_count && !known; i++)
+    known = strcmp(call->ledger[i].target, target) == 0;
+  if (call->view.ledger_count >= call->route->max_attempts_per_call)
+    return "max_attempts_per_call is reached";
+  if (!known && targets >= call->route->max_targets)
+    return "max_targets is reached";
+  if (!may_repeat(call))
+    return "the request may have been carried out and is not repeatable";
+  if (wait >= pry_call_deadline_left(call))
+    return "the wait would pass the deadline";
+  if (!sent || free)
+    return NULL;
+  struct pry_permit *permit = pry_budget_retry(call->worker->engine->budgets, pry_slice_of(target));
+  if (!permit)
+    return "the target's retry budget is used up";
+  pry_permits_add(&call->attempt_permits, permit);
+  return NULL;
+}
+
+static void wait_over(void *user)
+{
+  struct pry_call *call = user;
+  end_wait(call);
+  pry_call_prepare(call);
+}
+
+static void wait_then_prepare(struct pry_call *call, pry_time wait)
+{
+  pry_pass_stop(&call->pass);
+  if (!wait) {
+    pry_call_prepare(call);
+    return;
+  }
+  begin_wait(call, CALL_WAIT, "backoff");
+  pry_call_start_timer(call, &call->wait_timer, wait, wait_over);
+}
+
+/* Promise 2: never before the server's time. */
+static pry_time server_time(const struct pry_call *call)
+{
+  return call->failure.retry_after > 0 ? pry_time_from_seconds(call->failure.retry_after) : 0;
+}
+
+static bool execute_retry(struct pry_call *call)
+{
+  const struct pry_verdict *verdict = &call->pass.ask.verdict;
+  pry_time wait = verdict->after > 0 ? pry_time_from_seconds(verdict->after) : 0;
+  if (wait < server_time(call))
+    wait = server_time(call);
+  const char *complaint = call->failure.retry_forbidden ? "the provider said x-should-retry: false"
+                                                        : attempt_complaint(call, call->view.target.name, wait, false);
+  tell_verdict(call, verdict, call->view.target.name, pry_time_to_seconds(wait), complaint);
+  if (complaint)
+    return false;
+  wait_then_prepare(call, wait);
+  return true;
+}
+
+static bool execute_fallback(struct pry_call *call)
+{
+  const struct pry_verdict *verdict = &call->pass.ask.verdict;
+  const struct pry_provider *provider;
+  struct pry_slice model;
+  char name[PRY_TARGET_MAX];
+  const char *complaint = target_complaint(call, verdict->target, &provider, &model);
+  pry_time wait = verdict->after > 0 ? pry_time_from_seconds(verdict->after) : 0;
+  if (!complaint) {
+    snprintf(name, sizeof name, "%s/%.*s", provider->name, (int)model.size, model.data);
+    if (strcmp(name, call->view.target.name) == 0 && wait < server_time(call))
+      wait = server_time(call);
+    complaint = attempt_complaint(call, name, wait, false);
+  }
+  tell_verdict(call, verdict, verdict->target, pry_time_to_seconds(wait), complaint);
+  if (complaint)
+    return false;
+  pry_call_set_target(call, provider, model);
+  wait_then_prepare(call, wait);
+  return true;
+}
+
+static void retry_renewed(struct pry_call *call)
+{
+  call->next_is_free = true;
+  wait_then_prepare(call, 0);
+}
+
+static void error_token_ready(struct pry_token_waiter *waiter, bool renewed, const char *why, void *user)
+{
+  (void)waiter;
+  struct pry_call *call = user;
+  end_wait(call);
+  if (renewed) {
+    retry_renewed(call);
+    return;
+  }
+  pry_log(call->worker->engine->log, PRY_LOG_WARN, "renewal failed", pry_log_text("call_id", call->view.id),
+          pry_log_text("target", call->view.target.name), pry_log_text("error", why));
+  pry_call_resume_pass(call);
+}
+
+/* True: executed, or waiting. */
+static bool execute_renew(struct pry_call *call)
+{
+  const struct pry_verdict *verdict = &call->pass.ask.verdict;
+  const struct pry_credential_config *credential = call->view.target.provider->auth.credential;
+  const char *complaint = !credential     ? "the provider has no credential to renew"
+                          : call->renewed ? "the credential was renewed once for this call already"
+                                          : attempt_complaint(call, call->view.target.name, 0, true);
+  const char *why = NULL;
+  enum pry_token_status status = PRY_TOKEN_FAILED;
+  if (!complaint) {
+    status = pry_credential_renew(call->worker->engine->credentials, credential->name, call->token_version,
+                                  &call->token_waiter, error_token_ready, call, &why);
+    complaint = status == PRY_TOKEN_FAILED ? why : NULL;
+  }
+  tell_verdict(call, verdict, credential ? credential->name : NULL, 0, complaint);
+  if (complaint)
+    return false;
+  call->renewed = true;
+  if (status == PRY_TOKEN_READY)
+    retry_renewed(call);
+  else
+    begin_wait(call, CALL_TOKEN, "renewal");
+  return true;
+}
+
+/* True when the pass is over, or waits; false: the verdict cannot be carried out, ask the next policy. */
+static bool error_verdict(struct pry_call *call)
+{
+  const struct pry_verdict *verdict = &call->pass.ask.verdict;
+  struct pry_failure failure;
+  switch (verdict->kind) {
+  case PRY_VERDICT_RETRY:
+    return execute_retry(call);
+  case PRY_VERDICT_FALLBACK:
+    return execute_fallback(call);
+  case PRY_VERDICT_RENEW:
+    return execute_renew(call);
+  case PRY_VERDICT_RESPOND:
+    tell_verdict(call, verdict, NULL, 0, NULL);
+    pry_call_finish_response(call, verdict);
+    return true;
+  default:
+    tell_verdict(call, verdict, NULL, 0, NULL);
+    failure = failure_of_verdict(call, verdict, call->failure.category);
+    fail_request(call, &failure);
+    return true;
+  }
+}
+
+/* ---- one step of any pass --------------------------------------------------------------------------------- */
+
+static void pass_ended(struct pry_call *call)
+{
+  switch (call->pass.ask.handler) {
+  case PRY_ON_REQUEST:
+    pry_call_prepare(call);
+    return;
+  case PRY_ON_ATTEMPT:
+    pry_call_send(call);
+    return;
+  case PRY_ON_ERROR:
+    pry_call_finish_failure(call);
+    return;
+  default:
+    call->after_pass(call);
+    return;
+  }
+}
+
+static void handle(struct pry_call *call, enum pry_pass_result result)
+{
+  while (result == PRY_PASS_VERDICT) {
+    enum pry_handler handler = call->pass.ask.handler;
+    bool goes_on = handler == PRY_ON_REQUEST   ? request_verdict(call)
+                   : handler == PRY_ON_ATTEMPT ? attempt_verdict(call)
+                                               : !error_verdict(call);
+    if (!goes_on)
+      return;
+    result = pry_pass_next(&call->pass);
+  }
+  if (result == PRY_PASS_END)
+    pass_ended(call);
+}

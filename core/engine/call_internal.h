@@ -1,0 +1,191 @@
+/*
+ * call_internal.h: the inside of a call, shared by the four files that make one.
+ *
+ *   call.c          life: start, understanding the request, cancel, end
+ *   call_decide.c   chain passes and the execution of verdicts
+ *   call_attempt.c  one attempt: target, credential, exchange, timeouts, hold and relay
+ *   call_answer.c   what the client is told
+ *
+ * Control goes round: call.c begins on_request → call_decide.c → call_attempt.c → (failure) call_decide.c → … →
+ * call_answer.c → call.c ends. Each function that hands on does so as its last act, because the call may be gone
+ * afterwards. Not for any other file.
+ */
+#ifndef PRY_CALL_INTERNAL_H
+#define PRY_CALL_INTERNAL_H
+
+#include "call.h"
+#include "stream.h"
+
+enum call_state {
+  CALL_REQUEST,
+  CALL_HOLD,
+  CALL_PREPARE,
+  CALL_TOKEN,
+  CALL_SEND,
+  CALL_HEAD,
+  CALL_RELAY,
+  CALL_REACT,
+  CALL_WAIT,
+  CALL_DONE
+};
+
+/* The answer of the current attempt, and after it the last one a provider gave: the default final answer. */
+struct call_answer {
+  int status; /* 0: none */
+  struct pry_headers headers;
+  struct pry_buffer body; /* held back; whole when `complete` */
+  bool complete;
+  bool is_stream;
+  int64_t length; /* Content-Length, -1: not said */
+  bool client_shaped; /* its dialect is one the client understands */
+};
+
+/* What an `inject` verdict does to the attempt. */
+struct call_injection {
+  bool armed;
+  int status;
+  int curl_code;
+  bool sent;
+  pry_time delay;
+  struct pry_headers headers;
+  struct pry_buffer body;
+};
+
+struct pry_call {
+  struct pry_list link; /* in worker->calls */
+  struct pry_worker *worker;
+  struct pry_state *script; /* referenced; the generation the current event is judged by */
+  const struct pry_route *route;
+  struct pry_sink_ops sink;
+  void *user;
+  enum call_state state;
+  struct pry_call_view view;
+
+  /* the request */
+  struct pry_buffer text; /* method, path, query, one after the other */
+  struct pry_slice query, rest;
+  const char *client_dialect;
+  struct pry_headers headers;     /* the client's end-to-end fields, credentials stripped */
+  struct pry_headers credentials; /* the client's own credential fields, for passthrough() */
+  struct pry_headers added;       /* by route{} verdicts */
+  struct pry_buffer body;
+  struct pry_json_request json;
+  bool is_json, wants_stream, client_retry, replayable;
+  size_t replay_bytes; /* counted in engine->replay_used */
+  pry_time arrived;
+
+  /* deciding */
+  struct pry_pass pass;
+  struct pry_failure failure; /* the current one */
+  struct pry_timer begin_timer, deadline_timer, wait_timer;
+  struct pry_queue_waiter queue_waiter;
+  struct pry_token_waiter token_waiter;
+  struct pry_list permits;         /* the call's */
+  struct pry_list attempt_permits; /* the attempt's */
+  struct pry_permit *target_permit; /* active at the target, for the retry budget */
+  pry_time wait_began;
+  const char *wait_reason; /* while waiting; for metrics */
+  bool token_for_send;     /* who waits for the token: the sending, or a renew{} verdict */
+  void (*after_pass)(struct pry_call *call); /* after an observing pass */
+  bool renewed; /* a renewal was tried for this target already */
+  bool next_is_free;
+  char why[PRY_WHY_MAX];
+
+  /* the attempt */
+  struct pry_attempt *ledger;
+  size_t ledger_capacity;
+  unsigned sent_attempts;
+  bool attempt_open;
+  struct pry_http_exchange *exchange;
+  struct pry_timer phase_timer; /* connect, then first byte, then idle */
+  struct pry_timer attempt_timer;
+  struct pry_timer stream_timer; /* max_stream */
+  struct pry_buffer url;
+  struct pry_headers out_headers;
+  struct pry_buffer out_body;
+  struct pry_buffer token;
+  uint64_t token_version;
+  pry_time sent_at;
+  bool got_byte;
+  struct call_answer answer;
+  struct call_injection injection;
+  struct pry_stream stream;
+  bool stream_open;
+
+  /* telling the client */
+  bool committed, paused, finished, cancelled;
+  struct pry_outcome outcome;
+};
+
+/* ---- call.c ---- */
+
+/* Moves to the serving generation, if there is a newer one. Only between events. */
+void pry_call_adopt_generation(struct pry_call *call);
+
+/* Starts a timer; room for it was reserved when the call began. */
+void pry_call_start_timer(struct pry_call *call, struct pry_timer *timer, pry_time delay, pry_timer_fn fire);
+
+pry_time pry_call_deadline_left(const struct pry_call *call);
+
+/* Tears down at once, without observers; the sink hears `done` if it had not. For the end of the engine. */
+void pry_call_destroy(struct pry_call *call);
+
+/* The sink has heard `done`: on_done, then the call frees itself. */
+void pry_call_end(struct pry_call *call);
+
+/* ---- call_decide.c ---- */
+
+void pry_call_request_pass(struct pry_call *call);
+void pry_call_attempt_pass(struct pry_call *call);
+
+/* The open attempt has ended with call->failure: on_outcome, then on_error. */
+void pry_call_react(struct pry_call *call);
+
+/* on_outcome for the attempt that just ended, then `next`. */
+void pry_call_observe_outcome(struct pry_call *call, void (*next)(struct pry_call *call));
+void pry_call_observe_done(struct pry_call *call, void (*next)(struct pry_call *call));
+
+/* Goes on with the pass that a hold or a renewal interrupted. */
+void pry_call_resume_pass(struct pry_call *call);
+
+/* Whatever waits for a verdict, a place, a token or a time stops waiting. */
+void pry_call_stop_waiting(struct pry_call *call);
+
+/* ---- call_attempt.c ---- */
+
+/* Begins an attempt at call->view.target. */
+void pry_call_prepare(struct pry_call *call);
+
+/* The on_attempt pass let it through. */
+void pry_call_send(struct pry_call *call);
+
+/* Ends the open attempt in the ledger and closes its exchange. category PRY_NONE: success. */
+void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *failure);
+
+/* The open attempt failed before the commit point. Hands on to REACT. */
+void pry_call_attempt_failed(struct pry_call *call, const struct pry_failure *failure);
+
+/* Sets the target; false when the name is longer than PRY_TARGET_MAX. */
+bool pry_call_set_target(struct pry_call *call, const struct pry_provider *provider, struct pry_slice model);
+
+void pry_call_answer_init(struct call_answer *answer);
+void pry_call_answer_clear(struct call_answer *answer);
+
+/* ---- call_answer.c ---- */
+
+/* Commit: status and head of the provider's answer. */
+void pry_call_commit(struct pry_call *call, int64_t body_size);
+
+/* The committed answer ended. failure NULL: well. Otherwise an honest ending. */
+void pry_call_finish_answer(struct pry_call *call, const struct pry_failure *failure, bool error_event_passed);
+
+/* The call ends with call->failure, nothing committed: the provider's own error, or ours. */
+void pry_call_finish_failure(struct pry_call *call);
+
+/* The call ends with a policy's answer. */
+void pry_call_finish_response(struct pry_call *call, const struct pry_verdict *verdict);
+
+/* A failure parry made itself. */
+struct pry_failure pry_call_own_failure(enum pry_category category, const char *code, const char *message);
+
+#endif

@@ -1,0 +1,146 @@
+#include "config.h"
+
+bool pry_glob_match(struct pry_slice pattern, struct pry_slice text)
+{
+  size_t p = 0, t = 0, star = SIZE_MAX, mark = 0;
+  while (t < text.size) {
+    if (p < pattern.size && pattern.data[p] == '*') {
+      star = p++;
+      mark = t;
+    } else if (p < pattern.size && pattern.data[p] == text.data[t]) {
+      p++;
+      t++;
+    } else if (star != SIZE_MAX) {
+      p = star + 1;
+      t = ++mark;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size && pattern.data[p] == '*')
+    p++;
+  return p == pattern.size;
+}
+
+size_t pry_glob_rank(struct pry_slice pattern)
+{
+  size_t literal = 0;
+  for (size_t i = 0; i < pattern.size; i++)
+    literal += pattern.data[i] != '*';
+  return literal * 2 + (literal == pattern.size);
+}
+
+/* What the first '*' of the pattern matched: all between the literal before it and the literal after it. */
+static struct pry_slice star_part(struct pry_slice pattern, struct pry_slice path)
+{
+  const char *star = memchr(pattern.data, '*', pattern.size);
+  if (!star)
+    return (struct pry_slice){path.data + path.size, 0};
+  size_t before = (size_t)(star - pattern.data);
+  const char *last = star;
+  for (size_t i = before; i < pattern.size; i++)
+    if (pattern.data[i] == '*')
+      last = pattern.data + i;
+  size_t after = (size_t)(pattern.data + pattern.size - last - 1);
+  return (struct pry_slice){path.data + before, path.size - before - after};
+}
+
+const struct pry_route *pry_config_route(const struct pry_config *config, struct pry_slice path, struct pry_slice *rest)
+{
+  for (size_t i = 0; i < config->route_count; i++) {
+    struct pry_slice pattern = pry_slice_of(config->routes[i].pattern);
+    if (!pry_glob_match(pattern, path))
+      continue;
+    *rest = star_part(pattern, path);
+    return &config->routes[i];
+  }
+  return NULL;
+}
+
+const struct pry_route *pry_config_route_by_pattern(const struct pry_config *config, const char *pattern)
+{
+  for (size_t i = 0; i < config->route_count; i++)
+    if (strcmp(config->routes[i].pattern, pattern) == 0)
+      return &config->routes[i];
+  return NULL;
+}
+
+const struct pry_model_rule *pry_route_rule(const struct pry_route *route, struct pry_slice model)
+{
+  for (size_t i = 0; i < route->rule_count; i++) {
+    struct pry_slice pattern = pry_slice_of(route->rules[i].pattern);
+    bool fits = model.size ? pry_glob_match(pattern, model) : pry_slice_equal(pattern, PRY_SLICE("*"));
+    if (fits)
+      return &route->rules[i];
+  }
+  return NULL;
+}
+
+const struct pry_provider *pry_config_provider(const struct pry_config *config, struct pry_slice name)
+{
+  for (size_t i = 0; i < config->provider_count; i++)
+    if (pry_slice_equal(pry_slice_of(config->providers[i].name), name))
+      return &config->providers[i];
+  return NULL;
+}
+
+const struct pry_dialect *pry_config_dialect(const struct pry_config *config, const char *name)
+{
+  for (size_t i = 0; i < config->dialect_count; i++)
+    if (strcmp(config->dialects[i]->name, name) == 0)
+      return config->dialects[i];
+  return NULL;
+}
+
+const struct pry_credential_config *pry_config_credential(const struct pry_config *config, const char *name)
+{
+  for (size_t i = 0; i < config->credential_count; i++)
+    if (strcmp(config->credentials[i].name, name) == 0)
+      return &config->credentials[i];
+  return NULL;
+}
+
+const struct pry_sink_config *pry_config_sink(const struct pry_config *config, const char *name)
+{
+  for (size_t i = 0; i < config->sink_count; i++)
+    if (strcmp(config->sinks[i].name, name) == 0)
+      return &config->sinks[i];
+  return NULL;
+}
+
+const struct pry_service *pry_config_service(const struct pry_config *config, const char *name)
+{
+  for (size_t i = 0; i < config->service_count; i++)
+    if (strcmp(config->services[i].name, name) == 0)
+      return &config->services[i];
+  return NULL;
+}
+
+const char *pry_client_dialect(const struct pry_route *route, struct pry_slice path)
+{
+  if (route && route->client_dialect)
+    return route->client_dialect;
+  return pry_slice_starts_with(path, PRY_SLICE("/v1/messages")) ? "anthropic" : "openai";
+}
+
+bool pry_join_url(struct pry_buffer *url, const char *base_url, struct pry_slice rest, struct pry_slice query)
+{
+  struct pry_slice base = pry_slice_of(base_url);
+  while (base.size && base.data[base.size - 1] == '/')
+    base.size--;
+  while (rest.size && rest.data[0] == '/') {
+    rest.data++;
+    rest.size--;
+  }
+  return pry_buffer_append_slice(url, base) && (!rest.size || pry_buffer_append_text(url, "/")) &&
+         pry_buffer_append_slice(url, rest) &&
+         (!query.size || (pry_buffer_append_text(url, "?") && pry_buffer_append_slice(url, query)));
+}
+
+void pry_config_free(struct pry_config *config)
+{
+  if (!config)
+    return;
+  struct pry_arena arena = config->arena; /* the struct lies in its own arena */
+  pry_arena_fini(&arena);
+}

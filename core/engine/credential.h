@@ -1,0 +1,101 @@
+/*
+ * credential.h: tokens that expire, and renewing them once however many calls wait.
+ *
+ * One object per credential name, engine-wide; it survives reloads (a generation only says how to renew).
+ *
+ * States:
+ *   ABSENT    no token yet: the first use starts a renewal and waits
+ *   VALID     a token and, when known, its expiry; renewed in the background 60 s before that
+ *   RENEWING  one job runs; whoever needs the new token waits in line (with the old one still valid nobody waits)
+ *   FAILED    the last renewal failed: until the cooldown (30 s) has passed nobody starts another, and waiters are told
+ *             at once; then one more try
+ *
+ * Every token has a version. A failed call says which version it used: when that is not the current one, another
+ * renewal has already happened and the call just goes on with the new token (a late 401 for the old token renews
+ * nothing). The job belongs to the engine, not to the call that started it: it goes on when that call dies. A job
+ * that gives no answer within 30 s is cancelled and counts as failed.
+ *
+ * A rotated refresh token is persisted (--state, mode 0600, written and renamed) before the new access token is used.
+ * When persisting fails the token is used all the same and the failure is logged as an error.
+ *
+ * Thread: one worker owns the jobs; with several workers the requests and grants cross as mailbox messages.
+ */
+#ifndef PRY_CREDENTIAL_H
+#define PRY_CREDENTIAL_H
+
+#include "config.h"
+#include "log.h"
+#include "metrics.h"
+#include "policy.h"
+
+struct pry_credentials;
+
+/* What the engine lends. All outlive the credentials. */
+struct pry_credentials_environment {
+  struct pry_loop *loop;
+  struct pry_log *log;
+  struct pry_metrics *metrics;
+  struct pry_scrubber *scrubber;
+  const char *state_dir; /* NULL: refresh tokens are not persisted */
+  /* The serving state, referenced for the caller; NULL when none serves. */
+  struct pry_state *(*current_state)(void *user);
+  /* A renewal failed: for alerts. */
+  void (*failed)(void *user, const char *credential, const char *why);
+  void *user;
+};
+
+struct pry_credentials *pry_credentials_new(const struct pry_credentials_environment *environment);
+
+/* Cancels jobs; waiters must have left. */
+void pry_credentials_free(struct pry_credentials *credentials);
+
+/* Takes over a generation's list: new ones appear, changed ones keep their token unless their secrets changed, those
+ * no longer declared are forgotten. False: memory. */
+bool pry_credentials_adopt(struct pry_credentials *credentials, const struct pry_config *config);
+
+enum pry_token_status {
+  PRY_TOKEN_READY,   /* token and version are set */
+  PRY_TOKEN_WAITING, /* the waiter is told later */
+  PRY_TOKEN_FAILED   /* cannot be had now: `why` says so (cooldown, no refresh token, no memory) */
+};
+
+/* Embedded in the asker; leave before its memory goes. */
+struct pry_token_waiter {
+  struct pry_list link;
+  struct pry_timer timer; /* delivers */
+  void (*ready)(struct pry_token_waiter *waiter, bool renewed, const char *why, void *user);
+  void *user;
+  struct pry_credential *credential; /* NULL while not waiting */
+  bool renewed;
+  const char *why;
+};
+
+/* The current token, copied to `token` (to be wiped by the caller). WAITING: no token that still works; a renewal runs. */
+enum pry_token_status pry_credential_token(struct pry_credentials *credentials, const char *name,
+                                           struct pry_buffer *token, uint64_t *version,
+                                           struct pry_token_waiter *waiter,
+                                           void (*ready)(struct pry_token_waiter *, bool renewed, const char *why, void *),
+                                           void *user, const char **why);
+
+/* "The token of this version did not work": READY when a newer one is already there, WAITING while one is being
+ * fetched, FAILED in cooldown. */
+enum pry_token_status pry_credential_renew(struct pry_credentials *credentials, const char *name, uint64_t bad_version,
+                                           struct pry_token_waiter *waiter,
+                                           void (*ready)(struct pry_token_waiter *, bool renewed, const char *why, void *),
+                                           void *user, const char **why);
+
+void pry_token_leave(struct pry_token_waiter *waiter);
+
+/* For status: never the token. */
+struct pry_credential_status {
+  const char *name;
+  const char *state; /* "absent", "valid", "renewing", "failed" */
+  double expires_at; /* Unix seconds; 0: unknown */
+  uint64_t version, renewals, failures;
+  size_t waiting;
+  const char *last_error; /* "" */
+};
+void pry_credentials_each(struct pry_credentials *credentials,
+                          void (*visit)(void *user, const struct pry_credential_status *), void *user);
+
+#endif

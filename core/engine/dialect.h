@@ -1,0 +1,85 @@
+/*
+ * dialect.h: how one provider family spells errors and streams, as data for the hot path.
+ *
+ * policies/dialects/NAME.lua declares it; the Lua binding compiles the declaration into the structures here.
+ * What happens per SSE event or per answer is done in C from this data; Lua is entered for errors only
+ * (classify) and for final errors (render), through policy.h. Immutable after load, part of a generation.
+ */
+#ifndef PRY_DIALECT_H
+#define PRY_DIALECT_H
+
+#include "json.h"
+#include "slice.h"
+
+/* What one SSE event means for recovery. */
+enum pry_stream_class {
+  PRY_STREAM_LIFECYCLE, /* nothing the client would miss: held back before the commit point */
+  PRY_STREAM_CONTENT,   /* the client has something: commits */
+  PRY_STREAM_ERROR,     /* the provider reports a failure inside the stream */
+  PRY_STREAM_END        /* the stream ends well here */
+};
+
+enum { PRY_DIALECT_PATHS_MAX = 8 };
+
+struct pry_text_list {
+  const char *const *items;
+  size_t count;
+};
+
+struct pry_path_list {
+  struct pry_json_path items[PRY_DIALECT_PATHS_MAX];
+  size_t count;
+};
+
+/* "This top-level field says error unless it has one of these raw JSON values", e.g. errcode unless 0. */
+struct pry_error_field {
+  const char *name;
+  struct pry_text_list fine; /* raw JSON texts that mean no error; null always does */
+};
+
+enum { PRY_DIALECT_ERROR_FIELDS_MAX = 4 };
+
+struct pry_error_fields {
+  struct pry_error_field items[PRY_DIALECT_ERROR_FIELDS_MAX];
+  size_t count;
+};
+
+struct pry_dialect {
+  const char *name;
+  const char *file; /* "dialects/openai.lua" */
+  size_t index;     /* in the config; how a state finds classify and render */
+  bool has_classify, has_render;
+  const char *speaks; /* the client dialect whose requests and answers it carries (kimi: "openai"); NULL: its own name */
+
+  /* A 2xx JSON object with one of these fields is an error all the same. */
+  struct pry_error_fields error_in_200;
+
+  /* Streams. The rules are tried in this order; what fits none is LIFECYCLE when `default_lifecycle`, else
+   * CONTENT. An event's type is its `event:` line, else the JSON field `type_field` of its data. */
+  const char *type_field;                /* NULL: none */
+  struct pry_text_list end_data;         /* whole data that ends the stream, e.g. [DONE] */
+  struct pry_text_list error_types;
+  struct pry_error_fields error_in_data; /* fields of the data object that say error */
+  struct pry_text_list end_types;
+  struct pry_text_list lifecycle_types;
+  struct pry_text_list content_types;
+  struct pry_path_list content_paths;    /* a non-empty value at one of these is content */
+  struct pry_path_list finish_paths;     /* a non-null value: from here on EOF is a clean end, too */
+  bool default_lifecycle;
+};
+
+/* Classifies one event. `finish` is set when a finish path matched. */
+enum pry_stream_class pry_dialect_stream_class(const struct pry_dialect *dialect, struct pry_slice type,
+                                               struct pry_slice data, bool *finish);
+
+/* Does a 2xx JSON body carry an error by this dialect's fields? Not an object, or not JSON: no. */
+bool pry_dialect_error_in_200(const struct pry_dialect *dialect, struct pry_slice body);
+
+/* Can a client of `client_dialect` be answered by this dialect without translation? The generic one: always. */
+bool pry_dialect_carries(const struct pry_dialect *dialect, const char *client_dialect);
+
+/* A dialect that knows nothing: status table only, every event is content. Used when a provider's dialect is
+ * unknown ("generic") and by `classify`. Static. */
+extern const struct pry_dialect pry_dialect_generic;
+
+#endif

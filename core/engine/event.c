@@ -1,0 +1,172 @@
+#include "event.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { CAPACITY_DEFAULT = 1024 };
+
+struct pry_event_ring {
+  size_t capacity;
+  uint64_t last; /* sequence of the newest record, 0 before the first */
+  struct pry_event_record records[];
+};
+
+struct pry_event_ring *pry_event_ring_new(size_t capacity)
+{
+  if (!capacity)
+    capacity = CAPACITY_DEFAULT;
+  if (capacity > (SIZE_MAX - sizeof(struct pry_event_ring)) / sizeof(struct pry_event_record))
+    return NULL;
+  struct pry_event_ring *ring = calloc(1, sizeof *ring + capacity * sizeof *ring->records);
+  if (!ring)
+    return NULL;
+  ring->capacity = capacity;
+  for (size_t i = 0; i < capacity; i++)
+    pry_buffer_init(&ring->records[i].reads, PRY_EVENT_READS_MAX);
+  return ring;
+}
+
+void pry_event_ring_free(struct pry_event_ring *ring)
+{
+  if (!ring)
+    return;
+  for (size_t i = 0; i < ring->capacity; i++)
+    pry_buffer_fini(&ring->records[i].reads);
+  free(ring);
+}
+
+static struct pry_event_record *place_of(struct pry_event_ring *ring, uint64_t sequence)
+{
+  return &ring->records[(sequence - 1) % ring->capacity];
+}
+
+struct pry_event_record *pry_event_next(struct pry_event_ring *ring)
+{
+  struct pry_event_record *record = place_of(ring, ++ring->last);
+  struct pry_buffer reads = record->reads; /* keeps its memory for the next use */
+  pry_buffer_clear(&reads);
+  *record = (struct pry_event_record){.sequence = ring->last, .retry_after = -1, .deadline_left = -1, .after = -1};
+  record->reads = reads;
+  return record;
+}
+
+struct pry_event_record *pry_event_find(struct pry_event_ring *ring, uint64_t sequence)
+{
+  if (sequence == 0 || sequence > ring->last || ring->last - sequence >= ring->capacity)
+    return NULL;
+  return place_of(ring, sequence);
+}
+
+void pry_event_visit(struct pry_event_ring *ring, size_t limit,
+                     bool (*visit)(void *user, const struct pry_event_record *), void *user)
+{
+  uint64_t kept = ring->last < ring->capacity ? ring->last : ring->capacity;
+  for (uint64_t i = 0; i < kept && i < limit; i++)
+    if (!visit(user, place_of(ring, ring->last - i)))
+      return;
+}
+
+uint64_t pry_event_overwritten(const struct pry_event_ring *ring)
+{
+  return ring->last > ring->capacity ? ring->last - ring->capacity : 0;
+}
+
+bool pry_event_add_read(struct pry_event_record *record, struct pry_slice read)
+{
+  size_t comma = record->reads.size ? 1 : 0;
+  if (record->reads_cut || !pry_buffer_reserve(&record->reads, read.size + comma)) {
+    record->reads_cut = true; /* and nothing after it: a gap in the middle would be replayed as if it were none */
+    return false;
+  }
+  if (comma)
+    pry_buffer_append_text(&record->reads, ",");
+  pry_buffer_append_slice(&record->reads, read);
+  return true;
+}
+
+/* ---- as JSON ------------------------------------------------------------------------------------------- */
+
+static const char *run_result_name(enum pry_run_result result)
+{
+  static const char *const names[] = {"ok", "error", "over_budget", "no_memory", "bad_verdict", "cancelled"};
+  return names[result];
+}
+
+static bool add_text(struct pry_buffer *text, const char *name, const char *value)
+{
+  return pry_buffer_append_format(text, ",\"%s\":\"", name) && pry_buffer_append_json(text, pry_slice_of(value)) &&
+         pry_buffer_append_text(text, "\"");
+}
+
+static bool add_text_if_any(struct pry_buffer *text, const char *name, const char *value)
+{
+  return !value[0] || add_text(text, name, value);
+}
+
+/* The shortest form that reads back as the same double: replay compares bytes. */
+static bool add_number(struct pry_buffer *text, const char *name, double value)
+{
+  if (!isfinite(value))
+    return pry_buffer_append_format(text, ",\"%s\":null", name);
+  char digits[32];
+  for (int precision = 15; precision <= 17; precision++) {
+    snprintf(digits, sizeof digits, "%.*g", precision, value);
+    if (strtod(digits, NULL) == value)
+      break;
+  }
+  return pry_buffer_append_format(text, ",\"%s\":%s", name, digits);
+}
+
+static bool add_number_if_said(struct pry_buffer *text, const char *name, double value)
+{
+  return value < 0 || add_number(text, name, value);
+}
+
+static bool add_failure(const struct pry_event_record *record, struct pry_buffer *text)
+{
+  if (record->category == PRY_NONE)
+    return true;
+  return pry_buffer_append_format(text, ",\"err\":{\"category\":\"%s\",\"source\":\"%s\",\"status\":%d,\"curl_code\":%d",
+                                  pry_category_name(record->category), pry_source_name(record->source),
+                                  record->status, record->curl_code) &&
+         add_text_if_any(text, "code", record->code) && add_number_if_said(text, "retry_after", record->retry_after) &&
+         pry_buffer_append_format(text, ",\"retryable\":%s}", record->retryable ? "true" : "false");
+}
+
+static bool add_verdict(const struct pry_event_record *record, struct pry_buffer *text)
+{
+  bool ok = add_text(text, "result", run_result_name(record->result)) &&
+            add_text(text, "verdict", pry_verdict_name(record->verdict)) &&
+            add_number_if_said(text, "after", record->after) &&
+            add_text_if_any(text, "verdict_target", record->verdict_target);
+  if (ok && record->verdict_category != PRY_NONE)
+    ok = add_text(text, "verdict_category", pry_category_name(record->verdict_category));
+  if (ok && record->verdict_status)
+    ok = pry_buffer_append_format(text, ",\"verdict_status\":%d", record->verdict_status);
+  if (ok && record->line)
+    ok = pry_buffer_append_format(text, ",\"line\":%d", record->line);
+  return ok && add_text_if_any(text, "why", record->why) && add_text_if_any(text, "fault", record->fault);
+}
+
+bool pry_event_json(const struct pry_event_record *record, struct pry_buffer *text)
+{
+  size_t before = text->size;
+  /* The seed is text: a JSON number holds 53 bits in most readers. */
+  bool ok = pry_buffer_append_format(text, "{\"sequence\":%llu", (unsigned long long)record->sequence) &&
+            add_number(text, "time", record->time) &&
+            pry_buffer_append_format(text, ",\"seed\":\"%016llx\"", (unsigned long long)record->seed) &&
+            add_text(text, "handler", pry_handler_name(record->handler)) &&
+            add_text_if_any(text, "call", record->call_id) &&
+            pry_buffer_append_format(text, ",\"attempt\":%u", record->attempt) &&
+            add_text_if_any(text, "target", record->target) && add_text_if_any(text, "policy", record->policy) &&
+            add_text_if_any(text, "generation", record->generation) &&
+            add_number_if_said(text, "deadline_left", record->deadline_left) && add_failure(record, text) &&
+            pry_buffer_append_text(text, ",\"reads\":[") &&
+            pry_buffer_append_slice(text, pry_buffer_slice(&record->reads)) &&
+            pry_buffer_append_format(text, "],\"reads_cut\":%s", record->reads_cut ? "true" : "false") &&
+            add_verdict(record, text) && pry_buffer_append_text(text, "}");
+  if (!ok)
+    text->size = before;
+  return ok;
+}

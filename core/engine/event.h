@@ -1,0 +1,85 @@
+/*
+ * event.h: what one decision read and said.
+ *
+ * Every run of a handler leaves one event record in a bounded ring: sequence, time, seed, the inputs, every
+ * result of a host function that the handler read, the verdict, the policy and the generation. Fed back to the
+ * same generation a record must reproduce its verdict byte for byte; `explain`, the journal and replay stand on it.
+ *
+ * The ring is allocated once. A new record overwrites the oldest; how many were lost is counted. Secrets are
+ * recorded as handles, never as values; the inputs hold no prompt and no completion.
+ *
+ * Thread: a ring belongs to its worker; pry_event_visit() is called on that worker's thread.
+ */
+#ifndef PRY_EVENT_H
+#define PRY_EVENT_H
+
+#include "buffer.h"
+#include "loop.h"
+#include "verdict.h"
+
+enum { PRY_EVENT_READS_MAX = 4096, PRY_CALL_ID_MAX = 32, PRY_GENERATION_ID_MAX = 65 };
+
+/* How a handler's run ended. */
+enum pry_run_result { PRY_RUN_OK, PRY_RUN_ERROR, PRY_RUN_OVER_BUDGET, PRY_RUN_NO_MEMORY, PRY_RUN_BAD_VERDICT, PRY_RUN_CANCELLED };
+
+struct pry_event_record {
+  uint64_t sequence; /* global, from 1 */
+  double time;       /* Unix seconds; what now() said */
+  uint64_t seed;     /* of random() */
+  enum pry_handler handler;
+  char call_id[PRY_CALL_ID_MAX];
+  unsigned attempt;
+  char target[PRY_TARGET_MAX];
+  char policy[64];
+  char generation[PRY_GENERATION_ID_MAX];
+  /* inputs: what `err` said */
+  enum pry_category category;
+  enum pry_source source;
+  int status, curl_code;
+  bool retryable;
+  double retry_after, deadline_left;
+  char code[PRY_FAILURE_CODE_MAX];
+  /* reads: the elements of a JSON array, each [function, arguments…, result], in order, with commas between and without
+   * the outer brackets; cut at PRY_EVENT_READS_MAX. Written by pry_event_add_read(). */
+  struct pry_buffer reads;
+  bool reads_cut;
+  /* result */
+  enum pry_run_result result;
+  enum pry_verdict_kind verdict;
+  double after;
+  char verdict_target[PRY_TARGET_MAX];
+  enum pry_category verdict_category;
+  int verdict_status;
+  int line;
+  char why[PRY_WHY_MAX];
+  char fault[256]; /* file:line: message, when result is not OK */
+};
+
+struct pry_event_ring;
+
+/* capacity: records kept; 0: 1024. NULL: no memory. */
+struct pry_event_ring *pry_event_ring_new(size_t capacity);
+void pry_event_ring_free(struct pry_event_ring *ring);
+
+/* The next record to fill, emptied, with its sequence set; never NULL. It counts as written at once; its pointer
+ * is valid until `capacity` more records have begun, so whoever waits in between keeps the sequence and asks
+ * again with pry_event_find(). */
+struct pry_event_record *pry_event_next(struct pry_event_ring *ring);
+
+/* Appends one read, a whole JSON array as text. The first that does not fit (or finds no memory) sets reads_cut, and nothing
+ * is appended any more: what is there is a prefix of what was read. */
+bool pry_event_add_read(struct pry_event_record *record, struct pry_slice read);
+
+/* The record with that sequence, or NULL when it was overwritten. */
+struct pry_event_record *pry_event_find(struct pry_event_ring *ring, uint64_t sequence);
+
+/* Newest first, at most `limit`; stops when `visit` returns false. */
+void pry_event_visit(struct pry_event_ring *ring, size_t limit, bool (*visit)(void *user, const struct pry_event_record *),
+                     void *user);
+
+uint64_t pry_event_overwritten(const struct pry_event_ring *ring);
+
+/* Appends the record as one JSON object (no line end). */
+bool pry_event_json(const struct pry_event_record *record, struct pry_buffer *text);
+
+#endif

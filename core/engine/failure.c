@@ -1,0 +1,158 @@
+#include "failure.h"
+
+#include "http.h"
+
+struct category_row {
+  const char *name, *doc;
+  enum pry_origin origin;
+  bool retryable, fallback;
+};
+
+static const struct category_row categories[PRY_CATEGORY_COUNT] = {
+    [PRY_NONE] = {"none", "no failure", PRY_ORIGIN_CLIENT, false, false},
+#define X(name, string, origin, retryable, fallback, doc) [name] = {string, doc, origin, retryable, fallback},
+    PRY_CATEGORIES(X)
+#undef X
+};
+
+static const char *const origins[] = {
+#define X(name, string) [name] = string,
+    PRY_ORIGINS(X)
+#undef X
+};
+
+static const struct {
+  int status;
+  enum pry_category category;
+} statuses[] = {
+    {400, PRY_INVALID_REQUEST}, {401, PRY_AUTH},        {402, PRY_BILLING},          {403, PRY_PERMISSION},
+    {404, PRY_NOT_FOUND},       {408, PRY_TIMEOUT},     {409, PRY_CONFLICT},         {413, PRY_PAYLOAD_TOO_LARGE},
+    {429, PRY_RATE_LIMIT},      {500, PRY_SERVER},      {502, PRY_SERVER},           {503, PRY_OVERLOADED},
+    {504, PRY_TIMEOUT},         {529, PRY_OVERLOADED},
+};
+
+const char *pry_category_name(enum pry_category category)
+{
+  return categories[category].name;
+}
+
+const char *pry_category_doc(enum pry_category category)
+{
+  return categories[category].doc;
+}
+
+const char *pry_origin_name(enum pry_origin origin)
+{
+  return origins[origin];
+}
+
+const char *pry_source_name(enum pry_source source)
+{
+  return source == PRY_SOURCE_PARRY ? "parry" : "provider";
+}
+
+enum pry_category pry_category_from_name(struct pry_slice name)
+{
+  for (enum pry_category category = PRY_AUTH; category < PRY_CATEGORY_COUNT; category++)
+    if (pry_slice_equal(name, pry_slice_of(categories[category].name)))
+      return category;
+  return PRY_NONE;
+}
+
+void pry_failure_set_category(struct pry_failure *failure, enum pry_category category)
+{
+  const struct category_row *row = &categories[category];
+  failure->category = category;
+  failure->origin = category == PRY_TIMEOUT && !failure->status ? PRY_ORIGIN_NETWORK : row->origin;
+  failure->retryable = row->retryable;
+  failure->fallback = row->fallback;
+  failure->refresh_token = category == PRY_AUTH;
+}
+
+struct pry_failure pry_failure_of(enum pry_category category)
+{
+  struct pry_failure failure = {.retry_after = -1, .source = PRY_SOURCE_PROVIDER};
+  pry_failure_set_category(&failure, category);
+  return failure;
+}
+
+static enum pry_category category_of_status(int status)
+{
+  for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
+    if (statuses[i].status == status)
+      return statuses[i].category;
+  if (status < 400)
+    return PRY_NONE;
+  return status < 500 ? PRY_INVALID_REQUEST : PRY_SERVER;
+}
+
+struct pry_failure pry_failure_from_status(int status)
+{
+  struct pry_failure failure = {.retry_after = -1, .source = PRY_SOURCE_PROVIDER, .status = status, .sent = true};
+  pry_failure_set_category(&failure, category_of_status(status));
+  return failure;
+}
+
+struct pry_failure pry_failure_from_curl(int curl_code, bool sent)
+{
+  struct pry_failure failure = {.retry_after = -1, .source = PRY_SOURCE_PROVIDER, .curl_code = curl_code, .sent = sent};
+  pry_failure_set_category(&failure, curl_code == PRY_HTTP_TIMED_OUT ? PRY_TIMEOUT : PRY_NETWORK);
+  return failure;
+}
+
+/* Copies at most size - 1 bytes, never half a UTF-8 sequence, and nothing that would break a log line. */
+static void copy_text(char *to, size_t size, struct pry_slice from)
+{
+  size_t length = from.size < size - 1 ? from.size : size - 1;
+  if (length < from.size)
+    while (length && ((unsigned char)from.data[length] & 0xC0) == 0x80)
+      length--;
+  for (size_t i = 0; i < length; i++) {
+    unsigned char c = (unsigned char)from.data[i];
+    to[i] = (char)(c < 0x20 || c == 0x7F ? ' ' : c);
+  }
+  to[length] = '\0';
+}
+
+void pry_failure_set_code(struct pry_failure *failure, struct pry_slice code)
+{
+  copy_text(failure->code, sizeof failure->code, code);
+}
+
+void pry_failure_set_message(struct pry_failure *failure, struct pry_slice message)
+{
+  copy_text(failure->message, sizeof failure->message, message);
+}
+
+int pry_failure_client_status(const struct pry_failure *failure)
+{
+  if (failure->status >= 400)
+    return failure->status;
+  switch (failure->category) {
+  case PRY_INVALID_REQUEST:
+  case PRY_CONTEXT_LENGTH:
+  case PRY_CONTENT_POLICY:
+    return 400;
+  case PRY_AUTH:
+    return 401;
+  case PRY_BILLING:
+    return failure->source == PRY_SOURCE_PROVIDER ? 402 : 503;
+  case PRY_PERMISSION:
+    return failure->source == PRY_SOURCE_PROVIDER ? 403 : 503;
+  case PRY_NOT_FOUND:
+    return 404;
+  case PRY_CONFLICT:
+    return failure->source == PRY_SOURCE_PROVIDER ? 409 : 503;
+  case PRY_PAYLOAD_TOO_LARGE:
+    return 413;
+  case PRY_RATE_LIMIT:
+    return 429;
+  case PRY_SERVER:
+  case PRY_NETWORK:
+    return 502;
+  case PRY_TIMEOUT:
+    return 504;
+  default:
+    return 503;
+  }
+}

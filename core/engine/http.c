@@ -1,0 +1,708 @@
+#include "http.h"
+
+#include "address.h"
+#include "http_head.h"
+#include "http_sockets.h"
+#include "list.h"
+
+#include <curl/curl.h>
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#if LIBCURL_VERSION_NUM < 0x075700
+#error "libcurl 7.87 or later is needed (CURLOPT_QUICK_EXIT)"
+#endif
+
+static_assert((int)PRY_HTTP_BAD_REQUEST == (int)CURLE_URL_MALFORMAT, "");
+static_assert((int)PRY_HTTP_COULDNT_RESOLVE == (int)CURLE_COULDNT_RESOLVE_HOST, "");
+static_assert((int)PRY_HTTP_COULDNT_CONNECT == (int)CURLE_COULDNT_CONNECT, "");
+static_assert((int)PRY_HTTP_CUT == (int)CURLE_PARTIAL_FILE, "");
+static_assert((int)PRY_HTTP_NO_MEMORY == (int)CURLE_OUT_OF_MEMORY, "");
+static_assert((int)PRY_HTTP_TIMED_OUT == (int)CURLE_OPERATION_TIMEDOUT, "");
+static_assert((int)PRY_HTTP_GOT_NOTHING == (int)CURLE_GOT_NOTHING, "");
+static_assert((int)PRY_HTTP_RECEIVE_FAILED == (int)CURLE_RECV_ERROR, "");
+static_assert(PRY_HTTP_CHUNK_MAX >= CURL_MAX_WRITE_SIZE, "curl's pieces are ours");
+
+enum { DEFAULT_MAX_CONNECTIONS = 256 };
+
+struct client {
+  struct pry_http base;
+  struct pry_loop *loop;
+  CURLM *multi;
+  char *ca_file;
+  char *proxy;
+  struct pry_timer curl_timer;     /* what curl asked to be called back for */
+  struct pry_timer deferred_timer; /* for exchanges in `deferred` */
+  bool inside_curl;                /* no multi function may be called now */
+  struct pry_list open;            /* exchanges */
+  struct pry_list deferred;        /* exchanges that need settle() */
+  struct pry_list cancelled;       /* exchanges to free once curl has returned */
+  size_t open_count;
+  struct pry_http_sockets sockets;
+};
+
+enum exchange_state {
+  STATE_NEW,     /* not with curl yet */
+  STATE_RUNNING, /* with curl */
+  STATE_COMPLETE /* curl is through with it; on_done is due when not paused */
+};
+
+struct exchange {
+  struct pry_http_exchange base;
+  struct client *client;
+  struct pry_list link;  /* in client->open */
+  struct pry_list queue; /* in client->deferred or client->cancelled */
+  const struct pry_http_ops *ops;
+  void *user;
+  CURL *easy;
+  struct curl_slist *lines;
+  enum exchange_state state;
+  bool repeatable; /* curl may send it again when a kept connection turns out dead */
+  bool public_only;
+  bool refused; /* an address was not public */
+  bool connected, cancelled, finished;
+  bool paused;      /* by on_data */
+  bool curl_paused; /* curl was told so and waits */
+  int code;         /* how it ended; valid when complete */
+  int fault;        /* our own reason to end it; wins over curl's */
+  const char *fault_message;
+  struct pry_http_head head;
+  char error[CURL_ERROR_SIZE];
+};
+
+static const struct pry_http_driver driver;
+
+static void settle_deferred(void *user);
+static void curl_timer_fired(void *user);
+
+/* ---- Ending an exchange ------------------------------------------------------------------------------- */
+
+static void exchange_free(struct exchange *exchange)
+{
+  pry_list_remove(&exchange->queue);
+  if (exchange->state == STATE_RUNNING)
+    curl_multi_remove_handle(exchange->client->multi, exchange->easy);
+  curl_easy_cleanup(exchange->easy);
+  curl_slist_free_all(exchange->lines);
+  pry_http_head_fini(&exchange->head);
+  free(exchange);
+}
+
+static void close_exchange(struct exchange *exchange)
+{
+  pry_list_remove(&exchange->link);
+  exchange->client->open_count--;
+}
+
+/* The timer is always running, parked, so that moving it needs no memory and cannot fail. */
+static void defer(struct exchange *exchange)
+{
+  struct client *client = exchange->client;
+  pry_list_remove(&exchange->queue);
+  pry_list_push(&client->deferred, &exchange->queue);
+  pry_timer_start(client->loop, &client->deferred_timer, 0, settle_deferred, client);
+}
+
+static void set_fault(struct exchange *exchange, int code, const char *message)
+{
+  if (exchange->fault)
+    return;
+  exchange->fault = code;
+  exchange->fault_message = message;
+}
+
+/* curl caps a single line at 100 KB, and up to 8.5 calls a longer one a lack of memory. */
+static bool is_line_too_long(const struct exchange *exchange, int code)
+{
+  enum { TOO_LARGE_SINCE_8_6 = 100 };
+  return exchange->connected && (code == CURLE_OUT_OF_MEMORY || code == TOO_LARGE_SINCE_8_6);
+}
+
+static void complete(struct exchange *exchange, int code)
+{
+  if (is_line_too_long(exchange, code))
+    set_fault(exchange, PRY_HTTP_RECEIVE_FAILED, "a line of the answer is too long, or memory is short");
+  if (exchange->state == STATE_RUNNING)
+    curl_multi_remove_handle(exchange->client->multi, exchange->easy);
+  exchange->state = STATE_COMPLETE;
+  exchange->code = exchange->fault ? exchange->fault : code;
+}
+
+static const char not_public[] = "refused: the address is not public";
+
+static const char *message_of(const struct exchange *exchange)
+{
+  if (exchange->fault_message)
+    return exchange->fault_message;
+  if (exchange->refused && !exchange->connected)
+    return not_public;
+  return exchange->error[0] ? exchange->error : curl_easy_strerror((CURLcode)exchange->code);
+}
+
+static void deliver_done(struct exchange *exchange)
+{
+  struct pry_http_result result = {
+      .curl_code = exchange->code,
+      .connected = exchange->connected,
+      .sent = exchange->connected, /* nothing later tells for sure that no byte has left */
+      .head_received = exchange->head.complete,
+      .message = message_of(exchange),
+  };
+  exchange->finished = true;
+  close_exchange(exchange);
+  exchange->ops->on_done(exchange->user, &result);
+  exchange_free(exchange);
+}
+
+/* ---- Driving curl -------------------------------------------------------------------------------------- */
+
+static void free_cancelled(struct client *client)
+{
+  while (!pry_list_empty(&client->cancelled))
+    exchange_free(PRY_CONTAINER_OF(client->cancelled.next, struct exchange, queue));
+}
+
+static struct exchange *exchange_of(CURL *easy)
+{
+  struct exchange *exchange = NULL;
+  curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&exchange);
+  return exchange;
+}
+
+/* After curl has returned: now what its callbacks had to put off is allowed. */
+static void collect(struct client *client)
+{
+  free_cancelled(client);
+  CURLMsg *message;
+  int left;
+  while ((message = curl_multi_info_read(client->multi, &left))) {
+    struct exchange *exchange = message->msg == CURLMSG_DONE ? exchange_of(message->easy_handle) : NULL;
+    if (!exchange)
+      continue;
+    complete(exchange, (int)message->data.result);
+    if (!exchange->paused)
+      deliver_done(exchange);
+  }
+}
+
+static void drive(struct client *client, curl_socket_t fd, int action)
+{
+  int running;
+  client->inside_curl = true;
+  curl_multi_socket_action(client->multi, fd, action, &running);
+  client->inside_curl = false;
+  collect(client);
+}
+
+static void curl_timer_fired(void *user)
+{
+  struct client *client = user;
+  pry_timer_start(client->loop, &client->curl_timer, PRY_TIME_NEVER, curl_timer_fired, client);
+  drive(client, CURL_SOCKET_TIMEOUT, 0);
+}
+
+static int on_curl_timer(CURLM *multi, long milliseconds, void *user)
+{
+  (void)multi;
+  struct client *client = user;
+  pry_time delay = milliseconds < 0 ? PRY_TIME_NEVER : milliseconds * PRY_MILLISECOND;
+  pry_timer_start(client->loop, &client->curl_timer, delay, curl_timer_fired, client);
+  return 0;
+}
+
+static void resume_curl(struct exchange *exchange)
+{
+  struct client *client = exchange->client;
+  exchange->curl_paused = false;
+  client->inside_curl = true; /* what curl had kept is delivered from in there */
+  CURLcode code = curl_easy_pause(exchange->easy, CURLPAUSE_CONT);
+  client->inside_curl = false;
+  if (code == CURLE_OK || exchange->cancelled)
+    return;
+  complete(exchange, (int)code);
+  if (!exchange->paused)
+    deliver_done(exchange);
+}
+
+static void settle(struct exchange *exchange)
+{
+  if (exchange->state == STATE_NEW && !exchange->fault) {
+    if (curl_multi_add_handle(exchange->client->multi, exchange->easy) == CURLM_OK)
+      exchange->state = STATE_RUNNING;
+    else
+      set_fault(exchange, PRY_HTTP_NO_MEMORY, NULL);
+  }
+  if (exchange->fault && exchange->state != STATE_COMPLETE)
+    complete(exchange, exchange->fault);
+  if (exchange->paused)
+    return;
+  if (exchange->state == STATE_COMPLETE)
+    deliver_done(exchange);
+  else if (exchange->curl_paused)
+    resume_curl(exchange);
+}
+
+/* Only what was deferred before this pass: callbacks may defer more, for the next turn. */
+static void settle_deferred(void *user)
+{
+  struct client *client = user;
+  pry_timer_start(client->loop, &client->deferred_timer, PRY_TIME_NEVER, settle_deferred, client);
+  struct pry_list end_mark;
+  pry_list_init(&end_mark);
+  pry_list_push(&client->deferred, &end_mark);
+  while (client->deferred.next != &end_mark) {
+    struct exchange *exchange = PRY_CONTAINER_OF(client->deferred.next, struct exchange, queue);
+    pry_list_remove(&exchange->queue);
+    settle(exchange);
+    collect(client);
+  }
+  pry_list_remove(&end_mark);
+}
+
+/* ---- Sockets ------------------------------------------------------------------------------------------- */
+
+static void socket_ready(void *user, int fd, int what)
+{
+  struct client *client = user;
+  drive(client, fd,
+        (what & PRY_LOOP_READABLE ? CURL_CSELECT_IN : 0) | (what & PRY_LOOP_WRITABLE ? CURL_CSELECT_OUT : 0));
+}
+
+/* A refusal here would end curl's whole multi handle, so a failure is charged to the one exchange. */
+static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *unused)
+{
+  (void)unused;
+  struct client *client = user;
+  int wanted = (what & CURL_POLL_IN ? PRY_LOOP_READABLE : 0) | (what & CURL_POLL_OUT ? PRY_LOOP_WRITABLE : 0);
+  if (pry_http_sockets_want(&client->sockets, fd, wanted))
+    return 0;
+  struct exchange *exchange = exchange_of(easy);
+  if (exchange && !exchange->cancelled && !exchange->finished) {
+    set_fault(exchange, PRY_HTTP_NO_MEMORY, "the socket could not be watched");
+    defer(exchange);
+  }
+  return 0;
+}
+
+static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
+{
+  (void)purpose;
+  struct exchange *exchange = user;
+  if (exchange->public_only && !pry_address_is_public(&address->addr)) {
+    exchange->refused = true; /* another address of the name may do */
+    return CURL_SOCKET_BAD;
+  }
+  return pry_http_sockets_open(&exchange->client->sockets, address->family, address->socktype, address->protocol);
+}
+
+static int on_close_socket(void *user, curl_socket_t fd)
+{
+  struct client *client = user;
+  return pry_http_sockets_close(&client->sockets, fd);
+}
+
+/* ---- What curl tells about an exchange ------------------------------------------------------------------ */
+
+static bool unwelcome(const struct exchange *exchange)
+{
+  return exchange->cancelled || exchange->fault;
+}
+
+/* Called again when curl wants to repeat the request on a fresh connection, because a kept one closed before
+ * the first byte of an answer. The peer may have acted on the request all the same (RFC 9110 §9.2.2). */
+static int on_prerequest(void *user, char *peer, char *local, int peer_port, int local_port)
+{
+  (void)local, (void)peer_port, (void)local_port;
+  struct exchange *exchange = user;
+  if (exchange->connected && !exchange->repeatable)
+    set_fault(exchange, PRY_HTTP_GOT_NOTHING, "the kept connection was closed before an answer came");
+  else if (exchange->public_only && !pry_address_text_is_public(peer))
+    set_fault(exchange, PRY_HTTP_COULDNT_CONNECT, not_public);
+  if (unwelcome(exchange))
+    return CURL_PREREQFUNC_ABORT;
+  if (!exchange->connected) {
+    exchange->connected = true;
+    if (exchange->ops->on_connected)
+      exchange->ops->on_connected(exchange->user);
+  }
+  return unwelcome(exchange) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
+static size_t on_header(char *data, size_t unit, size_t count, void *user)
+{
+  struct exchange *exchange = user;
+  size_t size = unit * count;
+  if (unwelcome(exchange))
+    return 0;
+  const char *why;
+  switch (pry_http_head_add(&exchange->head, (struct pry_slice){data, size}, &why)) {
+  case PRY_HTTP_HEAD_MORE:
+    break;
+  case PRY_HTTP_HEAD_COMPLETE:
+    exchange->ops->on_head(exchange->user, exchange->head.status, &exchange->head.headers);
+    break;
+  case PRY_HTTP_HEAD_BAD:
+    set_fault(exchange, PRY_HTTP_RECEIVE_FAILED, why);
+    break;
+  }
+  return unwelcome(exchange) ? 0 : size;
+}
+
+static size_t on_body(char *data, size_t unit, size_t count, void *user)
+{
+  struct exchange *exchange = user;
+  size_t size = unit * count;
+  if (unwelcome(exchange))
+    return size + 1; /* anything but the size is an error; 0 would not be for an empty piece */
+  if (!size)
+    return 0;
+  if (exchange->paused) {
+    exchange->curl_paused = true;
+    return CURL_WRITEFUNC_PAUSE;
+  }
+  if (exchange->ops->on_data(exchange->user, (struct pry_slice){data, size}) == PRY_HTTP_PAUSE)
+    exchange->paused = true;
+  return unwelcome(exchange) ? 0 : size;
+}
+
+/* ---- Starting an exchange ------------------------------------------------------------------------------- */
+
+static bool one_of(struct pry_slice name, const char *const *list)
+{
+  for (; *list; list++)
+    if (pry_slice_equal_nocase(name, pry_slice_of(*list)))
+      return true;
+  return false;
+}
+
+/* Framing and the connection are ours; Transfer-Encoding and Upgrade would change how curl frames. */
+static const char *const our_headers[] = {
+    "host", "content-length", "connection", "keep-alive", "proxy-connection", "transfer-encoding",
+    "te",   "trailer",        "upgrade",    "expect",     "accept-encoding",  NULL};
+
+/* "Name:" without a value tells curl not to send its own. */
+static const char *const silenced_headers[] = {"Accept", "User-Agent", "Content-Type", NULL};
+
+static bool append_line(struct exchange *exchange, const char *line)
+{
+  struct curl_slist *lines = line ? curl_slist_append(exchange->lines, line) : NULL;
+  if (!lines)
+    return false;
+  exchange->lines = lines;
+  return true;
+}
+
+static bool append_header(struct exchange *exchange, struct pry_header header, struct pry_buffer *scratch)
+{
+  pry_buffer_clear(scratch);
+  if (!pry_buffer_append_slice(scratch, header.name))
+    return false;
+  bool written = header.value.size
+                     ? pry_buffer_append_text(scratch, ": ") && pry_buffer_append_slice(scratch, header.value)
+                     : pry_buffer_append_text(scratch, ";"); /* how curl spells an empty value */
+  return written && append_line(exchange, pry_buffer_text(scratch));
+}
+
+static bool build_lines(struct exchange *exchange, const struct pry_headers *headers)
+{
+  struct pry_buffer scratch;
+  pry_buffer_init(&scratch, 0);
+  bool built = append_line(exchange, "Accept-Encoding: identity") && append_line(exchange, "Expect:");
+  for (size_t i = 0; built && headers && i < headers->count; i++) {
+    struct pry_header header = pry_headers_at(headers, i);
+    if (!pry_http_is_token(header.name))
+      set_fault(exchange, PRY_HTTP_BAD_REQUEST, "a header's name is not a token");
+    else if (!one_of(header.name, our_headers))
+      built = append_header(exchange, header, &scratch);
+  }
+  for (const char *const *name = silenced_headers; built && *name; name++) {
+    struct pry_slice ignored;
+    if (headers && pry_headers_get(headers, pry_slice_of(*name), &ignored))
+      continue;
+    pry_buffer_clear(&scratch);
+    built = pry_buffer_append_format(&scratch, "%s:", *name) && append_line(exchange, pry_buffer_text(&scratch));
+  }
+  pry_buffer_fini(&scratch);
+  return built;
+}
+
+static bool url_is_clean(const char *url)
+{
+  for (const unsigned char *c = (const unsigned char *)url; *c; c++)
+    if (*c <= ' ' || *c == 0x7F)
+      return false;
+  return true;
+}
+
+#define SET(option, value) (code = code ? code : curl_easy_setopt(exchange->easy, option, value))
+
+static CURLcode set_callbacks(struct exchange *exchange)
+{
+  CURLcode code = CURLE_OK;
+  SET(CURLOPT_PRIVATE, exchange);
+  SET(CURLOPT_ERRORBUFFER, exchange->error);
+  SET(CURLOPT_PREREQFUNCTION, on_prerequest);
+  SET(CURLOPT_PREREQDATA, exchange);
+  SET(CURLOPT_HEADERFUNCTION, on_header);
+  SET(CURLOPT_HEADERDATA, exchange);
+  SET(CURLOPT_WRITEFUNCTION, on_body);
+  SET(CURLOPT_WRITEDATA, exchange);
+  SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+  SET(CURLOPT_OPENSOCKETDATA, exchange);
+  SET(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
+  SET(CURLOPT_CLOSESOCKETDATA, exchange->client); /* outlives the exchange, as connections do */
+  return code;
+}
+
+static CURLcode set_transport(struct exchange *exchange)
+{
+  const struct client *client = exchange->client;
+  CURLcode code = CURLE_OK;
+  SET(CURLOPT_NOSIGNAL, 1L);
+  SET(CURLOPT_QUICK_EXIT, 1L); /* or cancelling would wait for the resolver's thread */
+  SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+  SET(CURLOPT_PROTOCOLS_STR, "http,https");
+  SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
+  SET(CURLOPT_PATH_AS_IS, 1L);
+  SET(CURLOPT_TCP_NODELAY, 1L);
+  SET(CURLOPT_TCP_KEEPALIVE, 1L);
+  SET(CURLOPT_BUFFERSIZE, (long)PRY_HTTP_CHUNK_MAX);
+  SET(CURLOPT_UPLOAD_BUFFERSIZE, (long)PRY_HTTP_CHUNK_MAX);
+  SET(CURLOPT_HTTP_CONTENT_DECODING, 0L);
+  SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+  SET(CURLOPT_PROXY, client->proxy ? client->proxy : ""); /* "": not the environment's either */
+  SET(CURLOPT_NOPROXY, "");
+  if (client->ca_file)
+    SET(CURLOPT_CAINFO, client->ca_file);
+  return code;
+}
+
+static CURLcode set_request(struct exchange *exchange, const struct pry_http_request *request)
+{
+  CURLcode code = CURLE_OK;
+  SET(CURLOPT_URL, request->url);
+  SET(CURLOPT_HTTPHEADER, exchange->lines);
+  if (strcmp(request->method, "HEAD") == 0) {
+    SET(CURLOPT_NOBODY, 1L);
+    return code;
+  }
+  if (request->body.size || request->has_body) {
+    SET(CURLOPT_POST, 1L);
+    SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body.size);
+    SET(CURLOPT_POSTFIELDS, request->body.size ? request->body.data : "");
+  } else
+    SET(CURLOPT_HTTPGET, 1L);
+  SET(CURLOPT_CUSTOMREQUEST, request->method);
+  return code;
+}
+
+#undef SET
+
+static bool method_is_idempotent(const char *method)
+{
+  static const char *const idempotent[] = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", NULL};
+  for (const char *const *name = idempotent; *name; name++)
+    if (strcmp(method, *name) == 0)
+      return true;
+  return false;
+}
+
+/* False: memory is short. What else is wrong becomes the exchange's fault. */
+static bool prepare(struct exchange *exchange, const struct pry_http_request *request)
+{
+  exchange->easy = curl_easy_init();
+  if (!exchange->easy || !build_lines(exchange, request->headers))
+    return false;
+  if (!pry_http_is_token(pry_slice_of(request->method)))
+    set_fault(exchange, PRY_HTTP_BAD_REQUEST, "the method is not a token");
+  if (!url_is_clean(request->url))
+    set_fault(exchange, PRY_HTTP_BAD_REQUEST, "the URL has spaces or control characters");
+  exchange->repeatable = method_is_idempotent(request->method);
+  exchange->public_only = request->public_only;
+  CURLcode code = set_callbacks(exchange);
+  if (code == CURLE_OK)
+    code = set_transport(exchange);
+  if (code == CURLE_OK)
+    code = set_request(exchange, request);
+  if (code != CURLE_OK && code != CURLE_OUT_OF_MEMORY)
+    set_fault(exchange, (int)code, NULL);
+  return code != CURLE_OUT_OF_MEMORY;
+}
+
+static struct pry_http_exchange *client_start(struct pry_http *http, const struct pry_http_request *request,
+                                              const struct pry_http_ops *ops, void *user)
+{
+  struct client *client = (struct client *)http;
+  struct exchange *exchange = calloc(1, sizeof *exchange);
+  if (!exchange)
+    return NULL;
+  exchange->base.driver = &driver;
+  exchange->client = client;
+  exchange->ops = ops;
+  exchange->user = user;
+  pry_list_init(&exchange->link);
+  pry_list_init(&exchange->queue);
+  pry_http_head_init(&exchange->head);
+  if (!prepare(exchange, request)) {
+    exchange_free(exchange);
+    return NULL;
+  }
+  if (exchange->fault || client->inside_curl)
+    defer(exchange);
+  else if (curl_multi_add_handle(client->multi, exchange->easy) == CURLM_OK)
+    exchange->state = STATE_RUNNING;
+  else {
+    exchange_free(exchange);
+    return NULL;
+  }
+  pry_list_push(&client->open, &exchange->link);
+  client->open_count++;
+  return &exchange->base;
+}
+
+/* Deferred, because curl delivers what it kept from inside curl_easy_pause(). */
+static void client_resume(struct pry_http_exchange *base)
+{
+  struct exchange *exchange = (struct exchange *)base;
+  if (!exchange->paused || exchange->cancelled || exchange->finished)
+    return;
+  exchange->paused = false;
+  if (exchange->curl_paused || exchange->state == STATE_COMPLETE)
+    defer(exchange);
+}
+
+static void client_cancel(struct pry_http_exchange *base)
+{
+  struct exchange *exchange = (struct exchange *)base;
+  if (exchange->cancelled || exchange->finished)
+    return;
+  exchange->cancelled = true;
+  close_exchange(exchange);
+  if (!exchange->client->inside_curl) {
+    exchange_free(exchange);
+    return;
+  }
+  pry_list_remove(&exchange->queue);
+  pry_list_push(&exchange->client->cancelled, &exchange->queue);
+}
+
+static size_t client_open_count(const struct pry_http *http)
+{
+  return ((const struct client *)http)->open_count;
+}
+
+/* ---- The client ------------------------------------------------------------------------------------------ */
+
+static void client_free(struct pry_http *http)
+{
+  struct client *client = (struct client *)http;
+  while (!pry_list_empty(&client->open))
+    client_cancel(&PRY_CONTAINER_OF(client->open.next, struct exchange, link)->base);
+  if (client->multi)
+    curl_multi_cleanup(client->multi); /* still calls on_close_socket() */
+  pry_timer_cancel(&client->curl_timer);
+  pry_timer_cancel(&client->deferred_timer);
+  pry_http_sockets_fini(&client->sockets);
+  free(client->ca_file);
+  free(client->proxy);
+  free(client);
+}
+
+static const struct pry_http_driver driver = {
+    .start = client_start,
+    .resume = client_resume,
+    .cancel = client_cancel,
+    .open_count = client_open_count,
+    .free = client_free,
+};
+
+static pthread_once_t global_once = PTHREAD_ONCE_INIT;
+static CURLcode global_code;
+
+static void global_init(void)
+{
+  global_code = curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+static bool set_up_multi(struct client *client, unsigned max_connections)
+{
+  client->multi = curl_multi_init();
+  if (!client->multi)
+    return false;
+  CURLM *multi = client->multi;
+  return curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_curl_socket) == CURLM_OK &&
+         curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, client) == CURLM_OK &&
+         curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_curl_timer) == CURLM_OK &&
+         curl_multi_setopt(multi, CURLMOPT_TIMERDATA, client) == CURLM_OK &&
+         curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING) == CURLM_OK &&
+         curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)max_connections) == CURLM_OK;
+}
+
+static bool copy_text(char **copy, const char *text)
+{
+  *copy = text ? strdup(text) : NULL;
+  return !text || *copy;
+}
+
+struct pry_http *pry_http_new(struct pry_loop *loop, const struct pry_http_options *options)
+{
+  struct pry_http_options chosen = {0};
+  if (options)
+    memcpy(&chosen, options, options->size < sizeof chosen ? options->size : sizeof chosen);
+  pthread_once(&global_once, global_init);
+  if (global_code != CURLE_OK || pry_loop_is_virtual(loop))
+    return NULL;
+  struct client *client = calloc(1, sizeof *client);
+  if (!client)
+    return NULL;
+  client->base.driver = &driver;
+  client->loop = loop;
+  pry_list_init(&client->open);
+  pry_list_init(&client->deferred);
+  pry_list_init(&client->cancelled);
+  pry_http_sockets_init(&client->sockets, loop, socket_ready, client);
+  unsigned max_connections = chosen.max_connections ? chosen.max_connections : DEFAULT_MAX_CONNECTIONS;
+  if (copy_text(&client->ca_file, chosen.ca_file) && copy_text(&client->proxy, chosen.proxy) &&
+      pry_timer_start(loop, &client->curl_timer, PRY_TIME_NEVER, curl_timer_fired, client) &&
+      pry_timer_start(loop, &client->deferred_timer, PRY_TIME_NEVER, settle_deferred, client) &&
+      set_up_multi(client, max_connections))
+    return &client->base;
+  client_free(&client->base);
+  return NULL;
+}
+
+const char *pry_http_code_text(int curl_code)
+{
+  return curl_easy_strerror((CURLcode)curl_code);
+}
+
+/* ---- The seam --------------------------------------------------------------------------------------------- */
+
+void pry_http_free(struct pry_http *http)
+{
+  if (http)
+    http->driver->free(http);
+}
+
+struct pry_http_exchange *pry_http_start(struct pry_http *http, const struct pry_http_request *request,
+                                         const struct pry_http_ops *ops, void *user)
+{
+  return http->driver->start(http, request, ops, user);
+}
+
+void pry_http_resume(struct pry_http_exchange *exchange)
+{
+  exchange->driver->resume(exchange);
+}
+
+void pry_http_cancel(struct pry_http_exchange *exchange)
+{
+  exchange->driver->cancel(exchange);
+}
+
+size_t pry_http_open_count(const struct pry_http *http)
+{
+  return http->driver->open_count(http);
+}

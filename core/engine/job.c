@@ -1,0 +1,234 @@
+#include "job.h"
+
+#include "engine.h"
+
+#include <stdlib.h>
+
+struct job {
+  struct pry_jobs *jobs;
+  struct pry_timer timer;
+  struct pry_ask ask;
+  struct pry_state *state; /* referenced while running */
+  const struct pry_job_config *config;
+  char name[64];
+  size_t index;
+  pry_time period;
+  bool running, retired;
+  unsigned long runs, skipped, faults;
+};
+
+struct pry_jobs {
+  struct pry_engine *engine;
+  struct job **items;
+  size_t count;
+};
+
+struct pry_jobs *pry_jobs_new(struct pry_engine *engine)
+{
+  struct pry_jobs *jobs = calloc(1, sizeof *jobs);
+  if (jobs)
+    jobs->engine = engine;
+  return jobs;
+}
+
+static void free_job(struct job *job)
+{
+  pry_timer_cancel(&job->timer);
+  if (job->running) {
+    job->state->ops->cancel(job->state, &job->ask);
+    pry_verdict_fini(&job->ask.verdict);
+    pry_state_unref(job->state);
+  }
+  free(job);
+}
+
+void pry_jobs_free(struct pry_jobs *jobs)
+{
+  if (!jobs)
+    return;
+  for (size_t i = 0; i < jobs->count; i++)
+    free_job(jobs->items[i]);
+  free(jobs->items);
+  free(jobs);
+}
+
+static void job_ended(struct job *job, enum pry_ask_status status)
+{
+  job->faults += status == PRY_ASK_FAULT;
+  job->running = false;
+  pry_verdict_fini(&job->ask.verdict);
+  pry_state_unref(job->state);
+  job->state = NULL;
+  if (job->retired)
+    free_job(job);
+}
+
+static void job_ready(struct pry_ask *ask, enum pry_ask_status status)
+{
+  job_ended(ask->user, status);
+}
+
+static void job_due(void *user)
+{
+  struct job *job = user;
+  struct pry_worker *worker = &job->jobs->engine->worker;
+  pry_timer_start(worker->loop, &job->timer, job->period, job_due, job);
+  if (job->running) {
+    job->skipped++;
+    return;
+  }
+  job->running = true;
+  job->runs++;
+  job->state = worker->state;
+  pry_state_ref(job->state);
+  job->ask = (struct pry_ask){.handler = PRY_EVERY,
+                              .instance = job->config->instance,
+                              .job = job->config,
+                              .ready = job_ready,
+                              .user = job,
+                              .state = job->state};
+  pry_verdict_init(&job->ask.verdict);
+  enum pry_ask_status status = job->state->ops->ask(job->state, &job->ask);
+  if (status != PRY_ASK_PENDING)
+    job_ended(job, status);
+}
+
+static struct job *find(const struct pry_jobs *jobs, const struct pry_job_config *config)
+{
+  for (size_t i = 0; i < jobs->count; i++)
+    if (jobs->items[i]->index == config->index && strcmp(jobs->items[i]->name, config->instance->name) == 0)
+      return jobs->items[i];
+  return NULL;
+}
+
+static struct job *make(struct pry_jobs *jobs, const struct pry_job_config *config)
+{
+  struct job *job = calloc(1, sizeof *job);
+  if (!job || !pry_timer_start(jobs->engine->worker.loop, &job->timer, config->period, job_due, job)) {
+    free(job);
+    return NULL;
+  }
+  job->jobs = jobs;
+  job->index = config->index;
+  strncpy(job->name, config->instance->name, sizeof job->name - 1);
+  return job;
+}
+
+static void retire(struct job *job)
+{
+  pry_timer_cancel(&job->timer);
+  if (job->running)
+    job->retired = true;
+  else
+    free_job(job);
+}
+
+static bool in_list(struct job *const *items, size_t count, const struct job *job)
+{
+  for (size_t i = 0; i < count; i++)
+    if (items[i] == job)
+      return true;
+  return false;
+}
+
+bool pry_jobs_adopt(struct pry_jobs *jobs, struct pry_state *state)
+{
+  const struct pry_config *config = state->generation->config;
+  struct job **items = calloc(config->job_count ? config->job_count : 1, sizeof *items);
+  if (!items)
+    return false;
+  for (size_t i = 0; i < config->job_count; i++) {
+    struct job *known = find(jobs, &config->jobs[i]);
+    items[i] = known ? known : make(jobs, &config->jobs[i]);
+    if (items[i])
+      continue;
+    while (i--)
+      if (!in_list(jobs->items, jobs->count, items[i]))
+        free_job(items[i]);
+    free(items);
+    return false;
+  }
+  for (size_t i = 0; i < config->job_count; i++) {
+    items[i]->config = &config->jobs[i];
+    items[i]->period = config->jobs[i].period;
+  }
+  for (size_t i = 0; i < jobs->count; i++)
+    if (!in_list(items, config->job_count, jobs->items[i]))
+      retire(jobs->items[i]);
+  free(jobs->items);
+  jobs->items = items;
+  jobs->count = config->job_count;
+  return true;
+}
+
+void pry_jobs_each(struct pry_jobs *jobs, void (*visit)(void *user, const struct pry_job_status *), void *user)
+{
+  pry_time now = pry_loop_now(jobs->engine->worker.loop);
+  for (size_t i = 0; i < jobs->count; i++) {
+    const struct job *job = jobs->items[i];
+    struct pry_job_status status = {.instance = job->name,
+                                    .index = job->index,
+                                    .period = pry_time_to_seconds(job->period),
+                                    .next_in = pry_time_to_seconds(job->timer.due - now),
+                                    .running = job->running,
+                                    .runs = job->runs,
+                                    .skipped = job->skipped,
+                                    .faults = job->faults};
+    visit(user, &status);
+  }
+}
+
+/* ---- events ---------------------------------------------------------------------------------------------- */
+
+struct emission {
+  struct pry_list link;
+  struct pry_route everybody; /* a chain of all instances */
+  struct pry_pass pass;
+  struct pry_host_event event;
+  struct pry_buffer name, fields;
+};
+
+static void free_emission(struct emission *emission)
+{
+  pry_list_remove(&emission->link);
+  pry_pass_stop(&emission->pass);
+  pry_buffer_fini(&emission->name);
+  pry_buffer_fini(&emission->fields);
+  free(emission);
+}
+
+static void emission_step(struct pry_pass *pass, enum pry_pass_result result)
+{
+  while (result == PRY_PASS_VERDICT)
+    result = pry_pass_next(pass);
+  if (result == PRY_PASS_END)
+    free_emission(pass->user);
+}
+
+void pry_engine_emit(struct pry_engine *engine, const char *name, struct pry_slice fields)
+{
+  struct pry_state *state = engine->worker.state;
+  struct emission *emission = state ? calloc(1, sizeof *emission) : NULL;
+  if (!emission)
+    return;
+  pry_list_init(&emission->link);
+  pry_list_push(&engine->emissions, &emission->link);
+  if (!pry_buffer_append_text(&emission->name, name) || !pry_buffer_append_slice(&emission->fields, fields) ||
+      !pry_buffer_text(&emission->name)) {
+    free_emission(emission);
+    return;
+  }
+  const struct pry_config *config = state->generation->config;
+  emission->everybody = (struct pry_route){.chain = config->instances, .chain_size = config->instance_count};
+  emission->event = (struct pry_host_event){pry_buffer_text(&emission->name), pry_buffer_slice(&emission->fields)};
+  emission->pass.step = emission_step;
+  emission->pass.user = emission;
+  emission->pass.ask.event = &emission->event;
+  emission_step(&emission->pass, pry_pass_start(&emission->pass, state, &emission->everybody, PRY_ON_EVENT));
+}
+
+void pry_emissions_cancel(struct pry_engine *engine)
+{
+  while (!pry_list_empty(&engine->emissions))
+    free_emission(PRY_CONTAINER_OF(engine->emissions.next, struct emission, link));
+}

@@ -1,0 +1,38 @@
+/*
+ * job.h: the `every` lists of policies, and events told to on_event handlers.
+ *
+ * A job runs once per engine and never overlaps itself: a run that is due while the last one still waits is skipped.
+ * On reload a job that exists in both generations keeps its phase (its next run is not moved), a new one starts one
+ * period after the commit, and a run under way finishes on its own generation.
+ *
+ * Owner: the engine. Thread: the first worker's.
+ */
+#ifndef PRY_JOB_H
+#define PRY_JOB_H
+
+#include "policy.h"
+
+struct pry_jobs;
+struct pry_engine;
+
+struct pry_jobs *pry_jobs_new(struct pry_engine *engine);
+
+/* Cancels runs under way. NULL is fine. */
+void pry_jobs_free(struct pry_jobs *jobs);
+
+/* Takes over the jobs of a state's generation. False: memory; the old jobs go on. */
+bool pry_jobs_adopt(struct pry_jobs *jobs, struct pry_state *state);
+
+struct pry_job_status {
+  const char *instance;
+  size_t index;
+  double period, next_in; /* seconds */
+  bool running;
+  unsigned long runs, skipped, faults;
+};
+void pry_jobs_each(struct pry_jobs *jobs, void (*visit)(void *user, const struct pry_job_status *), void *user);
+
+/* Ends what pry_engine_emit() has under way. */
+void pry_emissions_cancel(struct pry_engine *engine);
+
+#endif

@@ -1,0 +1,127 @@
+/*
+ * store.h: all state that policies share.
+ *
+ * Typed objects under text keys: counters, values, windows and circuit breakers. State lives here and not in Lua, so it
+ * survives reload, is the same for all workers, and is bounded. Each operation is atomic (a lock per shard, never
+ * held across a callback). A key has one type for its life; using it as another is an error that the policy sees.
+ *
+ * Bounded: at most max_keys objects and max_bytes of keys and values. When full, what has expired goes first; when
+ * nothing has, creating fails with PRY_STORE_FULL: live state is never evicted to make room (a forgotten breaker
+ * would close). Every object has a time to live, renewed by each write; 0 means the default of one hour, so that
+ * nothing lives for ever by accident.
+ *
+ * Time: the caller's `now`, from its loop; all workers' loops share one clock source.
+ * Thread: any.
+ */
+#ifndef PRY_STORE_H
+#define PRY_STORE_H
+
+#include "buffer.h"
+#include "loop.h"
+#include "permit.h"
+#include "slice.h"
+
+struct pry_store;
+
+enum pry_store_status {
+  PRY_STORE_OK,
+  PRY_STORE_ABSENT,     /* no such key */
+  PRY_STORE_FULL,       /* bound reached, nothing expired */
+  PRY_STORE_WRONG_TYPE, /* the key is of another type */
+  PRY_STORE_TOO_LONG,   /* key over PRY_STORE_KEY_MAX or value over PRY_STORE_VALUE_MAX */
+  PRY_STORE_NO_MEMORY
+};
+
+enum { PRY_STORE_KEY_MAX = 512, PRY_STORE_VALUE_MAX = 4096, PRY_STORE_WINDOW_MAX = 1024 };
+
+/* Bounds; 0 takes the default (100000 keys, 64 MiB). NULL: no memory. */
+struct pry_store *pry_store_new(size_t max_keys, size_t max_bytes);
+void pry_store_free(struct pry_store *store);
+
+const char *pry_store_status_text(enum pry_store_status status); /* for policy authors */
+size_t pry_store_key_count(struct pry_store *store);
+
+/* Drops what has expired, a bounded number at a time; call about once a second. */
+void pry_store_sweep(struct pry_store *store, pry_time now);
+
+/* Removes a key of any type. */
+enum pry_store_status pry_store_remove(struct pry_store *store, struct pry_slice key, pry_time now);
+
+/* ---- value: text, a number or a boolean, as encoded by the caller (the Lua binding uses JSON scalars) ---- */
+
+enum pry_store_status pry_store_set(struct pry_store *store, struct pry_slice key, struct pry_slice value, pry_time ttl,
+                                    pry_time now);
+/* Sets only when absent: PRY_STORE_OK and *stored true when it was. How one of many claims something. */
+enum pry_store_status pry_store_add(struct pry_store *store, struct pry_slice key, struct pry_slice value, pry_time ttl,
+                                    pry_time now, bool *stored);
+enum pry_store_status pry_store_get(struct pry_store *store, struct pry_slice key, struct pry_buffer *value,
+                                    pry_time now);
+
+/* ---- counter ---------------------------------------------------------------------------------------- */
+
+/* Adds `by` (may be negative) to a counter that starts at 0; *total is the new value. */
+enum pry_store_status pry_store_count(struct pry_store *store, struct pry_slice key, double by, pry_time ttl,
+                                      pry_time now, double *total);
+/* Reads without changing; an absent counter is 0. */
+enum pry_store_status pry_store_counter(struct pry_store *store, struct pry_slice key, pry_time now, double *total);
+
+/* ---- window: how many happened within the last `length` --------------------------------------------- */
+
+/* A sliding window of at most `limit` remembered instants (<= PRY_STORE_WINDOW_MAX). pry_store_window_add() records one
+ * and gives the number now within the window, itself included; with more than `limit` the oldest are forgotten, so
+ * counts above `limit` read as `limit`. Changing length or limit between calls keeps what still fits. */
+enum pry_store_status pry_store_window_add(struct pry_store *store, struct pry_slice key, pry_time length,
+                                           unsigned limit, pry_time now, unsigned *count);
+/* Counts without recording. */
+enum pry_store_status pry_store_window_count(struct pry_store *store, struct pry_slice key, pry_time length,
+                                             pry_time now, unsigned *count);
+/* Forgets all instants: "reset after firing". */
+enum pry_store_status pry_store_window_clear(struct pry_store *store, struct pry_slice key, pry_time now);
+
+/* ---- breaker: closed → open → half-open → closed ----------------------------------------------------- */
+
+enum pry_breaker_state { PRY_BREAKER_CLOSED, PRY_BREAKER_OPEN, PRY_BREAKER_HALF_OPEN };
+
+/* Parameters come with every call, so that an edited policy counts from its next event. */
+struct pry_breaker_parameters {
+  unsigned failures;        /* consecutive failures that open it; >= 1 */
+  unsigned successes;       /* successes in half-open that close it; >= 1 */
+  unsigned permits;         /* attempts let through at once in half-open; >= 1 */
+  pry_time cooldown;        /* open for this long */
+  pry_time half_open_limit; /* a permit not returned for this long counts as given back; 0: 60 s */
+};
+
+/* What pry_breaker_enter() found. */
+struct pry_breaker_entry {
+  bool allowed;
+  enum pry_breaker_state state; /* after entering */
+  pry_time retry_in;            /* when not allowed: until the soonest chance; >= 0 */
+  struct pry_permit *permit;    /* when allowed: to be put on the attempt's list; its release without a
+                                   recorded outcome is neutral (cancelled, ignored: the half-open place is free
+                                   again, nothing counts) */
+};
+
+/* Asks to pass. Open and past its cooldown, it becomes half-open here. */
+enum pry_store_status pry_breaker_enter(struct pry_store *store, struct pry_slice key,
+                                        const struct pry_breaker_parameters *parameters, pry_time now,
+                                        struct pry_breaker_entry *entry);
+
+/* Records the outcome of the attempt that holds `permit` (found on its list by key). Outcomes of attempts that
+ * entered before the breaker's last change of state count for nothing (a late success does not close it, a late failure
+ * does not re-open it). `cooldown_at_least`: a longer time the server asked for, 0 for none; the cooldown
+ * end is only ever moved later. *changed: the state changed; *state: the state after. */
+enum pry_store_status pry_breaker_record(struct pry_store *store, struct pry_slice key,
+                                         const struct pry_breaker_parameters *parameters, struct pry_list *permits,
+                                         bool success, pry_time cooldown_at_least, pry_time now,
+                                         enum pry_breaker_state *state, bool *changed);
+
+/* State without entering; an unknown key is closed. */
+enum pry_store_status pry_breaker_peek(struct pry_store *store, struct pry_slice key, pry_time now,
+                                       enum pry_breaker_state *state, pry_time *retry_in);
+const char *pry_breaker_state_name(enum pry_breaker_state state); /* "closed", "open", "half_open" */
+
+/* Calls `visit` for each breaker, on copies, without a lock held; for metrics and status. */
+void pry_store_each_breaker(struct pry_store *store, pry_time now,
+                            void (*visit)(void *user, struct pry_slice key, enum pry_breaker_state state), void *user);
+
+#endif

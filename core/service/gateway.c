@@ -1,0 +1,224 @@
+#include "gateway.h"
+
+#include "call.h"
+
+#include <stdlib.h>
+
+struct pry_gateway {
+  struct pry_engine *engine;
+  struct pry_server *server;
+  struct pry_list requests;
+  bool draining;
+};
+
+/* One client request: lives until both the server and the call have ended with it. */
+struct request {
+  struct pry_list link;
+  struct pry_gateway *gateway;
+  struct pry_exchange *exchange; /* NULL once the server is done with it */
+  struct pry_call *call;         /* NULL before it starts and after its `done` */
+  struct pry_headers headers;
+  struct pry_buffer head; /* method, path and query, one after the other */
+  struct pry_slice method, path, query;
+  struct pry_buffer body;
+  bool answered; /* without a call */
+};
+
+static void free_request(struct request *request)
+{
+  pry_list_remove(&request->link);
+  pry_headers_fini(&request->headers);
+  pry_buffer_fini(&request->head);
+  pry_buffer_fini(&request->body);
+  free(request);
+}
+
+static void forget_exchange(struct request *request)
+{
+  request->exchange = NULL;
+  if (!request->call)
+    free_request(request);
+}
+
+static void answer_plain_error(struct request *request, int status, const char *message)
+{
+  struct pry_buffer body;
+  pry_buffer_init(&body, 1024);
+  pry_buffer_append_text(&body, "{\"error\":{\"message\":\"");
+  pry_buffer_append_json(&body, pry_slice_of(message));
+  pry_buffer_append_text(&body, "\",\"type\":\"parry_error\",\"param\":null,\"code\":null}}");
+  pry_reply_text(request->exchange, status, "application/json", pry_buffer_slice(&body));
+  pry_buffer_fini(&body);
+  request->answered = true;
+  forget_exchange(request);
+}
+
+/* ---- what the call says ------------------------------------------------------------------------------- */
+
+static void sink_head(void *user, int status, const struct pry_headers *headers, int64_t body_size)
+{
+  struct request *request = user;
+  if (request->exchange)
+    pry_reply_start(request->exchange, status, headers, body_size);
+}
+
+static bool sink_data(void *user, struct pry_slice data)
+{
+  struct request *request = user;
+  return !request->exchange || pry_reply_write(request->exchange, data);
+}
+
+static void sink_done(void *user, const struct pry_outcome *outcome, bool truncated)
+{
+  (void)outcome;
+  struct request *request = user;
+  request->call = NULL;
+  struct pry_exchange *exchange = request->exchange;
+  if (exchange && truncated)
+    pry_reply_abort(exchange);
+  else if (exchange)
+    pry_reply_end(exchange);
+  free_request(request);
+}
+
+static const struct pry_sink_ops sink_ops = {sink_head, sink_data, sink_done};
+
+/* ---- what the client says ------------------------------------------------------------------------------ */
+
+bool pry_answer_probe(struct pry_exchange *exchange, const struct pry_server_request *request, bool ready)
+{
+  bool live = pry_slice_equal(request->path, PRY_SLICE("/livez"));
+  if (!live && !pry_slice_equal(request->path, PRY_SLICE("/readyz")))
+    return false;
+  if (live || ready)
+    pry_reply_text(exchange, 200, "text/plain", PRY_SLICE("ok\n"));
+  else
+    pry_reply_text(exchange, 503, "text/plain", PRY_SLICE("not ready\n"));
+  return true;
+}
+
+static bool keep_head(struct request *request, const struct pry_server_request *from)
+{
+  if (!pry_buffer_append_slice(&request->head, from->method) || !pry_buffer_append_slice(&request->head, from->path) ||
+      !pry_buffer_append_slice(&request->head, from->query) || !pry_headers_add_all(&request->headers, from->headers))
+    return false;
+  const char *text = request->head.data;
+  request->method = (struct pry_slice){text, from->method.size};
+  request->path = (struct pry_slice){text + from->method.size, from->path.size};
+  request->query = (struct pry_slice){request->path.data + from->path.size, from->query.size};
+  return true;
+}
+
+static void *on_head(void *server_user, struct pry_exchange *exchange, const struct pry_server_request *from)
+{
+  struct pry_gateway *gateway = server_user;
+  if (pry_answer_probe(exchange, from, !gateway->draining && pry_engine_generation(gateway->engine)))
+    return NULL;
+  struct request *request = calloc(1, sizeof *request);
+  if (!request) {
+    pry_reply_abort(exchange);
+    return NULL;
+  }
+  request->gateway = gateway;
+  request->exchange = exchange;
+  pry_headers_init(&request->headers);
+  pry_buffer_init(&request->head, 0);
+  pry_buffer_init(&request->body, gateway->engine->options.replay_limit);
+  pry_list_init(&request->link);
+  pry_list_push(&gateway->requests, &request->link);
+  if (keep_head(request, from))
+    return request;
+  answer_plain_error(request, 503, "memory is short");
+  return NULL;
+}
+
+static void on_body(void *user, struct pry_slice data)
+{
+  struct request *request = user;
+  if (request && request->exchange && !pry_buffer_append_slice(&request->body, data))
+    answer_plain_error(request, 413, "the body is larger than this gateway keeps");
+}
+
+static void on_end(void *user)
+{
+  struct request *request = user;
+  if (!request)
+    return;
+  struct pry_call_request call = {.method = request->method,
+                                  .path = request->path,
+                                  .query = request->query,
+                                  .headers = &request->headers,
+                                  .body = &request->body};
+  request->call = pry_call_start(&request->gateway->engine->worker, &call, &sink_ops, request);
+  if (!request->call)
+    answer_plain_error(request, 503, "memory is short");
+}
+
+static void on_writable(void *user)
+{
+  struct request *request = user;
+  if (request && request->call)
+    pry_call_resume(request->call);
+}
+
+static void on_gone(void *user)
+{
+  struct request *request = user;
+  if (!request)
+    return;
+  struct pry_call *call = request->call;
+  forget_exchange(request);
+  if (call)
+    pry_call_cancel(call);
+}
+
+static const struct pry_server_ops server_ops = {on_head, on_body, on_end, on_writable, on_gone};
+
+/* ---- life ------------------------------------------------------------------------------------------------ */
+
+struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const char *address, char *error, size_t error_size)
+{
+  struct pry_gateway *gateway = calloc(1, sizeof *gateway);
+  if (!gateway)
+    return NULL;
+  gateway->engine = engine;
+  pry_list_init(&gateway->requests);
+  struct pry_server_options options = {.max_body = engine->options.replay_limit};
+  gateway->server = pry_server_new(engine->worker.loop, address, &options, &server_ops, gateway, error, error_size);
+  if (gateway->server)
+    return gateway;
+  free(gateway);
+  return NULL;
+}
+
+const char *pry_gateway_address(const struct pry_gateway *gateway)
+{
+  return pry_server_address(gateway->server);
+}
+
+void pry_gateway_drain(struct pry_gateway *gateway)
+{
+  gateway->draining = true;
+  pry_server_drain(gateway->server);
+}
+
+size_t pry_gateway_open_count(const struct pry_gateway *gateway)
+{
+  return pry_server_request_count(gateway->server);
+}
+
+void pry_gateway_free(struct pry_gateway *gateway)
+{
+  if (!gateway)
+    return;
+  pry_server_free(gateway->server);
+  while (!pry_list_empty(&gateway->requests)) {
+    struct request *request = PRY_CONTAINER_OF(gateway->requests.next, struct request, link);
+    request->exchange = NULL;
+    if (request->call)
+      pry_call_destroy(request->call);
+    else
+      free_request(request);
+  }
+  free(gateway);
+}

@@ -1,0 +1,38 @@
+/*
+ * gateway.h: HTTP clients in front, calls behind.
+ *
+ * One gateway = one listening address. It turns each request of its server into a call, and is that call's sink:
+ * what the call gives goes to the client, what the client does (slow reading, leaving) goes to the call. It
+ * knows nothing of providers, policies or dialects. /livez and /readyz are answered here and never proxied.
+ *
+ * Request bodies are collected up to the engine's replay limit; more is 413.
+ *
+ * Thread: the loop's.
+ */
+#ifndef PRY_GATEWAY_H
+#define PRY_GATEWAY_H
+
+#include "engine.h"
+#include "server.h"
+
+struct pry_gateway;
+
+/* Listens and serves; NULL: `error` says what, where and what to do. */
+struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const char *address, char *error, size_t error_size);
+
+/* The real address. */
+const char *pry_gateway_address(const struct pry_gateway *gateway);
+
+/* Stops accepting, answers /readyz with 503; open calls go on. */
+void pry_gateway_drain(struct pry_gateway *gateway);
+
+/* Requests that have no complete answer yet. */
+size_t pry_gateway_open_count(const struct pry_gateway *gateway);
+
+/* Cancels what is open. NULL is fine. */
+void pry_gateway_free(struct pry_gateway *gateway);
+
+/* Answers /livez and /readyz for any listener; false when the path is neither. */
+bool pry_answer_probe(struct pry_exchange *exchange, const struct pry_server_request *request, bool ready);
+
+#endif

@@ -1,0 +1,217 @@
+#include "server_internal.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { BACKLOG = 1024 };
+
+struct complaint {
+  const char *address;
+  char *text;
+  size_t size;
+};
+
+static bool complain(const struct complaint *complaint, const char *problem, const char *advice)
+{
+  snprintf(complaint->text, complaint->size, "cannot listen on %s: %s; %s", complaint->address, problem, advice);
+  return false;
+}
+
+static bool complain_errno(const struct complaint *complaint)
+{
+  int code = errno;
+  const char *advice = "check the address and the limits of this process";
+  if (code == EADDRINUSE)
+    advice = "stop the other program or choose another address";
+  else if (code == EADDRNOTAVAIL)
+    advice = "use an address of this machine, or 127.0.0.1";
+  else if (code == EACCES)
+    advice = "choose a port from 1024 up or a directory this user may write to";
+  else if (code == ENOENT)
+    advice = "create the directory first";
+  return complain(complaint, strerror(code), advice);
+}
+
+/* ---- TCP ---------------------------------------------------------------------------------------------- */
+
+static bool parse_port(const char *text, in_port_t *port)
+{
+  if (!*text || strspn(text, "0123456789") != strlen(text) || strlen(text) > 5 || atoi(text) > 65535)
+    return false;
+  *port = htons((uint16_t)atoi(text));
+  return true;
+}
+
+static bool parse_tcp(const char *address, struct sockaddr_storage *storage, socklen_t *size)
+{
+  struct sockaddr_in *v4 = (struct sockaddr_in *)storage;
+  struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)storage;
+  const char *colon = strrchr(address, ':');
+  char host[INET6_ADDRSTRLEN + 2];
+  if (!colon || (size_t)(colon - address) >= sizeof host)
+    return false;
+  memcpy(host, address, (size_t)(colon - address));
+  host[colon - address] = '\0';
+  memset(storage, 0, sizeof *storage);
+  size_t length = strlen(host);
+  if (length > 2 && host[0] == '[' && host[length - 1] == ']') {
+    host[length - 1] = '\0';
+    v6->sin6_family = AF_INET6;
+    *size = sizeof *v6;
+    return inet_pton(AF_INET6, host + 1, &v6->sin6_addr) == 1 && parse_port(colon + 1, &v6->sin6_port);
+  }
+  v4->sin_family = AF_INET;
+  *size = sizeof *v4;
+  const char *numeric = strcmp(host, "localhost") == 0 ? "127.0.0.1" : host;
+  return inet_pton(AF_INET, numeric, &v4->sin_addr) == 1 && parse_port(colon + 1, &v4->sin_port);
+}
+
+static void format_tcp(int fd, char *text, size_t size)
+{
+  struct sockaddr_storage storage = {0};
+  socklen_t length = sizeof storage;
+  char host[INET6_ADDRSTRLEN] = "?";
+  getsockname(fd, (struct sockaddr *)&storage, &length);
+  if (storage.ss_family == AF_INET6) {
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&storage;
+    inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof host);
+    snprintf(text, size, "[%s]:%u", host, ntohs(v6->sin6_port));
+  } else {
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&storage;
+    inet_ntop(AF_INET, &v4->sin_addr, host, sizeof host);
+    snprintf(text, size, "%s:%u", host, ntohs(v4->sin_port));
+  }
+}
+
+static bool open_tcp(struct pry_server_socket *out, bool share_port, const struct complaint *complaint)
+{
+  struct sockaddr_storage storage;
+  socklen_t size;
+  if (!parse_tcp(complaint->address, &storage, &size))
+    return complain(complaint, "not an address",
+                    "write a numeric ADDRESS:PORT such as 127.0.0.1:8420, [::1]:8420, or unix:PATH");
+  out->fd = socket(storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  int one = 1;
+  if (out->fd < 0 || setsockopt(out->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
+      (share_port && setsockopt(out->fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) < 0) ||
+      (storage.ss_family == AF_INET6 && setsockopt(out->fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) < 0) ||
+      bind(out->fd, (struct sockaddr *)&storage, size) < 0 || listen(out->fd, BACKLOG) < 0)
+    return complain_errno(complaint);
+  format_tcp(out->fd, out->address, sizeof out->address);
+  return true;
+}
+
+/* ---- Unix sockets --------------------------------------------------------------------------------------- */
+
+/* True when nobody listens behind the socket file. Non-blocking, because a full backlog would make us wait;
+ * that, as any other answer than refusal, means that somebody is there. */
+static bool is_stale(const struct sockaddr_un *name)
+{
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0)
+    return false;
+  bool refused = connect(fd, (const struct sockaddr *)name, sizeof *name) < 0 && errno == ECONNREFUSED;
+  close(fd);
+  return refused;
+}
+
+/* The lock makes "look, remove, bind" one step among starting processes; locking the directory leaves no file. */
+static int lock_directory(const char *path)
+{
+  char directory[sizeof((struct sockaddr_un *)0)->sun_path];
+  snprintf(directory, sizeof directory, "%s", path);
+  char *slash = strrchr(directory, '/');
+  if (slash)
+    slash[slash == directory] = '\0';
+  int fd = open(slash ? directory : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    close(fd);
+    return -1;
+  }
+  return fd;
+}
+
+static bool bind_unix(int fd, const struct sockaddr_un *name, const struct complaint *complaint)
+{
+  if (bind(fd, (const struct sockaddr *)name, sizeof *name) == 0)
+    return true;
+  if (errno != EADDRINUSE)
+    return complain_errno(complaint);
+  struct stat file;
+  if (lstat(name->sun_path, &file) == 0 && !S_ISSOCK(file.st_mode))
+    return complain(complaint, "the file exists and is not a socket", "choose another path or remove it");
+  if (!is_stale(name))
+    return complain(complaint, "a running program listens there", "stop it or choose another path");
+  if ((unlink(name->sun_path) < 0 && errno != ENOENT) || bind(fd, (const struct sockaddr *)name, sizeof *name) < 0)
+    return complain_errno(complaint);
+  return true;
+}
+
+static bool open_unix(struct pry_server_socket *out, const char *path, const struct complaint *complaint)
+{
+  struct sockaddr_un name = {.sun_family = AF_UNIX};
+  if (!*path || strlen(path) >= sizeof name.sun_path)
+    return complain(complaint, "the path of a unix socket has 1 to 107 bytes", "choose a shorter one");
+  strcpy(name.sun_path, path);
+  int lock = lock_directory(path);
+  if (lock < 0) {
+    if (errno == EWOULDBLOCK)
+      return complain(complaint, "another program is starting in that directory", "try again");
+    return complain_errno(complaint);
+  }
+  out->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  struct stat file;
+  /* Linux gives the file the mode of the unbound socket: it is never open to others, not even for a moment,
+   * and the process's umask, which other threads share, is left alone. Listening under the lock keeps a
+   * second starter from taking a bound socket for a stale one. */
+  bool bound = out->fd >= 0 && fchmod(out->fd, 0600) == 0;
+  if (!bound)
+    complain_errno(complaint);
+  bound = bound && bind_unix(out->fd, &name, complaint);
+  if (bound && (listen(out->fd, BACKLOG) < 0 || lstat(path, &file) < 0)) {
+    complain_errno(complaint);
+    unlink(path);
+    bound = false;
+  }
+  close(lock);
+  if (!bound)
+    return false;
+  out->device = file.st_dev;
+  out->inode = file.st_ino;
+  snprintf(out->address, sizeof out->address, "unix:%s", path);
+  out->unix_path = out->address + strlen("unix:");
+  return true;
+}
+
+/* ---- Both --------------------------------------------------------------------------------------------------- */
+
+bool pry_server_socket_open(struct pry_server_socket *out, const char *address, bool share_port, char *error,
+                            size_t error_size)
+{
+  struct complaint complaint = {address, error, error_size};
+  *out = (struct pry_server_socket){.fd = -1};
+  bool is_unix = strncmp(address, "unix:", 5) == 0;
+  if (is_unix ? open_unix(out, address + 5, &complaint) : open_tcp(out, share_port, &complaint))
+    return true;
+  pry_server_socket_close(out);
+  return false;
+}
+
+void pry_server_socket_close(struct pry_server_socket *open)
+{
+  struct stat file;
+  if (open->unix_path && lstat(open->unix_path, &file) == 0 && file.st_dev == open->device &&
+      file.st_ino == open->inode)
+    unlink(open->unix_path);
+  open->unix_path = NULL;
+  if (open->fd >= 0)
+    close(open->fd);
+  open->fd = -1;
+}

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Installs a finished build into an empty prefix and uses it the way a host application does: only
+# parry.h, pkg-config and the libraries, first linked dynamically, then statically.
+# Usage: run.sh BUILD_DIR
+set -euo pipefail
+
+build=$(cd "${1:?usage: run.sh BUILD_DIR}" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+prefix=$work/prefix
+: "${CC:=cc}"
+
+fail() {
+  echo "install: $*" >&2
+  exit 1
+}
+
+[ -f "$here/host.c" ] || fail "tests/install/host.c is missing"
+cmake --install "$build" --prefix "$prefix" >"$work/install.log" || fail "cmake --install: $(cat "$work/install.log")"
+
+# What is not in parry.h does not exist: no other header may be installed.
+headers=$(cd "$prefix" && find . -name '*.h')
+[ "$headers" = ./include/parry.h ] || fail "installed headers: $headers"
+[ -x "$prefix/bin/parry" ] || fail "bin/parry was not installed"
+[ -f "$prefix/share/parry/policies/init.lua" ] || fail "the shipped policies were not installed"
+
+PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name parry.pc)")
+export PKG_CONFIG_PATH
+libdir=$(pkg-config --variable=libdir parry)
+version=$(pkg-config --modversion parry)
+"$prefix/bin/parry" version | grep -qF "parry $version" || fail "'parry version' does not say $version"
+
+flags=(-std=c11 -Wall -Wextra -Wpedantic -Werror)
+read -ra cflags <<<"$(pkg-config --cflags parry)"
+read -ra shared <<<"$(pkg-config --libs parry)"
+# Not `pkg-config --static`: libparry.a itself is static here, the packages it needs stay shared.
+read -ra needs <<<"$(pkg-config --print-requires-private parry | paste -sd' ')"
+read -ra static <<<"$(pkg-config --libs "${needs[@]}") -pthread -lm"
+[[ " ${shared[*]} " != *" -lcurl "* ]] || fail "a dynamic link must not name libparry's own dependencies"
+
+echo "compiling host.c against $prefix"
+"$CC" "${flags[@]}" "${cflags[@]}" "$here/host.c" -o "$work/host" "${shared[@]}"
+LD_LIBRARY_PATH=$libdir timeout 60 "$work/host" || fail "host, linked with libparry.so: exit $?"
+
+"$CC" "${flags[@]}" "${cflags[@]}" "$here/host.c" -o "$work/host-static" "$libdir/libparry.a" "${static[@]}"
+timeout 60 "$work/host-static" || fail "host, linked with libparry.a: exit $?"
+
+# C++ hosts include the same header.
+echo '#include <parry.h>' | clang -x c++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only "${cflags[@]}" - ||
+  fail "parry.h is not valid C++"
+echo "install: ok"
