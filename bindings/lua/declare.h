@@ -88,7 +88,7 @@
 
 struct pry_declare_options {
   bool warm;             /* a worker's copy of a checked set: no secrets are read, no warnings given */
-  bool invented_secrets; /* policy tests: secret "X" is "test-X", wherever the real one is */
+  bool invented_secrets; /* policy tests: secret "X" is "test-X", a sink's https://sinks.test/X */
 };
 
 /* Runs the whole set in a fresh script whose libraries are open, and gives its configuration; the caller frees it.

@@ -1,4 +1,5 @@
 #include "declare_form.h"
+#include "freeze.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -158,12 +159,22 @@ const char *pry_hint(const char *wrong, const char *const *names, size_t count, 
 
 /* ---- forms --------------------------------------------------------------------------------------------- */
 
+void pry_form_readable(lua_State *L, int index)
+{
+  if (lua_type(L, index) != LUA_TTABLE || !pry_freeze_is_frozen(L, index))
+    return;
+  index = lua_absindex(L, index);
+  pry_freeze_contents(L, index);
+  lua_replace(L, index);
+}
+
 struct pry_form pry_form_open(struct pry_declaration *d, lua_State *L, int index, struct pry_place place,
                               const char *subject)
 {
   struct pry_form form = {.d = d, .L = L, .place = place, .subject = subject, .prefix = ""};
   char shown[PRY_SHOWN_MAX];
   luaL_checkstack(L, 20, "too many nested tables");
+  pry_form_readable(L, index);
   if (lua_type(L, index) == LUA_TTABLE)
     form.table = lua_absindex(L, index);
   else
@@ -226,6 +237,7 @@ bool pry_form_enter(const struct pry_form *form, const char *key, const char *pr
     return false;
   }
   inner->table = lua_gettop(form->L);
+  pry_form_readable(form->L, inner->table);
   return true;
 }
 
@@ -381,6 +393,7 @@ struct pry_text_list pry_form_texts(const struct pry_form *form, const char *key
     return list;
   struct pry_form inner = *form;
   inner.table = lua_gettop(L);
+  pry_form_readable(L, inner.table);
   size_t names, numbers;
   const char **keys = collect_keys(&inner, &names, &numbers);
   size_t length = lua_rawlen(L, -1);

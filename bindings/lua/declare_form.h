@@ -37,7 +37,7 @@ struct pry_declaration {
   /* All in the order of declaration. */
   struct pry_pointers policies;    /* struct pry_declared_policy */
   struct pry_pointers dialects;    /* struct pry_dialect */
-  struct pry_pointers secrets;     /* struct pry_secret */
+  struct pry_pointers secrets;     /* struct pry_declared_secret */
   struct pry_pointers providers;   /* struct pry_declared_provider */
   struct pry_pointers services;    /* struct pry_declared_service */
   struct pry_pointers credentials; /* struct pry_declared_credential */
@@ -85,7 +85,11 @@ struct pry_form {
   const char *prefix;  /* path of a table inside the declaration: "timeouts.", or "" */
 };
 
-/* A form over the value at `index`; a finding when it is no table. */
+/* Makes the stack slot `index` hold what lua_next() and lua_rawget() can read, if it is a table: files may declare with
+ * tables of a library, and those are frozen (freeze.h). */
+void pry_form_readable(lua_State *L, int index);
+
+/* A form over the value at `index`; a finding when it is no table. The slot is made readable. */
 struct pry_form pry_form_open(struct pry_declaration *d, lua_State *L, int index, struct pry_place place,
                               const char *subject);
 

@@ -120,6 +120,11 @@ bool pry_param_accepts(const struct pry_form *form, const struct pry_param *para
 
 /* ---- init.lua ------------------------------------------------------------------------------------------ */
 
+struct pry_declared_secret {
+  const char *name;
+  struct pry_place place; /* of the first use */
+};
+
 struct pry_declared_auth {
   enum pry_auth_kind kind;
   const char *header, *secret, *credential;
@@ -196,8 +201,13 @@ void pry_declare_read_secrets(struct pry_declaration *d);
 enum pry_function_table { PRY_FUNCTIONS_INSTANCES = 1, PRY_FUNCTIONS_DIALECTS, PRY_FUNCTIONS_CREDENTIALS,
                           PRY_FUNCTIONS_POLICIES, PRY_FUNCTIONS_COUNT };
 
-/* Slots of an instance's table: handler + 1, then self, then its jobs. */
+/* Slots of an instance's table: handler + 1, then self, then its jobs. Of a dialect's: classify and render. Of a
+ * credential's: refresh. */
 enum { PRY_SLOT_SELF = PRY_HANDLER_COUNT + 1, PRY_SLOT_JOBS };
+enum { PRY_SLOT_CLASSIFY = 1, PRY_SLOT_RENDER = 2, PRY_SLOT_REFRESH = 1 };
+
+/* After everything was declared: freezes what handlers can reach. */
+void pry_functions_seal(lua_State *L);
 
 /* Makes the empty tables of a fresh state. */
 void pry_functions_open(lua_State *L);

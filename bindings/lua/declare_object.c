@@ -1,9 +1,10 @@
 /* Objects of the declaration language, and the functions kept for run time. Declared in declare_internal.h. */
 #include "declare_internal.h"
+#include "freeze.h"
 
 #include <lauxlib.h>
 
-static const char declaration_key, functions_key;
+static char declaration_key, functions_key; /* their addresses are the keys */
 static const char object_type[] = "parry.declaration";
 
 struct pry_declaration *pry_declaration_of(lua_State *L, const char *function)
@@ -146,15 +147,42 @@ bool pry_declare_push_handler(lua_State *L, const struct pry_instance *instance,
 
 bool pry_declare_push_classify(lua_State *L, const struct pry_dialect *dialect)
 {
-  return dialect->has_classify && push_function(L, PRY_FUNCTIONS_DIALECTS, dialect->index, 1);
+  return dialect->has_classify && push_function(L, PRY_FUNCTIONS_DIALECTS, dialect->index, PRY_SLOT_CLASSIFY);
 }
 
 bool pry_declare_push_render(lua_State *L, const struct pry_dialect *dialect)
 {
-  return dialect->has_render && push_function(L, PRY_FUNCTIONS_DIALECTS, dialect->index, 2);
+  return dialect->has_render && push_function(L, PRY_FUNCTIONS_DIALECTS, dialect->index, PRY_SLOT_RENDER);
 }
 
 bool pry_declare_push_refresh(lua_State *L, const struct pry_credential_config *credential)
 {
-  return push_function(L, PRY_FUNCTIONS_CREDENTIALS, credential->index, 1);
+  return push_function(L, PRY_FUNCTIONS_CREDENTIALS, credential->index, PRY_SLOT_REFRESH);
+}
+
+/* ---- freezing -------------------------------------------------------------------------------------------- */
+
+/* Freezes what the slots of one item hold, not the table of slots itself, which C reads raw. */
+static void seal_item(lua_State *L, int slots)
+{
+  for (lua_pushnil(L); lua_next(L, slots); lua_pop(L, 1))
+    pry_freeze(L, lua_gettop(L));
+}
+
+void pry_functions_seal(lua_State *L)
+{
+  static const enum pry_function_table sealed[] = {PRY_FUNCTIONS_INSTANCES, PRY_FUNCTIONS_DIALECTS,
+                                                   PRY_FUNCTIONS_CREDENTIALS};
+  luaL_checkstack(L, 20, "sealing");
+  int top = lua_gettop(L);
+  for (size_t i = 0; i < sizeof sealed / sizeof *sealed; i++) {
+    pry_functions_push(L, sealed[i]);
+    for (lua_pushnil(L); lua_next(L, top + 1); lua_pop(L, 1))
+      seal_item(L, lua_gettop(L));
+    lua_settop(L, top);
+  }
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &functions_key);
+  lua_pushnil(L);
+  lua_rawseti(L, -2, PRY_FUNCTIONS_POLICIES); /* for loading only */
+  lua_settop(L, top);
 }

@@ -94,8 +94,10 @@ static void read_values(const struct pry_form *form, struct pry_param *param)
 {
   lua_State *L = form->L;
   lua_pushstring(L, "values");
-  bool numbers = lua_rawget(L, form->table) == LUA_TTABLE && lua_rawgeti(L, -1, 1) == LUA_TNUMBER;
-  if (lua_istable(L, -1 - numbers) && numbers) {
+  bool table = lua_rawget(L, form->table) == LUA_TTABLE;
+  pry_form_readable(L, -1);
+  bool numbers = table && lua_rawgeti(L, -1, 1) == LUA_TNUMBER;
+  if (numbers) {
     lua_pop(L, 1);
     read_allowed_numbers(form, param);
   }
@@ -341,6 +343,7 @@ static bool accept_plain(struct value_check *check, int index, int depth)
 {
   lua_State *L = check->form->L;
   char shown[PRY_SHOWN_MAX];
+  pry_form_readable(L, index);
   int type = lua_type(L, index);
   if (type == LUA_TSTRING || type == LUA_TNUMBER || type == LUA_TBOOLEAN || pry_declare_secret_name(L, index))
     return true;
@@ -366,6 +369,7 @@ static bool accept(struct value_check *check, int index, enum pry_param_type typ
 {
   lua_State *L = check->form->L;
   char shown[PRY_SHOWN_MAX];
+  pry_form_readable(L, index);
   switch (type) {
   case PRY_PARAM_ANY:
     return accept_plain(check, index, 0);
@@ -397,7 +401,8 @@ bool pry_param_accepts(const struct pry_form *form, const struct pry_param *para
   struct value_check check = {.form = form, .param = param, .keep_names = keep_names};
   int top = lua_gettop(form->L);
   luaL_checkstack(form->L, 20, "too many nested tables");
-  bool ok = accept(&check, lua_absindex(form->L, index), param->type, param->of, param->of_of, true);
+  lua_pushvalue(form->L, index); /* the copy is made readable, the value stays what it is */
+  bool ok = accept(&check, top + 1, param->type, param->of, param->of_of, true);
   lua_settop(form->L, top);
   return ok;
 }

@@ -90,6 +90,7 @@ static void read_params(const struct pry_form *form, struct pry_declared_policy 
     lua_pushstring(L, names[i]);
     lua_rawget(L, params.table);
     if (pry_object_at(L, -1, PRY_OBJECT_PARAM) && lua_getiuservalue(L, -1, 1) == LUA_TTABLE) {
+      pry_form_readable(L, -1);
       lua_rawgeti(L, -1, 1);
       lua_setfield(L, defaults, names[i]);
     }
@@ -308,6 +309,7 @@ static void complain_unknown_policy(struct pry_declaration *d, lua_State *L, str
 int pry_declare_use(lua_State *L)
 {
   struct pry_declaration *d = pry_declaration_of(L, "use");
+  lua_settop(L, 2);
   struct pry_place place = pry_place_here(L, d);
   size_t size = 0;
   const char *name = lua_type(L, 1) == LUA_TSTRING ? lua_tolstring(L, 1, &size) : "";
@@ -327,7 +329,7 @@ int pry_declare_use(lua_State *L)
     pry_declare_push(L, d, &d->instances, use);
   }
   pry_object_push(L, d, PRY_OBJECT_USE, "use", use);
-  if (lua_gettop(L) > 2 && !lua_isnil(L, 2))
+  if (!lua_isnil(L, 2))
     pry_declare_use_params(L, d, use, 2);
   return 1;
 }
@@ -341,7 +343,7 @@ static void push_param(const struct pry_form *form, const struct pry_param *para
     pry_param_accepts(form, param, -1, true);
     return;
   }
-  lua_settop(L, lua_gettop(L) - 1);
+  lua_pop(L, 1);
   if (lua_getfield(L, defaults, param->name) != LUA_TNIL)
     pry_param_accepts(form, param, -1, true);
   else if (param->required)

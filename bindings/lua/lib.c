@@ -1,19 +1,20 @@
 #include "lib.h"
 
-#include <math.h>
+#include "freeze.h"
+
 #include <stdio.h>
 
 static const char BUFFER_TYPE[] = "buffer";
 
-void pry_lib_open(lua_State *L, int globals)
+void pry_lib_open(lua_State *L)
 {
-  pry_lib_open_json(L, globals);
-  pry_lib_open_call(L);
-  pry_lib_open_verdict(L, globals);
-  pry_lib_open_store(L, globals);
-  pry_lib_open_http(L, globals);
-  pry_lib_open_log(L, globals);
-  pry_lib_open_misc(L, globals);
+  pry_lib_json_open(L);
+  pry_lib_call_open(L);
+  pry_lib_verdict_open(L);
+  pry_lib_store_open(L);
+  pry_lib_http_open(L);
+  pry_lib_log_open(L);
+  pry_lib_misc_open(L);
 }
 
 /* ---- buffers --------------------------------------------------------------------------------------------- */
@@ -36,11 +37,6 @@ struct pry_buffer *pry_lua_buffer(lua_State *L, size_t limit)
   return buffer;
 }
 
-void pry_lua_buffer_free(struct pry_buffer *buffer)
-{
-  pry_buffer_fini(buffer);
-}
-
 /* ---- arguments ------------------------------------------------------------------------------------------- */
 
 struct pry_slice pry_lua_text(lua_State *L, int index)
@@ -52,19 +48,28 @@ struct pry_slice pry_lua_text(lua_State *L, int index)
   return text;
 }
 
-struct pry_slice pry_lua_key(lua_State *L, int index, const struct pry_decision *run, char separator, char *key, size_t size)
+struct pry_slice pry_lua_key(lua_State *L, int index, const struct pry_decision *decision, char separator, char *key,
+                             size_t size)
 {
   struct pry_slice text = pry_lua_text(L, index);
-  size_t prefix = strlen(run->prefix);
+  size_t prefix = strlen(decision->name);
   luaL_argcheck(L, text.size > 0, index, "a key must not be empty");
   luaL_argcheck(L, !memchr(text.data, '\0', text.size), index, "a key must not hold a NUL byte");
-  if (prefix + 1 + text.size >= size)
+  if (prefix + 2 + text.size > size)
     luaL_error(L, "the key is too long: %d bytes, at most %d", (int)text.size, (int)(size - prefix - 2));
-  memcpy(key, run->prefix, prefix);
+  memcpy(key, decision->name, prefix);
   key[prefix] = separator;
   memcpy(key + prefix + 1, text.data, text.size);
   key[prefix + 1 + text.size] = '\0';
   return (struct pry_slice){key, prefix + 1 + text.size};
+}
+
+void pry_lua_thaw(lua_State *L, int index)
+{
+  if (lua_type(L, index) != LUA_TTABLE || !pry_freeze_is_frozen(L, index))
+    return;
+  pry_freeze_contents(L, index);
+  lua_replace(L, index);
 }
 
 static bool is_among(const char *name, const char *const *names)
@@ -88,12 +93,16 @@ static int unknown_option(lua_State *L, const char *function, const char *name, 
   return luaL_error(L, "%s{} has no field \"%s\"; it takes %s", function, name, lua_tostring(L, -1));
 }
 
-bool pry_lua_options(lua_State *L, int index, const char *function, const char *const *names, bool optional)
+void pry_lua_options(lua_State *L, int index, const char *function, const char *const *names, bool optional)
 {
-  if (optional && lua_isnoneornil(L, index))
-    return false;
+  if (optional && lua_isnoneornil(L, index)) {
+    lua_settop(L, index - 1);
+    lua_newtable(L);
+    return;
+  }
   if (lua_type(L, index) != LUA_TTABLE)
-    luaL_error(L, "%s takes a table of fields here, got %s", function, luaL_typename(L, index));
+    luaL_error(L, "%s takes a table of fields as argument %d, got %s", function, index, luaL_typename(L, index));
+  pry_lua_thaw(L, index);
   lua_pushnil(L);
   while (lua_next(L, index)) {
     if (lua_type(L, -2) != LUA_TSTRING)
@@ -102,14 +111,11 @@ bool pry_lua_options(lua_State *L, int index, const char *function, const char *
       unknown_option(L, function, lua_tostring(L, -2), names);
     lua_pop(L, 1);
   }
-  return true;
 }
 
 double pry_lua_number_field(lua_State *L, int index, const char *function, const char *name, double missing, double min,
                             double max)
 {
-  if (!lua_istable(L, index))
-    return missing;
   lua_pushstring(L, name);
   int type = lua_rawget(L, index);
   double value = lua_tonumber(L, -1);
@@ -124,6 +130,19 @@ double pry_lua_number_field(lua_State *L, int index, const char *function, const
   return value;
 }
 
+struct pry_slice pry_lua_text_field(lua_State *L, int index, const char *function, const char *name)
+{
+  struct pry_slice text = {NULL, 0};
+  lua_pushstring(L, name);
+  int type = lua_rawget(L, index);
+  if (type != LUA_TNIL && type != LUA_TSTRING)
+    luaL_error(L, "%s{}: %s must be text, got %s", function, name, lua_typename(L, type));
+  if (type == LUA_TSTRING)
+    text.data = lua_tolstring(L, -1, &text.size);
+  lua_pop(L, 1);
+  return text;
+}
+
 /* ---- results --------------------------------------------------------------------------------------------- */
 
 int pry_lua_failed(lua_State *L, const char *category, const char *message)
@@ -135,15 +154,4 @@ int pry_lua_failed(lua_State *L, const char *category, const char *message)
   lua_pushstring(L, message);
   lua_setfield(L, -2, "message");
   return 2;
-}
-
-void pry_lua_push_scrubbed(lua_State *L, const struct pry_decision *run, struct pry_slice text)
-{
-  struct pry_buffer *copy = pry_lua_buffer(L, 0);
-  if (!pry_buffer_append_slice(copy, text))
-    luaL_error(L, "not enough memory");
-  pry_scrubber_apply(pry_decision_engine(run)->scrubber, copy);
-  lua_pushlstring(L, copy->data ? copy->data : "", copy->size);
-  pry_lua_buffer_free(copy);
-  lua_remove(L, -2);
 }

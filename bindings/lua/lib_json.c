@@ -1,6 +1,8 @@
 #include "lib.h"
 
 #include "declare.h"
+#include "json.h"
+#include "sandbox.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -62,7 +64,7 @@ static void build_string(struct reader *reader)
   if (!pry_json_string(raw, text))
     luaL_error(reader->L, "not enough memory");
   lua_pushlstring(reader->L, text->data ? text->data : "", text->size);
-  pry_lua_buffer_free(text);
+  pry_buffer_fini(text);
   lua_remove(reader->L, -2);
 }
 
@@ -169,6 +171,7 @@ bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why)
     *why = "longer than 1 MiB";
     return false;
   }
+  pry_script_charge_bytes(L, text.size * 16); /* reading a byte costs about a quarter of an instruction */
   enum pry_json_result result = pry_json_parse(text, NULL);
   if (result != PRY_JSON_OK) {
     *why = pry_json_result_text(result);
@@ -201,11 +204,13 @@ static bool complain(struct writer *writer, const char *text, const char *detail
 
 static bool put(struct writer *writer, const char *text, size_t size)
 {
+  pry_script_charge(writer->L, 1);
   return pry_buffer_append(writer->out, text, size) || complain(writer, "the JSON becomes too long", "");
 }
 
 static bool write_text(struct writer *writer, struct pry_slice text)
 {
+  pry_script_charge_bytes(writer->L, text.size * 16);
   return put(writer, "\"", 1) &&
          (pry_buffer_append_json(writer->out, text) || complain(writer, "the JSON becomes too long", "")) &&
          put(writer, "\"", 1);
@@ -341,7 +346,10 @@ static bool write_table(struct writer *writer, int index)
   if (++writer->depth > PRY_LUA_JSON_DEPTH)
     return complain(writer, "nested more than 32 deep, or a table that holds itself", "");
   lua_Unsigned count;
+  pry_freeze_contents(writer->L, index);
+  index = lua_gettop(writer->L);
   bool written = is_array(writer->L, index, &count) ? write_array(writer, index, count) : write_object(writer, index);
+  lua_settop(writer->L, index - 1);
   writer->depth--;
   return written;
 }
@@ -411,7 +419,7 @@ static int encode(lua_State *L)
   if (!pry_lua_json_append(L, 1, out, PRY_SECRETS_REFUSED, NULL, complaint, sizeof complaint))
     return luaL_error(L, "json.encode: %s", complaint);
   lua_pushlstring(L, out->data, out->size);
-  pry_lua_buffer_free(out);
+  pry_buffer_fini(out);
   return 1;
 }
 
@@ -444,7 +452,7 @@ static void seal_metatable(lua_State *L, const char *name)
   lua_setfield(L, -2, "__metatable");
 }
 
-void pry_lib_open_json(lua_State *L, int globals)
+void pry_lib_json_open(lua_State *L)
 {
   static const luaL_Reg functions[] = {{"decode", decode}, {"encode", encode}, {"array", array}, {NULL, NULL}};
   luaL_newlib(L, functions);
@@ -458,5 +466,5 @@ void pry_lib_open_json(lua_State *L, int globals)
   lua_setfield(L, -2, "null");
   seal_metatable(L, "array");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &ARRAY_KEY);
-  lua_setfield(L, globals, "json");
+  pry_sandbox_set_global(L, "json");
 }

@@ -26,6 +26,7 @@
 
 #include <lauxlib.h>
 #include <lua.h>
+#include <stdint.h>
 
 enum { PRY_SCRIPT_TICK = 1000, PRY_SCRIPT_BYTES_PER_INSTRUCTION = 64, PRY_FAULT_MAX = 256 };
 
@@ -45,7 +46,7 @@ struct pry_run {
   unsigned period;   /* instructions between two calls of the hook */
   unsigned refusals; /* by the allocator */
   bool killed, no_memory;
-  unsigned long long ticked; /* nanoseconds, at the last look at the clock */
+  uint64_t started, ticked; /* nanoseconds: when it was entered, the last look at the clock */
 };
 
 struct pry_task;
@@ -62,7 +63,8 @@ struct pry_script {
   struct pry_run *run;    /* the innermost, or NULL outside the door */
   /* Coroutines (task.h). */
   struct pry_task **tasks; /* by number; they live as long as the script */
-  size_t task_count;
+  size_t task_count, task_capacity;
+  struct pry_task *task; /* that runs now, or NULL */
   struct pry_list idle;
   uint64_t waits; /* sequence of the last wait */
   /* Where `require` finds a file of the set: gives its text, valid as long as the script. NULL: nothing can be
@@ -93,6 +95,9 @@ size_t pry_script_memory(const struct pry_script *script);
 /* Bytes that could still be allocated before the cap. */
 size_t pry_script_memory_left(const struct pry_script *script);
 
+/* The longest string that Lua can make. */
+size_t pry_script_string_max(const struct pry_script *script);
+
 /* True once the heap was above half its cap after a full collection: the worker makes a new state and retires this one.
  * It stays usable meanwhile. */
 bool pry_script_wants_rebuild(const struct pry_script *script);
@@ -119,8 +124,11 @@ bool pry_script_doomed(lua_State *L);
 
 /* ---- For door.c and lib_base.c ---------------------------------------------------------------------------- */
 
-/* Starts the hook anew on a thread that is about to begin its run. */
-void pry_script_arm(lua_State *thread);
+/* Makes a run the innermost, on that thread; `first` starts its hook anew. */
+void pry_script_enter(struct pry_script *script, struct pry_run *run, lua_State *thread, bool first);
+
+/* Ends what enter began: takes the time, gives the hook back to the outer run, collects garbage if the heap is large. */
+void pry_script_leave(struct pry_script *script, struct pry_run *run);
 
 /* Notes an out-of-memory error that somebody caught: the run will end as PRY_DOOR_NO_MEMORY. */
 void pry_script_poison(lua_State *L);

@@ -3,8 +3,17 @@
  *
  * notify{} hands an alert over and returns; delivery has its own bounded queue, its own retries and its own
  * connections. An alert that is open under its key and told again within its repeat interval only counts up; a
- * resolve closes it and is delivered once. Delivery: POST of a JSON object to the sink's URL, 3 tries with 1, 4, 16 s
- * between them, 10 s each; what cannot be delivered is logged (sink's name, never its URL) and counted.
+ * resolve closes it and is delivered once (an alert that is not open has nothing to resolve).
+ *
+ * Delivery: POST of a JSON object to the sink's URL,
+ *   {"key","text","state":"firing"|"resolved","count","time","generation"?,"source":"parry"}
+ * at most 10 s a try; any 2xx is success. After a failed try it is tried again 1, 4 and 16 s later (later still when the
+ * answer names a time within a minute), unless the answer is a 4xx that no repetition cures. What cannot be delivered
+ * is logged (sink's name, never its URL) and counted; told again a minute later, the alert is tried anew. Each sink has
+ * a queue of its own, in order, so that one that is down delays no other.
+ *
+ * Bounded: PRY_ALERT_QUEUE_MAX deliveries a sink; PRY_ALERTS_OPEN_MAX open alerts, of which the one not told for longest
+ * is forgotten first.
  *
  * Thread: the loop's.
  */
@@ -18,12 +27,14 @@
 
 struct pry_alerts;
 
-enum { PRY_ALERT_TEXT_MAX = 2048, PRY_ALERT_QUEUE_MAX = 256 };
+enum { PRY_ALERT_TEXT_MAX = 2048, PRY_ALERT_QUEUE_MAX = 256, PRY_ALERTS_OPEN_MAX = 1024 };
 
 struct pry_alert {
   struct pry_slice key;  /* dedupe key, the instance's prefix added */
   struct pry_slice text; /* scrubbed by the alerts, cut at PRY_ALERT_TEXT_MAX */
   bool resolve;
+  const char *generation; /* told to the sink; NULL: not */
+  pry_time repeat;        /* while open, told again at most this often; 0: one hour */
 };
 
 struct pry_alerts *pry_alerts_new(struct pry_loop *loop, struct pry_http *http, struct pry_log *log,

@@ -16,14 +16,14 @@
  *   RELAY      the client has content              → DONE; failures become an honest ending, never another attempt
  *   REACT      chain passes on_outcome, on_error   → WAIT, PREPARE (other target), TOKEN, or DONE
  *   WAIT       backoff; holds no coroutine, so a reloaded policy applies to what comes next   → PREPARE
- *   DONE       chain pass on_done; then the sink's `done`, then gone
+ *   DONE       the sink has heard `done`; chain pass on_done, then gone
  *
  * The promises of DESIGN §5 are kept here, whatever a policy says:
  *   caps (attempts per call, targets per call), the deadline to the commit point, never before the server's time,
  *   retry budget, replay only of what is repeatable, byte-for-byte bodies with a spliced model, one outcome.
  *
- * Thread: the worker's. A call is never freed by its owner: it frees itself after the sink's `done`, also after
- * pry_call_cancel().
+ * Thread: the worker's. A call is never freed by its owner: it frees itself some time after the sink's `done`,
+ * also after pry_call_cancel(); the owner forgets it in `done`.
  */
 #ifndef PRY_CALL_H
 #define PRY_CALL_H
@@ -33,8 +33,9 @@
 
 struct pry_call;
 
-/* What a call tells its owner. Order: head → data … → done; or done alone never: every call that is not cancelled gives
- * a head first, be it an error's. No callback from inside pry_call_start() or pry_call_resume(). */
+/* What a call tells its owner. Order: head → data … → done; every call that is not cancelled gives a head first, be it
+ * an error's. No callback from inside pry_call_start() or pry_call_resume(). `done` comes before the observers
+ * (on_outcome of the last attempt, on_done), so that no policy can delay a client. */
 struct pry_sink_ops {
   /* Status and head of the answer: commit. body_size: -1 when not known. `headers` holds the provider's end-to-end
    * fields and parry's own; valid during the call. */
@@ -64,6 +65,10 @@ void pry_call_resume(struct pry_call *call);
 /* The client left: the attempt, the wait and the place in any queue end now; on_outcome (category cancelled) and
  * on_done still run; the sink hears `done` later, from the loop, without a head. */
 void pry_call_cancel(struct pry_call *call);
+
+/* Tears down at once, without observers; the sink hears `done` from inside if it had not. For the end of an engine or of
+ * a gateway, not from inside a callback of the call. */
+void pry_call_destroy(struct pry_call *call);
 
 const struct pry_call_view *pry_call_get_view(const struct pry_call *call);
 const char *pry_call_state_name(const struct pry_call *call); /* "request", "hold", … */

@@ -127,9 +127,6 @@ void pry_call_start_timer(struct pry_call *call, struct pry_timer *timer, pry_ti
 
 pry_time pry_call_deadline_left(const struct pry_call *call);
 
-/* Tears down at once, without observers; the sink hears `done` if it had not. For the end of the engine. */
-void pry_call_destroy(struct pry_call *call);
-
 /* The sink has heard `done`: on_done, then the call frees itself. */
 void pry_call_end(struct pry_call *call);
 

@@ -38,6 +38,7 @@ struct client {
   bool inside_curl;                /* no multi function may be called now */
   struct pry_list open;            /* exchanges */
   struct pry_list deferred;        /* exchanges that need settle() */
+  struct pry_list end_of_pass;     /* in `deferred` while settle_deferred() runs */
   struct pry_list cancelled;       /* exchanges to free once curl has returned */
   size_t open_count;
   struct pry_http_sockets sockets;
@@ -75,7 +76,6 @@ struct exchange {
 static const struct pry_http_driver driver;
 
 static void settle_deferred(void *user);
-static void curl_timer_fired(void *user);
 
 /* ---- Ending an exchange ------------------------------------------------------------------------------- */
 
@@ -249,16 +249,14 @@ static void settle_deferred(void *user)
 {
   struct client *client = user;
   pry_timer_start(client->loop, &client->deferred_timer, PRY_TIME_NEVER, settle_deferred, client);
-  struct pry_list end_mark;
-  pry_list_init(&end_mark);
-  pry_list_push(&client->deferred, &end_mark);
-  while (client->deferred.next != &end_mark) {
+  pry_list_push(&client->deferred, &client->end_of_pass);
+  while (client->deferred.next != &client->end_of_pass) {
     struct exchange *exchange = PRY_CONTAINER_OF(client->deferred.next, struct exchange, queue);
     pry_list_remove(&exchange->queue);
     settle(exchange);
     collect(client);
   }
-  pry_list_remove(&end_mark);
+  pry_list_remove(&client->end_of_pass);
 }
 
 /* ---- Sockets ------------------------------------------------------------------------------------------- */
@@ -661,6 +659,7 @@ struct pry_http *pry_http_new(struct pry_loop *loop, const struct pry_http_optio
   client->loop = loop;
   pry_list_init(&client->open);
   pry_list_init(&client->deferred);
+  pry_list_init(&client->end_of_pass);
   pry_list_init(&client->cancelled);
   pry_http_sockets_init(&client->sockets, loop, socket_ready, client);
   unsigned max_connections = chosen.max_connections ? chosen.max_connections : DEFAULT_MAX_CONNECTIONS;
@@ -676,33 +675,4 @@ struct pry_http *pry_http_new(struct pry_loop *loop, const struct pry_http_optio
 const char *pry_http_code_text(int curl_code)
 {
   return curl_easy_strerror((CURLcode)curl_code);
-}
-
-/* ---- The seam --------------------------------------------------------------------------------------------- */
-
-void pry_http_free(struct pry_http *http)
-{
-  if (http)
-    http->driver->free(http);
-}
-
-struct pry_http_exchange *pry_http_start(struct pry_http *http, const struct pry_http_request *request,
-                                         const struct pry_http_ops *ops, void *user)
-{
-  return http->driver->start(http, request, ops, user);
-}
-
-void pry_http_resume(struct pry_http_exchange *exchange)
-{
-  exchange->driver->resume(exchange);
-}
-
-void pry_http_cancel(struct pry_http_exchange *exchange)
-{
-  exchange->driver->cancel(exchange);
-}
-
-size_t pry_http_open_count(const struct pry_http *http)
-{
-  return http->driver->open_count(http);
 }

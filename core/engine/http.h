@@ -101,7 +101,9 @@ struct pry_http_options {
 };
 
 /* A client on curl multi. Reuses connections, never blocks (asynchronous resolver; cancel returns at once
- * even during a slow look-up). options may be NULL. NULL: no memory, or a virtual loop. */
+ * even during a slow look-up). options may be NULL. The first client of the process runs curl_global_init(), once
+ * and on whatever thread (curl reports itself threadsafe), and never undoes it. Free it before the loop. NULL: no
+ * memory, or a virtual loop. */
 struct pry_http *pry_http_new(struct pry_loop *loop, const struct pry_http_options *options);
 
 /* Cancels what is open and frees the client. NULL is fine. Not from inside a callback of one of its exchanges. */

@@ -42,7 +42,8 @@ void pry_log_free(struct pry_log *log)
 
 void pry_log_set_scrubber(struct pry_log *log, struct pry_scrubber *scrubber)
 {
-  log->scrubber = scrubber;
+  if (log)
+    log->scrubber = scrubber;
 }
 
 bool pry_log_enabled(const struct pry_log *log, enum pry_log_level level)

@@ -19,6 +19,7 @@ struct pry_log;
 
 enum pry_log_level { PRY_LOG_DEBUG, PRY_LOG_INFO, PRY_LOG_WARN, PRY_LOG_ERROR };
 
+/* `line` is one JSON object of `size` bytes without a line end, NUL-terminated, valid during the call. */
 typedef void (*pry_log_fn)(void *user, enum pry_log_level level, const char *line, size_t size);
 
 /* `clock` gives Unix seconds. sink NULL: lines are dropped. NULL: no memory. */
@@ -87,6 +88,7 @@ void pry_scrubber_apply(struct pry_scrubber *scrubber, struct pry_buffer *text);
 /* The same for a NUL-terminated text in a fixed array. */
 void pry_scrubber_apply_text(struct pry_scrubber *scrubber, char *text);
 
+/* NULL scrubber: no longer. NULL log: nothing. */
 void pry_log_set_scrubber(struct pry_log *log, struct pry_scrubber *scrubber);
 
 #endif

@@ -197,20 +197,27 @@ static size_t match(const struct pry_scrubber *scrubber, struct pry_slice text)
   return longest;
 }
 
-/* Gives the new size, never larger. Secrets that overlap go as one, so that the end of the second does not stay. */
+/* Gives the new size, never larger. Secrets that touch or overlap go as one, so that the end of the second does not
+ * stay. The replacement is written when the run of secrets has been read to its end: it is shorter than any of them, so
+ * nothing is overwritten that is still to be compared. */
 static size_t scrub(struct pry_scrubber *scrubber, char *data, size_t size)
 {
   size_t written = 0, secret_end = 0;
-  for (size_t i = 0; i < size; i++) {
-    size_t length = match(scrubber, (struct pry_slice){data + i, size - i});
-    if (length && i >= secret_end) {
-      /* The bytes at the front have been read: SHORTEST is longer than the replacement. */
+  bool pending = false;
+  for (size_t i = 0; i <= size; i++) {
+    size_t length = i < size ? match(scrubber, (struct pry_slice){data + i, size - i}) : 0;
+    if (i + length > secret_end && length) {
+      secret_end = i + length;
+      pending = true;
+    }
+    if (i < secret_end)
+      continue;
+    if (pending) {
       memcpy(data + written, REPLACEMENT, sizeof REPLACEMENT - 1);
       written += sizeof REPLACEMENT - 1;
+      pending = false;
     }
-    if (length && i + length > secret_end)
-      secret_end = i + length;
-    if (i >= secret_end)
+    if (i < size)
       data[written++] = data[i];
   }
   return written;

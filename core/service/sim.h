@@ -47,7 +47,8 @@
  *   context           400 context_length_exceeded                   content     400 content_policy_violation
  *   quota             429 insufficient_quota                        balance     402 insufficient_balance
  *   expired           401 (KIMI: -2002)                             frozen      403 api_key_frozen
- * Two more request headers: `x-sim-size: BYTES` answers with that much text (at most 256 MiB, for slow readers);
+ * Two more request headers: `x-sim-size: BYTES` answers with that much text, for slow readers (a
+ * stream: at most 256 MiB; a body: 16 MiB);
  * `x-sim-pace: S` waits between two pieces of a stream (default 0.001).
  *
  * CONTROL:
@@ -99,6 +100,9 @@ struct pry_sim_stats pry_sim_stats(const struct pry_sim *sim);
 
 /* Breaks off what is open and frees. NULL is fine. Not from inside `report`. */
 void pry_sim_free(struct pry_sim *sim);
+
+/* Is this a MODEL=SPEC? False: `error` says what is wrong with it. */
+bool pry_sim_check_fault(const char *text, char *error, size_t error_size);
 
 /* The scripted models: the i-th one's name and SPEC, false behind the last. Those with `times` fail once per
  * x-sim-key; without a key they fail and succeed by turns. */

@@ -114,6 +114,6 @@ bool pry_sim_fault_strikes(const struct pry_sim_fault *fault, struct pry_sim_cou
   count->chances++;
   if (fault->by_turns)
     return count->chances % 2 == 1;
-  return (fault->times < 0 || count->chances <= (unsigned long)fault->times) &&
-         (!fault->every || count->chances % (unsigned long)fault->every == 0);
+  unsigned long every = fault->every ? (unsigned long)fault->every : 1;
+  return count->chances % every == 0 && (fault->times < 0 || count->chances / every <= (unsigned long)fault->times);
 }

@@ -6,6 +6,7 @@
  *   sim_token.c    the token endpoints and who may pass
  *   sim_fault.c    reading fault specifications and deciding whether one strikes
  *   sim_table.c    bounded counts by name
+ *   sim_text.c     putting JSON together
  *   sim_request.c  what a request asks: shape, dialect, model, text, tools
  *   sim_answer.c   the good answers: JSON bodies and stream events
  *   sim_error.c    the bad ones, by dialect
@@ -26,8 +27,21 @@ enum {
   PRY_SIM_BUCKETS = 1024,
   PRY_SIM_RECENT_MAX = 50,
   PRY_SIM_BODY_MAX = 64 * 1024 * 1024,
-  PRY_SIM_SIZE_MAX = 256 * 1024 * 1024
+  PRY_SIM_SIZE_MAX = 256 * 1024 * 1024,
+  PRY_SIM_BODY_SIZE_MAX = 16 * 1024 * 1024
 };
+
+/* ---- sim_text.c: text that is put together from many pieces, with one look at the end whether all went in ---- */
+
+struct pry_sim_text {
+  struct pry_buffer *out;
+  bool ok;
+};
+
+void pry_sim_say(struct pry_sim_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The inside of a JSON string. */
+void pry_sim_say_json(struct pry_sim_text *text, struct pry_slice inside);
 
 /* ---- sim_table.c: counts by name; beyond PRY_SIM_NAMES_MAX the oldest name is forgotten ---- */
 
@@ -133,6 +147,13 @@ struct pry_sim_event {
 
 enum { PRY_SIM_EVENTS_MAX = 64 };
 
+/* What /sim/stats tells of one request. */
+struct pry_sim_recent {
+  char path[96], model[64], key[64], digest[9];
+  int status; /* 0: no answer */
+  bool cancelled;
+};
+
 struct pry_sim_call {
   struct pry_list link; /* in the sim's `calls` */
   struct pry_sim *sim;
@@ -145,7 +166,7 @@ struct pry_sim_call {
   bool counted; /* a provider request, not a token or control request */
   bool hanging;
   unsigned long id;
-  int status; /* what was answered; 0: nothing */
+  struct pry_sim_recent recent; /* of a counted call, as far as it is known */
   struct pry_timer timer;
 
   /* what the body asks; spans point into body->bytes */
@@ -184,7 +205,7 @@ double pry_sim_number(struct pry_slice text, double fallback);
 
 /* ---- sim_answer.c ---- */
 
-/* Fills call->answer with the body. False: memory. */
+/* Fills call->answer with the body, and call->events with pieces of it. False: memory. */
 bool pry_sim_answer_json(struct pry_sim_call *call);
 
 /* Fills call->answer and call->events. False: memory. */
@@ -195,6 +216,9 @@ bool pry_sim_answer_stream(struct pry_sim_call *call);
 /* Appends the error object that the fault stands for, in the dialect of the call; `*status` is its HTTP status. */
 bool pry_sim_error_json(const struct pry_sim_call *call, const struct pry_sim_fault *fault, struct pry_buffer *out,
                         int *status);
+
+/* The same as one event of a stream, for an error that comes in a 200. */
+bool pry_sim_error_event(const struct pry_sim_call *call, const struct pry_sim_fault *fault, struct pry_buffer *out);
 
 /* ---- sim_play.c ---- */
 
@@ -232,12 +256,6 @@ void pry_sim_digest(struct pry_slice text, char digest[9]);
 
 /* ---- sim.c ---- */
 
-struct pry_sim_recent {
-  char path[96], model[64], key[64], digest[9];
-  int status;
-  bool cancelled;
-};
-
 struct pry_sim {
   struct pry_loop *loop;
   struct pry_server *server;
@@ -253,8 +271,11 @@ struct pry_sim {
   struct pry_buffer last_head; /* what /sim/last-headers answers */
 };
 
-/* Replies and ends the call. content_type NULL: application/json. */
-void pry_sim_reply(struct pry_sim_call *call, int status, struct pry_slice body);
+/* Starts the reply with the headers every answer has, and those that the fault adds. False: as pry_reply_start(). */
+bool pry_sim_start(struct pry_sim_call *call, int status, const char *content_type, int64_t size);
+
+/* Replies with a whole body and ends the call. */
+void pry_sim_reply(struct pry_sim_call *call, int status, const char *content_type, struct pry_slice body);
 
 /* The call is over: counted, reported, freed. The exchange must have ended. */
 void pry_sim_call_done(struct pry_sim_call *call);

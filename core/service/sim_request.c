@@ -125,13 +125,13 @@ void pry_sim_request_read_head(struct pry_sim_call *call, bool kimi)
     call->kimi_real_status = pry_slice_equal(value, PRY_SLICE("real"));
   if (pry_headers_get(request->headers, PRY_SLICE("x-sim-key"), &value))
     copy_name(call->key, value);
-  call->pace = 0.001;
-  if (pry_headers_get(request->headers, PRY_SLICE("x-sim-pace"), &value))
-    call->pace = pry_sim_number(value, call->pace);
   if (pry_headers_get(request->headers, PRY_SLICE("x-sim-size"), &value)) {
     double size = pry_sim_number(value, 0);
     call->filler = size >= 1 && size <= PRY_SIM_SIZE_MAX ? (size_t)size : 0;
   }
+  call->pace = call->filler ? 0 : 0.001;
+  if (pry_headers_get(request->headers, PRY_SLICE("x-sim-pace"), &value))
+    call->pace = pry_sim_number(value, call->pace);
   if (pry_headers_get(request->headers, PRY_SLICE("content-type"), &value))
     snprintf(call->body->content_type, sizeof call->body->content_type, "%.*s",
              value.size < 127 ? (int)value.size : 127, value.data);

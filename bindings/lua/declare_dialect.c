@@ -1,0 +1,218 @@
+/* `dialect { … }` into struct pry_dialect. Declared in declare_internal.h; the fields are described in declare.h. */
+#include "declare_internal.h"
+
+#include <stdio.h>
+
+#include <lauxlib.h>
+
+/* ---- values as raw JSON -------------------------------------------------------------------------------- */
+
+/* The value on the top of the stack as the JSON text a provider would write; NULL: it has no such text. */
+static const char *raw_json(const struct pry_form *form)
+{
+  lua_State *L = form->L;
+  char number[64];
+  switch (lua_type(L, -1)) {
+  case LUA_TBOOLEAN:
+    return lua_toboolean(L, -1) ? "true" : "false";
+  case LUA_TNUMBER:
+    if (lua_isinteger(L, -1))
+      snprintf(number, sizeof number, "%lld", (long long)lua_tointeger(L, -1));
+    else
+      snprintf(number, sizeof number, "%.14g", (double)lua_tonumber(L, -1));
+    return pry_declare_copy(L, form->d, pry_slice_of(number));
+  case LUA_TSTRING: {
+    size_t size;
+    const char *text = lua_tolstring(L, -1, &size);
+    char quoted[256];
+    if (size > sizeof quoted - 3)
+      return NULL;
+    for (size_t i = 0; i < size; i++) /* what needs escapes can be spelled in more than one way */
+      if ((unsigned char)text[i] < ' ' || text[i] == '"' || text[i] == '\\')
+        return NULL;
+    snprintf(quoted, sizeof quoted, "\"%s\"", text);
+    return pry_declare_copy(L, form->d, pry_slice_of(quoted));
+  }
+  default:
+    return NULL;
+  }
+}
+
+/* The list on the top of the stack. */
+static struct pry_text_list read_fine_values(const struct pry_form *form, const char *key, const char *name)
+{
+  lua_State *L = form->L;
+  struct pry_text_list list = {0};
+  char shown[PRY_SHOWN_MAX];
+  int table = lua_gettop(L);
+  if (lua_type(L, table) != LUA_TTABLE) {
+    pry_form_complain(form, key, "[\"%.60s\"] must be a list of the values that are no error, got %s", name,
+                      pry_show_value(L, table, shown));
+    return list;
+  }
+  pry_form_readable(L, table);
+  size_t count = lua_rawlen(L, table);
+  const char **items = pry_declare_take(L, form->d, (count + 1) * sizeof *items);
+  list.items = items;
+  for (size_t i = 1; i <= count; i++) {
+    lua_rawgeti(L, table, (lua_Integer)i);
+    const char *text = raw_json(form);
+    if (text)
+      items[list.count++] = text;
+    else
+      pry_form_complain(form, key, "[\"%.60s\"] may list numbers, plain texts and booleans; element %zu is %s", name, i,
+                        pry_show_value(L, -1, shown));
+    lua_pop(L, 1);
+  }
+  return list;
+}
+
+static void add_error_field(const struct pry_form *form, const char *key, struct pry_error_fields *fields,
+                            const char *name, struct pry_text_list fine)
+{
+  if (fields->count == PRY_DIALECT_ERROR_FIELDS_MAX)
+    pry_form_complain(form, key, "names more than %d fields", PRY_DIALECT_ERROR_FIELDS_MAX);
+  else
+    fields->items[fields->count++] = (struct pry_error_field){name, fine};
+}
+
+/* { "error", errcode = { 0 } } */
+static void read_error_fields(const struct pry_form *form, const char *key, struct pry_error_fields *fields)
+{
+  lua_State *L = form->L;
+  int top = lua_gettop(L);
+  struct pry_form inner;
+  char shown[PRY_SHOWN_MAX];
+  if (pry_form_enter(form, key, "", &inner)) {
+    size_t listed = lua_rawlen(L, inner.table), named = 0;
+    for (size_t i = 1; i <= listed; i++) {
+      if (lua_rawgeti(L, inner.table, (lua_Integer)i) == LUA_TSTRING)
+        add_error_field(form, key, fields, pry_declare_copy(L, form->d, pry_slice_of(lua_tostring(L, -1))),
+                        (struct pry_text_list){0});
+      else
+        pry_form_complain(form, key, "must list field names; element %zu is %s", i, pry_show_value(L, -1, shown));
+      lua_pop(L, 1);
+    }
+    struct pry_form names = inner;
+    names.prefix = key;
+    lua_newtable(L); /* the named ones alone, so that the list above is no mistake */
+    for (lua_pushnil(L); lua_next(L, inner.table); lua_pop(L, 1))
+      if (lua_type(L, -2) == LUA_TSTRING) {
+        lua_pushvalue(L, -2);
+        lua_pushvalue(L, -2);
+        lua_rawset(L, inner.table + 1);
+      }
+    names.table = inner.table + 1;
+    const char *const *keys = pry_form_keys(&names, &named);
+    for (size_t i = 0; i < named; i++) {
+      lua_pushstring(L, keys[i]);
+      lua_rawget(L, names.table);
+      add_error_field(form, key, fields, keys[i], read_fine_values(form, key, keys[i]));
+      lua_settop(L, names.table);
+    }
+  }
+  lua_settop(L, top);
+}
+
+/* ---- the stream ---------------------------------------------------------------------------------------- */
+
+static void read_paths(const struct pry_form *form, const char *key, struct pry_path_list *paths)
+{
+  struct pry_text_list texts = pry_form_texts(form, key, "paths");
+  for (size_t i = 0; i < texts.count; i++) {
+    if (i == PRY_DIALECT_PATHS_MAX) {
+      pry_form_complain(form, key, "has more than %d paths", PRY_DIALECT_PATHS_MAX);
+      return;
+    }
+    const char *wrong = pry_json_path_compile(&paths->items[paths->count], pry_slice_of(texts.items[i]));
+    if (wrong)
+      pry_form_complain(form, key, "has a bad path \"%.60s\": %s", texts.items[i], wrong);
+    else
+      paths->count++;
+  }
+}
+
+static void read_stream(const struct pry_form *dialect_form, struct pry_dialect *dialect)
+{
+  static const char *const known[] = {"type_field",      "end_data",      "error_types",   "error_in_data", "end_types",
+                                      "lifecycle_types", "content_types", "content_paths", "finish_paths",  "default"};
+  struct pry_form form;
+  int top = lua_gettop(dialect_form->L);
+  if (pry_form_enter(dialect_form, "stream", "stream.", &form)) {
+    pry_form_known(&form, known, sizeof known / sizeof *known, false);
+    dialect->type_field = pry_form_text(&form, "type_field", PRY_OPTIONAL);
+    struct pry_json_path path;
+    const char *wrong = dialect->type_field ? pry_json_path_compile(&path, pry_slice_of(dialect->type_field)) : NULL;
+    if (wrong)
+      pry_form_complain(&form, "type_field", "is a bad path: %s", wrong);
+    dialect->end_data = pry_form_texts(&form, "end_data", "texts");
+    dialect->error_types = pry_form_texts(&form, "error_types", "event types");
+    read_error_fields(&form, "error_in_data", &dialect->error_in_data);
+    dialect->end_types = pry_form_texts(&form, "end_types", "event types");
+    dialect->lifecycle_types = pry_form_texts(&form, "lifecycle_types", "event types");
+    dialect->content_types = pry_form_texts(&form, "content_types", "event types");
+    read_paths(&form, "content_paths", &dialect->content_paths);
+    read_paths(&form, "finish_paths", &dialect->finish_paths);
+    const char *otherwise = pry_form_text(&form, "default", PRY_OPTIONAL);
+    dialect->default_lifecycle = otherwise && strcmp(otherwise, "lifecycle") == 0;
+    if (otherwise && !dialect->default_lifecycle && strcmp(otherwise, "content") != 0)
+      pry_form_complain(&form, "default", "must be \"content\" or \"lifecycle\", got \"%.60s\"", otherwise);
+  }
+  lua_settop(dialect_form->L, top);
+}
+
+/* ---- dialect { … } ------------------------------------------------------------------------------------- */
+
+static struct pry_slice name_of_file(struct pry_place place)
+{
+  static const char folder[] = "dialects/";
+  const char *path = place.file ? place.file->path : "";
+  if (strncmp(path, folder, sizeof folder - 1) != 0 || strchr(path + sizeof folder - 1, '/'))
+    return (struct pry_slice){0};
+  size_t size = strlen(path + sizeof folder - 1);
+  return (struct pry_slice){path + sizeof folder - 1, size > 4 ? size - 4 : 0};
+}
+
+static void keep_functions(const struct pry_form *form, struct pry_dialect *dialect)
+{
+  lua_State *L = form->L;
+  pry_functions_push(L, PRY_FUNCTIONS_DIALECTS);
+  lua_createtable(L, 2, 0);
+  int slots = lua_gettop(L);
+  dialect->has_classify = pry_form_function(form, "classify");
+  if (dialect->has_classify)
+    lua_rawseti(L, slots, PRY_SLOT_CLASSIFY);
+  dialect->has_render = pry_form_function(form, "render");
+  if (dialect->has_render)
+    lua_rawseti(L, slots, PRY_SLOT_RENDER);
+  lua_rawseti(L, -2, (lua_Integer)dialect->index + 1);
+  lua_pop(L, 1);
+}
+
+int pry_declare_dialect(lua_State *L)
+{
+  static const char *const known[] = {"name", "doc", "error_in_200", "stream", "classify", "render"};
+  struct pry_declaration *d = pry_declaration_of(L, "dialect");
+  lua_settop(L, 1);
+  struct pry_place place = pry_place_here(L, d);
+  struct pry_slice file = name_of_file(place);
+  struct pry_dialect *dialect = pry_declare_take(L, d, sizeof *dialect);
+  char subject[96];
+  snprintf(subject, sizeof subject, "dialect \"%.*s\"", (int)(file.size < 64 ? file.size : 64), file.data ? file.data : "");
+  struct pry_form form = pry_form_open(d, L, 1, place, subject);
+  if (!file.size)
+    pry_complain(d, place, "dialect { ... } belongs into a file dialects/NAME.lua");
+  pry_form_known(&form, known, sizeof known / sizeof *known, false);
+  const char *name = pry_form_text(&form, "name", PRY_OPTIONAL);
+  if (name && !pry_slice_equal(pry_slice_of(name), file))
+    pry_form_complain(&form, "name", "is \"%.60s\", but the file is %s", name, place.file ? place.file->path : "?");
+  dialect->name = pry_declare_copy(L, d, file);
+  dialect->file = pry_declare_copy(L, d, pry_slice_of(place.file ? place.file->path : ""));
+  dialect->index = d->dialects.count;
+  pry_form_text(&form, "doc", PRY_OPTIONAL);
+  read_error_fields(&form, "error_in_200", &dialect->error_in_200);
+  read_stream(&form, dialect);
+  keep_functions(&form, dialect);
+  pry_object_push(L, d, PRY_OBJECT_DIALECT, "dialect", dialect);
+  return 1;
+}

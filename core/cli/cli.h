@@ -1,0 +1,35 @@
+/*
+ * cli.h: the commands of the `parry` program.
+ *
+ * One cmd_<name>.c per command. argv[0] is the command's own name, so that a command parses its arguments as if it
+ * were a program. Data goes to stdout, words to stderr. The result is the exit code.
+ */
+#ifndef PRY_CLI_H
+#define PRY_CLI_H
+
+/* Exit codes of all commands (CONTRACT). */
+enum pry_exit {
+  PRY_EXIT_OK = 0,
+  PRY_EXIT_FINDINGS = 1,    /* findings, failed tests, a refused reload, something that failed while running */
+  PRY_EXIT_USAGE = 2,
+  PRY_EXIT_UNREACHABLE = 3, /* no running parry at the admin address */
+  PRY_EXIT_CONFIG = 78      /* configuration refused at start (EX_CONFIG of sysexits.h) */
+};
+
+/* X(function suffix and name on the command line, one line for `parry --help`) */
+#define PRY_COMMANDS(X)                                                                                                \
+  X(serve, "run the gateway in front of LLM providers")                                                                \
+  X(demo, "watch simulated providers fail and calls recover; no key needed")                                           \
+  X(check, "say whether a folder of policies would be taken over")                                                     \
+  X(test, "run the policies' own tests in virtual time")                                                               \
+  X(reload, "have the running parry take over its policies from disk now")                                             \
+  X(status, "show what the running parry serves and how it is doing")                                                  \
+  X(classify, "say what each failure on stdin is, in parry's words")                                                   \
+  X(sim, "run a provider that fails on command")                                                                       \
+  X(version, "print the version")
+
+#define X(name, doc) int pry_cmd_##name(int argc, char **argv);
+PRY_COMMANDS(X)
+#undef X
+
+#endif

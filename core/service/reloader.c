@@ -1,0 +1,443 @@
+#include "reloader.h"
+
+#include "watcher.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum {
+  DISCARDS_MAX = 3, /* looks thrown away in a row before one is taken as it is */
+  DEBOUNCES_MAX = 20 /* a folder that is written all the time is looked at nevertheless */
+};
+
+#define DEBOUNCE_DEFAULT (100 * PRY_MILLISECOND)
+#define POLL_DEFAULT (10 * PRY_SECOND)
+
+enum look_result { LOOK_STAGED, LOOK_SAME, LOOK_UNSETTLED, LOOK_REFUSED };
+
+/* One look: filled on the loop, run on its thread, read on the loop again. */
+struct look {
+  /* in */
+  const struct pry_reloader *reloader; /* its folder and watcher; nothing else may be read there */
+  const struct pry_loader *loader;
+  struct pry_script_limits limits;
+  char serving[PRY_GENERATION_ID_MAX], refused[PRY_GENERATION_ID_MAX], seen[PRY_GENERATION_ID_MAX];
+  bool asked, told; /* by a person, by the watcher; neither: by the poll */
+  /* out */
+  enum look_result result;
+  char id[PRY_GENERATION_ID_MAX];
+  struct pry_generation *generation;
+  struct pry_report report;
+};
+
+struct pry_reloader {
+  struct pry_engine *engine;
+  struct pry_loop *loop;
+  char *folder;
+  pry_time debounce, poll;
+  void (*ended)(void *user, const struct pry_reload_outcome *outcome);
+  void *user;
+  bool watches; /* looks by itself */
+  struct pry_watcher *watcher;
+  struct pry_timer debounce_timer, poll_timer;
+  unsigned debounces;
+  struct pry_list waiters;
+  bool asked, told; /* since the last look began */
+  unsigned discards;
+
+  pthread_t thread;
+  bool running;
+  struct look look;
+  int done_fd; /* eventfd: the thread has finished */
+  struct pry_watch *done_watch;
+  pry_time began;
+
+  char refused[PRY_GENERATION_ID_MAX]; /* "" none; "?" a folder that could not be read */
+  char seen[PRY_GENERATION_ID_MAX];    /* by the last poll */
+  struct pry_report last_report;
+  struct pry_reload_outcome last;
+  char last_id[PRY_GENERATION_ID_MAX];
+  bool has_last;
+};
+
+#define UNREADABLE "?"
+
+const char *pry_reload_result_name(enum pry_reload_result result)
+{
+  static const char *const names[] = {"taken over", "unchanged", "refused"};
+  return names[result];
+}
+
+/* ---- on the look's thread ------------------------------------------------------------------------------ */
+
+struct pry_policy_set *pry_reload_read(const char *folder, struct pry_report *report)
+{
+  struct pry_buffer text;
+  pry_buffer_init(&text, 64 * 1024);
+  struct pry_policy_set *set = pry_policy_set_read(folder, &text);
+  const char *complaint = set ? NULL : pry_buffer_text(&text);
+  if (complaint) {
+    size_t size = strcspn(complaint, "\n");
+    const char *colon = memmem(complaint, size, ": ", 2);
+    char where[sizeof((struct pry_finding *)0)->where];
+    size_t where_size = colon ? (size_t)(colon - complaint) : 0;
+    snprintf(where, sizeof where, "%.*s", (int)(where_size < sizeof where ? where_size : sizeof where - 1), complaint);
+    const char *what = colon ? colon + 2 : complaint;
+    pry_report_add(report, PRY_FINDING_ERROR, where, "%.*s", (int)(size - (size_t)(what - complaint)), what);
+  } else if (!set) {
+    pry_report_add(report, PRY_FINDING_ERROR, folder, "memory is short");
+  }
+  pry_buffer_fini(&text);
+  return set;
+}
+
+static enum look_result judge(const struct look *look)
+{
+  if (strcmp(look->id, look->serving) == 0)
+    return LOOK_SAME;
+  if (look->asked)
+    return LOOK_STAGED;
+  if (strcmp(look->id, look->refused) == 0)
+    return LOOK_SAME;
+  return look->told || strcmp(look->id, look->seen) == 0 ? LOOK_STAGED : LOOK_UNSETTLED;
+}
+
+static void run_look(struct look *look)
+{
+  const struct pry_reloader *reloader = look->reloader;
+  if (reloader->watcher)
+    pry_watcher_renew(reloader->watcher, reloader->folder);
+  struct pry_policy_set *set = pry_reload_read(reloader->folder, &look->report);
+  strcpy(look->id, set ? set->id : UNREADABLE);
+  look->result = judge(look);
+  if (!set && look->result == LOOK_STAGED)
+    look->result = LOOK_REFUSED;
+  if (!set)
+    return;
+  if (look->result != LOOK_STAGED) {
+    pry_policy_set_free(set);
+    return;
+  }
+  look->generation = pry_generation_stage(look->loader, set, &look->limits, true, &look->report);
+  if (!look->generation)
+    look->result = LOOK_REFUSED;
+}
+
+static void *look_thread(void *user)
+{
+  struct look *look = user;
+  run_look(look);
+  uint64_t one = 1;
+  while (write(look->reloader->done_fd, &one, sizeof one) < 0 && errno == EINTR)
+    ;
+  return NULL;
+}
+
+/* ---- beginning a look ------------------------------------------------------------------------------------ */
+
+static void finish_look(struct pry_reloader *reloader);
+
+static void prepare_look(struct pry_reloader *reloader)
+{
+  struct look *look = &reloader->look;
+  const struct pry_generation *serving = pry_engine_generation(reloader->engine);
+  *look = (struct look){.reloader = reloader,
+                        .loader = reloader->engine->options.loader,
+                        .limits = reloader->engine->options.limits,
+                        .asked = reloader->asked,
+                        .told = reloader->told};
+  strcpy(look->serving, serving ? serving->id : "");
+  strcpy(look->refused, reloader->refused);
+  strcpy(look->seen, reloader->seen);
+  pry_report_init(&look->report);
+  reloader->asked = reloader->told = false;
+  reloader->debounces = 0;
+  reloader->began = pry_loop_now(reloader->loop);
+  for (struct pry_list *link = reloader->waiters.next; link != &reloader->waiters; link = link->next)
+    PRY_CONTAINER_OF(link, struct pry_reload_waiter, link)->started = true;
+}
+
+/* Signals are the loop's thread's. */
+static bool start_thread(struct pry_reloader *reloader)
+{
+  sigset_t all, before;
+  sigfillset(&all);
+  if (pthread_sigmask(SIG_BLOCK, &all, &before) != 0)
+    return false;
+  bool ok = pthread_create(&reloader->thread, NULL, look_thread, &reloader->look) == 0;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return ok;
+}
+
+static void debounced(void *user)
+{
+  struct pry_reloader *reloader = user;
+  if (reloader->running)
+    return; /* its end sees asked and told */
+  prepare_look(reloader);
+  reloader->running = start_thread(reloader);
+  if (reloader->running)
+    return;
+  run_look(&reloader->look); /* slower for the calls, but the edit is not lost */
+  finish_look(reloader);
+}
+
+static void look_soon(struct pry_reloader *reloader, pry_time delay)
+{
+  pry_timer_start(reloader->loop, &reloader->debounce_timer, delay, debounced, reloader);
+}
+
+static void folder_changed(void *user)
+{
+  struct pry_reloader *reloader = user;
+  reloader->told = true;
+  if (!reloader->running && !reloader->asked && reloader->debounces++ < DEBOUNCES_MAX)
+    look_soon(reloader, reloader->debounce);
+}
+
+static void poll_due(void *user)
+{
+  struct pry_reloader *reloader = user;
+  pry_timer_start(reloader->loop, &reloader->poll_timer, reloader->poll, poll_due, reloader);
+  if (!reloader->running && !pry_timer_running(&reloader->debounce_timer))
+    look_soon(reloader, 0);
+}
+
+/* ---- ending a look ---------------------------------------------------------------------------------------- */
+
+static void log_outcome(struct pry_reloader *reloader, const struct pry_reload_outcome *outcome)
+{
+  struct pry_log *log = reloader->engine->log;
+  const struct pry_generation *serving = pry_engine_generation(reloader->engine);
+  struct pry_buffer findings;
+  char short_id[8], refused[8];
+  snprintf(short_id, sizeof short_id, "%s", serving ? serving->id : "nothing");
+  snprintf(refused, sizeof refused, "%s", outcome->id);
+  pry_buffer_init(&findings, 8 * 1024);
+  pry_report_text(outcome->report, &findings);
+  struct pry_log_field text = pry_log_slice("findings", pry_buffer_slice(&findings));
+  if (outcome->result == PRY_RELOAD_REFUSED)
+    pry_log(log, PRY_LOG_ERROR, "policies refused", text, pry_log_text("refused", refused),
+            pry_log_text("still_serving", short_id), pry_log_number("seconds", outcome->seconds));
+  else if (outcome->result == PRY_RELOAD_TAKEN_OVER)
+    pry_log(log, PRY_LOG_INFO, "policies taken over", text, pry_log_text("generation", short_id),
+            pry_log_integer("policies", serving ? serving->policies : 0),
+            pry_log_integer("tests", serving ? serving->tests : 0), pry_log_number("seconds", outcome->seconds));
+  else
+    pry_log(log, PRY_LOG_INFO, "policies unchanged", pry_log_text("generation", short_id));
+  pry_buffer_fini(&findings);
+}
+
+static void keep_outcome(struct pry_reloader *reloader, const struct pry_reload_outcome *outcome)
+{
+  pry_report_fini(&reloader->last_report);
+  reloader->last_report = reloader->look.report;
+  pry_report_init(&reloader->look.report);
+  strcpy(reloader->last_id, outcome->id);
+  reloader->last = *outcome;
+  reloader->last.id = reloader->last_id;
+  reloader->last.report = &reloader->last_report;
+  reloader->has_last = true;
+}
+
+static void tell_waiters(struct pry_reloader *reloader, const struct pry_reload_outcome *outcome)
+{
+  struct pry_list told;
+  pry_list_init(&told);
+  for (struct pry_list *link = reloader->waiters.next, *next; link != &reloader->waiters; link = next) {
+    next = link->next;
+    if (PRY_CONTAINER_OF(link, struct pry_reload_waiter, link)->started) {
+      pry_list_remove(link);
+      pry_list_push(&told, link);
+    }
+  }
+  while (!pry_list_empty(&told)) { /* each may leave, or make others leave */
+    struct pry_reload_waiter *waiter = PRY_CONTAINER_OF(told.next, struct pry_reload_waiter, link);
+    pry_list_remove(&waiter->link);
+    waiter->done(waiter->user, outcome);
+  }
+}
+
+/* On disk is what serves: whatever was refused before is history. */
+static void back_to_serving(struct pry_reloader *reloader)
+{
+  if (!reloader->refused[0])
+    return;
+  reloader->refused[0] = '\0';
+  pry_metrics_set(reloader->engine->metrics, PRY_M_RELOAD_OK, NULL, NULL, 1);
+}
+
+static enum pry_reload_result conclude(struct pry_reloader *reloader)
+{
+  struct look *look = &reloader->look;
+  struct pry_generation *generation = look->generation;
+  look->generation = NULL;
+  if (look->result == LOOK_STAGED && pry_engine_commit(reloader->engine, generation, &look->report)) {
+    reloader->refused[0] = '\0';
+    return PRY_RELOAD_TAKEN_OVER;
+  }
+  if (look->result == LOOK_SAME) {
+    if (strcmp(look->id, look->serving) == 0)
+      back_to_serving(reloader);
+    return PRY_RELOAD_UNCHANGED;
+  }
+  if (look->result == LOOK_REFUSED)
+    pry_engine_refused(reloader->engine);
+  strcpy(reloader->refused, look->id);
+  return PRY_RELOAD_REFUSED;
+}
+
+static void report_outcome(struct pry_reloader *reloader, enum pry_reload_result result)
+{
+  struct look *look = &reloader->look;
+  struct pry_reload_outcome outcome = {
+      .result = result,
+      .id = strcmp(look->id, UNREADABLE) == 0 ? "" : look->id,
+      .report = &look->report,
+      .at = pry_loop_unix_time(reloader->loop),
+      .seconds = pry_time_to_seconds(pry_loop_now(reloader->loop) - reloader->began)};
+  bool changed = result != PRY_RELOAD_UNCHANGED;
+  if (changed || look->asked)
+    log_outcome(reloader, &outcome);
+  if (changed) {
+    keep_outcome(reloader, &outcome);
+    outcome = reloader->last;
+  }
+  if (changed && reloader->ended)
+    reloader->ended(reloader->user, &outcome);
+  tell_waiters(reloader, &outcome);
+}
+
+static void throw_away(struct pry_reloader *reloader)
+{
+  pry_generation_unref(reloader->look.generation);
+  reloader->look.generation = NULL;
+  reloader->asked |= reloader->look.asked;
+}
+
+static void finish_look(struct pry_reloader *reloader)
+{
+  struct look *look = &reloader->look;
+  strcpy(reloader->seen, look->id);
+  if (reloader->told && look->result != LOOK_SAME && reloader->discards < DISCARDS_MAX) {
+    reloader->discards++;
+    throw_away(reloader);
+  } else if (look->result == LOOK_UNSETTLED) {
+    look_soon(reloader, reloader->debounce);
+  } else {
+    reloader->discards = 0;
+    report_outcome(reloader, conclude(reloader));
+  }
+  pry_report_fini(&look->report);
+  if (reloader->asked || reloader->told)
+    look_soon(reloader, reloader->debounce);
+}
+
+static void look_done(int fd, void *user)
+{
+  struct pry_reloader *reloader = user;
+  uint64_t count;
+  if (read(fd, &count, sizeof count) < 0 || !reloader->running)
+    return;
+  pthread_join(reloader->thread, NULL);
+  reloader->running = false;
+  finish_look(reloader);
+}
+
+/* ---- outside ------------------------------------------------------------------------------------------------ */
+
+static bool start(struct pry_reloader *reloader)
+{
+  reloader->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  reloader->done_watch = pry_watch_new(reloader->loop, reloader->done_fd, PRY_LOOP_READABLE, look_done, reloader);
+  if (!reloader->folder || !reloader->done_watch)
+    return false;
+  if (!reloader->watches)
+    return true;
+  reloader->watcher = pry_watcher_new(reloader->loop, folder_changed, reloader);
+  if (!reloader->watcher)
+    pry_log(reloader->engine->log, PRY_LOG_WARN, "the policies folder cannot be watched, saves are noticed later",
+            pry_log_text("folder", reloader->folder), pry_log_text("error", strerror(errno)),
+            pry_log_number("poll_seconds", pry_time_to_seconds(reloader->poll)));
+  reloader->told = true; /* sets the watches, and finds what changed since the first load */
+  return pry_timer_start(reloader->loop, &reloader->poll_timer, reloader->poll, poll_due, reloader) &&
+         pry_timer_start(reloader->loop, &reloader->debounce_timer, 0, debounced, reloader);
+}
+
+struct pry_reloader *pry_reloader_new(const struct pry_reloader_options *options)
+{
+  struct pry_reloader *reloader = calloc(1, sizeof *reloader);
+  if (!reloader)
+    return NULL;
+  *reloader = (struct pry_reloader){.engine = options->engine,
+                                    .loop = options->engine->worker.loop,
+                                    .folder = strdup(options->folder),
+                                    .debounce = options->debounce ? options->debounce : DEBOUNCE_DEFAULT,
+                                    .poll = options->poll ? options->poll : POLL_DEFAULT,
+                                    .ended = options->ended,
+                                    .user = options->user,
+                                    .watches = options->watch,
+                                    .done_fd = -1};
+  pry_list_init(&reloader->waiters);
+  pry_report_init(&reloader->last_report);
+  if (start(reloader))
+    return reloader;
+  pry_reloader_free(reloader);
+  return NULL;
+}
+
+void pry_reloader_free(struct pry_reloader *reloader)
+{
+  if (!reloader)
+    return;
+  pry_timer_cancel(&reloader->poll_timer);
+  pry_timer_cancel(&reloader->debounce_timer);
+  if (reloader->running) {
+    pthread_join(reloader->thread, NULL);
+    pry_generation_unref(reloader->look.generation);
+    pry_report_fini(&reloader->look.report);
+  }
+  pry_watcher_free(reloader->watcher);
+  pry_watch_free(reloader->done_watch);
+  if (reloader->done_fd >= 0)
+    close(reloader->done_fd);
+  pry_report_fini(&reloader->last_report);
+  free(reloader->folder);
+  free(reloader);
+}
+
+void pry_reloader_request(struct pry_reloader *reloader, struct pry_reload_waiter *waiter,
+                          void (*done)(void *user, const struct pry_reload_outcome *outcome), void *user)
+{
+  reloader->asked = true;
+  if (waiter) {
+    waiter->done = done;
+    waiter->user = user;
+    waiter->started = false;
+    pry_list_init(&waiter->link);
+    pry_list_push(&reloader->waiters, &waiter->link);
+  }
+  if (!reloader->running)
+    look_soon(reloader, 0);
+}
+
+void pry_reload_leave(struct pry_reload_waiter *waiter)
+{
+  if (waiter->link.next)
+    pry_list_remove(&waiter->link);
+}
+
+const struct pry_reload_outcome *pry_reloader_last(const struct pry_reloader *reloader)
+{
+  return reloader->has_last ? &reloader->last : NULL;
+}
+
+bool pry_reloader_busy(const struct pry_reloader *reloader)
+{
+  return reloader->running || pry_timer_running(&reloader->debounce_timer);
+}

@@ -1,0 +1,90 @@
+--- Anthropic's Messages API, and everybody who speaks like it.
+
+local answer_of = require "lib.answer"
+
+local CODES = {
+  invalid_api_key = "auth",
+  authentication_error = "auth",
+  billing_error = "billing",
+  permission_error = "permission",
+  not_found_error = "not_found",
+  request_too_large = "payload_too_large",
+  rate_limit_error = "rate_limit",
+  api_error = "server",
+  timeout_error = "timeout",
+  overloaded_error = "overloaded", -- 529
+  -- the same models behind AWS
+  throttlingexception = "rate_limit",
+  serviceunavailableexception = "overloaded",
+  modelnotreadyexception = "overloaded",
+  modeltimeoutexception = "timeout",
+  internalserverexception = "server",
+  accessdeniedexception = "permission",
+  resourcenotfoundexception = "not_found",
+  -- and behind Google
+  resource_exhausted = "rate_limit",
+  unavailable = "overloaded",
+  deadline_exceeded = "timeout",
+  internal = "server",
+  unauthenticated = "auth",
+  permission_denied = "permission",
+  not_found = "not_found",
+}
+
+-- Also sent for a prompt that is too long and for an empty balance: there the message says it.
+local WEAK = { invalid_request_error = true, validationexception = true, invalid_argument = true }
+
+-- The SDKs map the HTTP status to an exception; what their users read is `type`.
+local TYPES = {
+  auth = "authentication_error",
+  permission = "permission_error",
+  billing = "billing_error",
+  rate_limit = "rate_limit_error",
+  overloaded = "overloaded_error",
+  server = "api_error",
+  timeout = "timeout_error",
+  network = "api_error",
+  invalid_request = "invalid_request_error",
+  not_found = "not_found_error",
+  context_length = "invalid_request_error",
+  content_policy = "invalid_request_error",
+  conflict = "invalid_request_error",
+  payload_too_large = "request_too_large",
+  cancelled = "api_error",
+  unknown = "api_error",
+}
+
+local function message_of(err)
+  if not err.retry_after then return err.message end
+  return ("%s (try again in %d s)"):format(err.message, math.ceil(err.retry_after))
+end
+
+return dialect {
+  name = "anthropic",
+  doc = "Anthropic's Messages API",
+
+  error_in_200 = { error = { false, "" } },
+  stream = {
+    type_field = "type",
+    error_types = { "error" },
+    error_in_data = { error = { false, "" } },
+    end_types = { "message_stop" },
+    lifecycle_types = { "message_start", "ping", "content_block_start", "content_block_stop", "message_delta" },
+    content_types = { "content_block_delta" },
+    finish_paths = { "delta.stop_reason" },
+    default = "content", -- an event that is new to us may be what the client waits for
+  },
+
+  classify = function(answer)
+    return answer_of.classify(answer, CODES, WEAK)
+  end,
+
+  render = function(err, form)
+    local body = {
+      type = "error",
+      error = { type = TYPES[err.category] or "api_error", message = message_of(err) },
+      request_id = err.call_id or json.null,
+    }
+    return form == "event" and "event: error\ndata: " .. json.encode(body) .. "\n\n" or body
+  end,
+}

@@ -1,0 +1,57 @@
+--- OpenAI, and everybody who speaks like it: Moonshot, Token360, DeepSeek, vLLM, Ollama, Azure, OpenRouter, ...
+
+local openai = require "lib.openai"
+
+-- What the official SDKs' users look for in `type`. The exception they get follows from the HTTP status.
+local TYPES = {
+  auth = "authentication_error",
+  permission = "permission_error",
+  billing = "insufficient_quota",
+  rate_limit = "rate_limit_error",
+  overloaded = "service_unavailable_error",
+  server = "server_error",
+  timeout = "timeout_error",
+  network = "server_error",
+  invalid_request = "invalid_request_error",
+  not_found = "not_found_error",
+  context_length = "invalid_request_error",
+  content_policy = "invalid_request_error",
+  conflict = "conflict_error",
+  payload_too_large = "invalid_request_error",
+  cancelled = "request_cancelled",
+  unknown = "api_error",
+}
+
+-- Codes that clients branch on; otherwise the provider's own, else the category.
+local CODES = {
+  context_length = "context_length_exceeded",
+  content_policy = "content_filter",
+  billing = "insufficient_quota",
+}
+
+local function message_of(err)
+  if not err.retry_after then return err.message end
+  return ("%s (try again in %d s)"):format(err.message, math.ceil(err.retry_after))
+end
+
+return dialect {
+  name = "openai",
+  doc = "OpenAI's chat completions, completions and Responses API, and compatible providers",
+
+  error_in_200 = { error = openai.FINE },
+  stream = openai.stream(),
+
+  classify = openai.classifier(),
+
+  render = function(err, form)
+    local body = {
+      error = {
+        message = message_of(err),
+        type = TYPES[err.category] or "api_error",
+        param = json.null,
+        code = CODES[err.category] or err.code or err.category,
+      },
+    }
+    return form == "event" and "data: " .. json.encode(body) .. "\n\n" or body
+  end,
+}
