@@ -1,4 +1,4 @@
---- Stops asking a target that keeps failing, so that calls go elsewhere at once instead of waiting for it to fail again.
+--- Stops asking a target that keeps failing, so that calls go elsewhere at once instead of waiting for it to fail.
 --
 -- closed     everything passes; `failures` in a row open it
 -- open       nothing passes for `cooldown` seconds (longer, when the provider's Retry-After says so)
@@ -8,7 +8,7 @@
 -- and goes through on_error, where fallback_model takes over; when nobody does, the client gets 503 and Retry-After.
 -- Put this policy first in the chain.
 
-local policy_doc = "refuse attempts at a target that keeps failing, until it has recovered"
+local KEY = 150 -- bytes of an alert's key: model names are as long as clients like
 
 -- What an attempt was sent to, in the words of `by`.
 local function key_of(self, call)
@@ -41,18 +41,18 @@ local function tell(self, key, state, err)
   log.warn("circuit breaker " .. state, fields)
   if not self.to then return end
   notify {
-    key = key,
+    key = key:sub(1, KEY),
     to = self.to,
     resolve = not open,
-    text = open and ("circuit breaker of %s is open: %d failures in a row, the last was %s%s; no attempts for %g s")
-                      :format(key, self.failures, err.category, err.status > 0 and " " .. err.status or "", self.cooldown)
-                 or ("circuit breaker of %s is closed again"):format(key),
+    text = open and ("circuit breaker of %s is open after %s%s; no attempts for %g s"):format(
+      key, err.category, err.status > 0 and ", HTTP " .. err.status or "", math.max(self.cooldown, err.retry_after or 0))
+      or ("circuit breaker of %s is closed again"):format(key),
   }
 end
 
 return policy {
   name = "circuit_breaker",
-  doc = policy_doc,
+  doc = "refuse attempts at a target that keeps failing, until it has recovered",
 
   params = {
     failures  = param { 5, min = 1, max = 1000, doc = "failures in a row that open it" },
@@ -69,11 +69,11 @@ return policy {
   on_attempt = function(self, call)
     local key, breaker = breaker_of(self, call)
     local allowed, retry_in = breaker:enter()
-    if allowed then return end
+    if allowed ~= false then return end -- nil: the store is full; a missing breaker must not stop calls
     return refuse {
       category = "overloaded",
       code = "circuit_open",
-      message = ("%s is not asked at the moment: it failed %d times in a row"):format(key, self.failures),
+      message = ("%s is not asked at the moment, because it kept failing"):format(key),
       after = retry_in,
       why = ("circuit of %s is open for %.1f s more"):format(key, retry_in),
     }

@@ -1,21 +1,22 @@
 --- Goes to another model or provider when this one cannot take the call.
 --
--- Put it after retry: then a failure that may pass is tried again here first, and one that retry declines (attempts used
--- up, not retryable, refused by an open circuit breaker) comes to this policy, which goes on at once, without a wait.
+-- Put it after retry: then a failure that may pass is tried again where it happened first, and what retry declines
+-- (attempts used up, not retryable, refused by an open circuit breaker) comes here and goes on at once, without a wait.
 --
 --   use "fallback_model" {
 --     models = {
---       ["kimi-k2"]  = { "moonshot/moonshot-v1-128k", "token360/glm-5.1" },   -- in this order
---       ["openai/*"] = { "token360/*" },                                     -- no: targets are written out, keys may be globs
+--       ["kimi-k2"]  = { "moonshot/moonshot-v1-128k", "token360/glm-5.1" }, -- in this order
+--       ["openai/*"] = { "token360/glm-5.1" },                              -- keys may be globs, targets may not
 --     },
 --     categories = { context_length = { ["*-8k"] = { "moonshot/moonshot-v1-128k" } } },
 --   }
 --
--- A key is matched against "provider/model" and against the model of the call's first target; the most specific counts.
--- A target without "/" is a model of the provider that the call went to first. `categories` replaces `models` for errors
--- of that category: after "the prompt is too long" only a larger model helps.
+-- A key is matched against "provider/model" and against the model of the call's first target; the most specific one
+-- counts. A target without "/" is a model of the provider that the call went to first. A list in `categories` replaces
+-- the one in `models` for errors of that category: after "the prompt is too long" only a larger model helps.
 --
--- The client is told who answered (header parry-target). Prompts are passed as they are: list models that take them.
+-- The client is told who answered (header parry-target). Requests are passed on as they are, so list models that take
+-- the same ones, at providers whose dialect is the client's.
 
 local match = require "lib.match"
 
@@ -43,7 +44,9 @@ end
 
 -- { ["glob"] = { "target", ... } }, or what is wrong with it.
 local function complaint(where, map)
-  if type(map) ~= "table" then return where .. " must be a table { [\"model\"] = { \"provider/model\", ... } }" end
+  if type(map) ~= "table" then
+    return where .. " must be a table { [\"model\"] = { \"provider/model\", ... } }"
+  end
   for pattern, targets in pairs(map) do
     if type(pattern) ~= "string" then return where .. ": keys are models or globs" end
     if type(targets) ~= "table" or #targets == 0 then
@@ -63,7 +66,7 @@ return policy {
 
   params = {
     models     = param { {}, type = "map", of = "list", of_of = "target",
-                         doc = "where to go from a model, in order: { [\"model or glob\"] = { \"provider/model\", ... } }" },
+                         doc = "where to go from a model: { [\"model or glob\"] = { \"provider/model\", ... } }" },
     categories = param { {}, type = "map", of = "any",
                          doc = "the same for single categories, instead of `models`: { context_length = { ... } }" },
     never      = param { {}, type = "list", of = "category", doc = "categories that end the call here" },
@@ -96,7 +99,10 @@ return policy {
         target = provider .. "/" .. target
       end
       if not was_tried(call, target) then
-        return fallback { target = target, why = ("%s at %s; %q goes on here"):format(err.category, call.target.name, key) }
+        return fallback {
+          target = target,
+          why = ("%s at %s; next for %s"):format(err.category, call.target.name, key),
+        }
       end
     end
   end,

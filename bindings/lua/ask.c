@@ -9,18 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { DIALECT_CLASSIFY, DIALECT_RENDER, DIALECT_FUNCTIONS };
-
 struct pry_decider {
   struct pry_script *script;
+  const struct pry_config *config;
   struct pry_decision *current; /* whose Lua is running */
   struct pry_decision *slots, *free_slots;
   struct pry_buffer read; /* the one being built */
   char complaint[PRY_FAULT_MAX - 64]; /* of a bad verdict */
-  /* References of watches (freeze.h), found by index. */
-  int (*handler_watches)[PRY_HANDLER_COUNT];
-  int (*dialect_watches)[DIALECT_FUNCTIONS];
-  int *refresh_watches;
 };
 
 static const struct pry_state_ops state_ops;
@@ -424,11 +419,11 @@ static const char *name_of(const struct pry_ask *ask)
   return ask->instance ? ask->instance->name : ask->renewal->credential->name;
 }
 
-static int watch_of(const struct pry_decider *decider, const struct pry_ask *ask)
+static int watch_of(const struct pry_script *script, const struct pry_ask *ask)
 {
   if (ask->handler == PRY_REFRESH)
-    return decider->refresh_watches[ask->renewal->credential->index];
-  return decider->handler_watches[ask->instance->index][ask->handler];
+    return pry_declare_refresh_watch(script->L, ask->renewal->credential);
+  return pry_declare_handler_watch(script->L, ask->instance);
 }
 
 static enum pry_ask_status no_slot(struct pry_state *state, struct pry_ask *ask)
@@ -454,7 +449,7 @@ static enum pry_ask_status state_ask(struct pry_state *state, struct pry_ask *as
                                .take = take_result,
                                .ended = handler_ended,
                                .user = decision,
-                               .watch = watch_of(decider, ask)};
+                               .watch = watch_of(script, ask)};
   struct pry_run run;
   struct pry_decision *outer = decider->current;
   decider->current = decision;
@@ -615,22 +610,20 @@ static int run_render(lua_State *L)
 }
 
 /* Runs one of the two; false: it has no answer, or failed, which is told. */
-static bool run_dialect(struct pry_script *script, struct dialect_run *job, int which)
+static bool run_dialect(struct pry_script *script, struct dialect_run *job, lua_CFunction function, const char *name)
 {
   struct pry_decider *decider = decider_of(script);
   struct pry_decision *outer = decider->current;
   struct pry_run run;
   pry_run_init(&run, script, 1);
-  run.watch = decider->dialect_watches[job->dialect->index][which];
+  run.watch = pry_declare_dialect_watch(script->L, job->dialect);
   job->decision->name = job->dialect->name;
   job->decision->now = pry_loop_unix_time(script->state.worker->loop);
   decider->current = job->decision;
-  enum pry_door_result door =
-      pry_door_call(script, which == DIALECT_CLASSIFY ? run_classify : run_render, job, &run);
+  enum pry_door_result door = pry_door_call(script, function, job, &run);
   decider->current = outer;
   if (door != PRY_DOOR_OK)
-    tell_fault(job->decision, which == DIALECT_CLASSIFY ? "classify" : "render", pry_door_run_result(door),
-               job->decision->call_id, run.fault);
+    tell_fault(job->decision, name, pry_door_run_result(door), job->decision->call_id, run.fault);
   return_slot(job->decision);
   return door == PRY_DOOR_OK && job->answered;
 }
@@ -646,7 +639,7 @@ static bool state_classify(struct pry_state *state, const struct pry_dialect *di
     return false;
   job.decision->answer = answer;
   job.decision->failure = failure;
-  if (!run_dialect(script, &job, DIALECT_CLASSIFY))
+  if (!run_dialect(script, &job, run_classify, "classify"))
     return false;
   *failure = job.failure;
   return true;
@@ -665,7 +658,7 @@ static bool state_render(struct pry_state *state, const struct pry_dialect *dial
     return false;
   job.decision->failure = failure;
   job.decision->call_id = call_id;
-  if (run_dialect(script, &job, DIALECT_RENDER))
+  if (run_dialect(script, &job, run_render, "render"))
     return true;
   out->size = before;
   return false;
@@ -698,9 +691,6 @@ static void decider_free(struct pry_decider *decider)
     free(decision);
   }
   pry_buffer_fini(&decider->read);
-  free(decider->handler_watches);
-  free(decider->dialect_watches);
-  free(decider->refresh_watches);
   free(decider);
 }
 
@@ -710,89 +700,28 @@ static void script_closing(struct pry_script *script)
   script->host = NULL;
 }
 
-static bool allocate_watches(struct pry_decider *decider, const struct pry_config *config)
-{
-  /* One more than needed, so that none has size 0. */
-  decider->handler_watches = malloc((config->instance_count + 1) * sizeof *decider->handler_watches);
-  decider->dialect_watches = malloc((config->dialect_count + 1) * sizeof *decider->dialect_watches);
-  decider->refresh_watches = malloc((config->credential_count + 1) * sizeof *decider->refresh_watches);
-  return decider->handler_watches && decider->dialect_watches && decider->refresh_watches;
-}
-
-struct watching {
-  struct pry_decider *decider;
-  const struct pry_config *config;
-};
-
-/* Turns the function on top into a watch and pops it. */
-static int watch_top(lua_State *L)
-{
-  int watch = pry_freeze_watch(L, lua_gettop(L));
-  lua_pop(L, 1);
-  return watch;
-}
-
-static int watch_jobs(lua_State *L, const struct pry_config *config, const struct pry_instance *instance)
-{
-  lua_newtable(L);
-  for (size_t i = 0; i < config->job_count; i++) {
-    if (config->jobs[i].instance != instance ||
-        !pry_declare_push_handler(L, instance, PRY_EVERY, config->jobs[i].index))
-      continue;
-    lua_pop(L, 1);
-    lua_rawseti(L, -2, (lua_Integer)i + 1);
-  }
-  return watch_top(L);
-}
-
-static int watch_handler(lua_State *L, const struct pry_config *config, const struct pry_instance *instance,
-                         enum pry_handler handler)
-{
-  if (!(instance->handlers & PRY_HANDLER_BIT(handler)))
-    return LUA_NOREF;
-  if (handler == PRY_EVERY)
-    return watch_jobs(L, config, instance);
-  if (!pry_declare_push_handler(L, instance, handler, 0))
-    return LUA_NOREF;
-  lua_pop(L, 1);
-  return watch_top(L);
-}
-
 /* Inside the door. */
-static int watch_all(lua_State *L)
+static int find_grants(lua_State *L)
 {
-  struct watching *watching = lua_touserdata(L, 1);
-  struct pry_decider *decider = watching->decider;
-  const struct pry_config *config = watching->config;
-  for (size_t i = 0; i < config->instance_count; i++)
-    for (enum pry_handler handler = 0; handler < PRY_HANDLER_COUNT; handler++)
-      decider->handler_watches[i][handler] = watch_handler(L, config, config->instances[i], handler);
-  for (size_t i = 0; i < config->dialect_count; i++) {
-    const struct pry_dialect *dialect = config->dialects[i];
-    decider->dialect_watches[i][DIALECT_CLASSIFY] = pry_declare_push_classify(L, dialect) ? watch_top(L) : LUA_NOREF;
-    decider->dialect_watches[i][DIALECT_RENDER] = pry_declare_push_render(L, dialect) ? watch_top(L) : LUA_NOREF;
-  }
-  for (size_t i = 0; i < config->credential_count; i++)
-    decider->refresh_watches[i] =
-        pry_declare_push_refresh(L, &config->credentials[i]) ? watch_top(L) : LUA_NOREF;
+  struct pry_decider *decider = lua_touserdata(L, 1);
+  pry_refresh_open(L, decider->config);
   return 0;
 }
 
 bool pry_decider_attach(struct pry_script *script, struct pry_generation *generation, struct pry_worker *worker,
                         char *fault)
 {
-  struct pry_decider *decider = calloc(1, sizeof *decider);
-  struct watching watching = {decider, generation->config};
   struct pry_run run;
-  if (!decider || !allocate_watches(decider, generation->config)) {
-    decider_free(decider);
+  struct pry_decider *decider = calloc(1, sizeof *decider);
+  if (!decider) {
     snprintf(fault, PRY_FAULT_MAX, "not enough memory");
     return false;
   }
   decider->script = script;
+  decider->config = generation->config;
   pry_buffer_init(&decider->read, PRY_EVENT_READS_MAX);
   pry_run_init(&run, script, 10);
-  if (pry_door_call(script, watch_all, &watching, &run) != PRY_DOOR_OK) {
+  if (pry_door_call(script, find_grants, decider, &run) != PRY_DOOR_OK) {
     snprintf(fault, PRY_FAULT_MAX, "%s", run.fault);
     decider_free(decider);
     return false;

@@ -60,6 +60,7 @@
  *   return dialect {
  *     name = "openai",                       -- optional; must be the file's
  *     doc  = "…",
+ *     speaks = "openai",                     -- optional: the client dialect whose requests and answers it carries
  *     error_in_200 = { "error", errcode = { 0 } },  -- a 2xx object with one of these top-level fields is an error; a name
  *                                            -- with a list: unless its value is in the list. null never is.
  *     stream = {                             -- struct pry_dialect says in which order these are tried

@@ -191,7 +191,7 @@ static void keep_functions(const struct pry_form *form, struct pry_dialect *dial
 
 int pry_declare_dialect(lua_State *L)
 {
-  static const char *const known[] = {"name", "doc", "error_in_200", "stream", "classify", "render"};
+  static const char *const known[] = {"name", "doc", "speaks", "error_in_200", "stream", "classify", "render"};
   struct pry_declaration *d = pry_declaration_of(L, "dialect");
   lua_settop(L, 1);
   struct pry_place place = pry_place_here(L, d);
@@ -210,6 +210,7 @@ int pry_declare_dialect(lua_State *L)
   dialect->file = pry_declare_copy(L, d, pry_slice_of(place.file ? place.file->path : ""));
   dialect->index = d->dialects.count;
   pry_form_text(&form, "doc", PRY_OPTIONAL);
+  dialect->speaks = pry_form_text(&form, "speaks", PRY_OPTIONAL);
   read_error_fields(&form, "error_in_200", &dialect->error_in_200);
   read_stream(&form, dialect);
   keep_functions(&form, dialect);

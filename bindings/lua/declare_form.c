@@ -58,6 +58,8 @@ struct pry_place pry_place_here(lua_State *L, struct pry_declaration *d)
 }
 
 static void add_finding(struct pry_declaration *d, enum pry_severity severity, struct pry_place place,
+                        const char *format, va_list arguments) __attribute__((format(printf, 4, 0)));
+static void add_finding(struct pry_declaration *d, enum pry_severity severity, struct pry_place place,
                         const char *format, va_list arguments)
 {
   char where[160], what[512];

@@ -56,7 +56,32 @@ enum pry_secret_use { PRY_SECRETS_REFUSED, PRY_SECRETS_RENDERED };
 /* Appends the value at `index` as JSON, keys in bytewise order. False: `complaint` says what cannot be encoded, or that
  * the buffer's limit was met. May raise when the script's memory is short: `out` must be known to Lua then. */
 bool pry_lua_json_append(lua_State *L, int index, struct pry_buffer *out, enum pry_secret_use secrets,
-                         const struct pry_config *config, char *complaint, size_t size);
+                         const struct pry_decision *decision, char *complaint, size_t size);
+
+/* ---- renewals (lib_refresh.c) -------------------------------------------------------------------------------- */
+
+/* Finds the functions of the built-in grants, in lib/grants.lua. Raises when a credential needs one and it is not there. */
+void pry_refresh_open(lua_State *L, const struct pry_config *config);
+
+/* Pushes the function of the decision's renewal and its argument; returns the number of arguments. */
+int pry_refresh_push(lua_State *L, struct pry_decision *decision);
+
+/* Takes what it returned, values 1..count, into the renewal. Raises for nonsense. */
+void pry_refresh_take(lua_State *L, int count, struct pry_decision *decision);
+
+/* ---- secrets (lib_refresh.c) ------------------------------------------------------------------------------------ */
+
+/* Is the value at `index` a secret: one of `secret "NAME"`, or the refresh token that a renewal is given? */
+bool pry_lua_is_secret(lua_State *L, int index);
+
+/* Its live value, valid while the decision runs. False: it has none; `why` is then a constant text. */
+bool pry_lua_secret_value(lua_State *L, int index, const struct pry_decision *decision, struct pry_slice *value,
+                          const char **why);
+
+/* Appends text, a number, a secret, or a list of these, to be put where a machine reads it (a header, a form). `what`
+ * names the place in the error that anything else raises. False: a secret has no value; `why` says so. */
+bool pry_lua_append_parts(lua_State *L, int index, const struct pry_decision *decision, const char *what,
+                          struct pry_buffer *out, const char **why);
 
 /* ---- small things shared by the libraries (lib.c) ------------------------------------------------------------- */
 

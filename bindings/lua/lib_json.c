@@ -1,6 +1,6 @@
 #include "lib.h"
 
-#include "declare.h"
+#include "freeze.h"
 #include "json.h"
 #include "sandbox.h"
 
@@ -188,7 +188,7 @@ struct writer {
   lua_State *L;
   struct pry_buffer *out;
   enum pry_secret_use secrets;
-  const struct pry_config *config;
+  const struct pry_decision *decision;
   char *complaint;
   size_t size;
   unsigned depth;
@@ -238,15 +238,15 @@ static bool write_number(struct writer *writer, int index)
 
 static bool write_secret(struct writer *writer, int index)
 {
-  const char *name = pry_declare_secret_name(writer->L, index);
-  if (!name)
+  struct pry_slice value;
+  const char *why;
+  if (!pry_lua_is_secret(writer->L, index))
     return complain(writer, "JSON cannot hold a ", luaL_typename(writer->L, index));
   if (writer->secrets != PRY_SECRETS_RENDERED)
-    return complain(writer, "a secret may stand in http.request only: ", name);
-  const struct pry_secret *secret = pry_declare_secret(writer->config, name);
-  if (!secret || !secret->value)
-    return complain(writer, "this secret has no value: ", name);
-  return write_text(writer, pry_slice_of(secret->value));
+    return complain(writer, "a secret may stand in http.request only", "");
+  if (!pry_lua_secret_value(writer->L, index, writer->decision, &value, &why))
+    return complain(writer, why, "");
+  return write_text(writer, value);
 }
 
 /* A list is a table whose keys are 1..n, or one marked with json.array. */
@@ -385,9 +385,9 @@ static bool write_value(struct writer *writer, int index)
 }
 
 bool pry_lua_json_append(lua_State *L, int index, struct pry_buffer *out, enum pry_secret_use secrets,
-                         const struct pry_config *config, char *complaint, size_t size)
+                         const struct pry_decision *decision, char *complaint, size_t size)
 {
-  struct writer writer = {L, out, secrets, config, complaint, size, 0};
+  struct writer writer = {L, out, secrets, decision, complaint, size, 0};
   int top = lua_gettop(L);
   bool written = write_value(&writer, lua_absindex(L, index));
   lua_settop(L, top);

@@ -54,21 +54,21 @@ static struct pry_generation *load(struct pry_policy_set *set, const struct pry_
   return generation;
 }
 
-static struct pry_generation *lua_load(struct pry_policy_set *set, const struct pry_script_limits *limits,
+static struct pry_generation *stage(struct pry_policy_set *set, const struct pry_script_limits *limits,
                                        struct pry_report *report)
 {
   static const struct pry_declare_options options = {0};
   return load(set, limits, &options, report);
 }
 
-static struct pry_generation *lua_test_load(struct pry_policy_set *set, const struct pry_script_limits *limits,
+static struct pry_generation *stage_for_test(struct pry_policy_set *set, const struct pry_script_limits *limits,
                                             struct pry_report *report)
 {
   static const struct pry_declare_options options = {.invented_secrets = true};
   return load(set, limits, &options, report);
 }
 
-static struct pry_state *lua_warm(struct pry_generation *generation, struct pry_worker *worker,
+static struct pry_state *warm(struct pry_generation *generation, struct pry_worker *worker,
                                   const struct pry_script_limits *limits, struct pry_report *report)
 {
   static const struct pry_declare_options options = {.warm = true};
@@ -106,7 +106,7 @@ static void tell_line(void *user, const struct pry_test_result *result)
   lines->line(lines->user, text);
 }
 
-static bool lua_test(const struct pry_policy_set *set, const struct pry_script_limits *limits, const char *pattern,
+static bool run_tests(const struct pry_policy_set *set, const struct pry_script_limits *limits, const char *pattern,
                      struct pry_report *report, void (*line)(void *user, const char *text), void *user)
 {
   struct lines lines = {line, user};
@@ -114,5 +114,5 @@ static bool lua_test(const struct pry_policy_set *set, const struct pry_script_l
   return pry_policy_tests_run(set, limits, &options, report);
 }
 
-const struct pry_loader pry_lua_loader = {lua_load, lua_test, lua_warm};
-const struct pry_loader pry_lua_test_loader = {lua_test_load, lua_test, lua_warm};
+const struct pry_loader pry_lua_loader = {stage, run_tests, warm};
+const struct pry_loader pry_lua_test_loader = {stage_for_test, run_tests, warm};

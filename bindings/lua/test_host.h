@@ -6,26 +6,37 @@
  * same call.c, store.c and policies run as in production; hours of waiting take microseconds.
  *
  * What tests can say (all times in seconds):
- *   t:use(policy, params)          appends to the chain of the route; params may hold as =
- *   t:provider { step, … }         the answers of provider "p", in order. A step: status, headers, body (text, or a table sent as
- *                                  JSON), sse = { "data" or { event =, data = }, … }, chunks = { "…" }, delay, chunk_delay,
- *                                  cut = true, hang = true, hang_connect = true, curl = "timeout" "connect" "reset" "dns" "tls"
- *   t:provider("q", { step, …, dialect = "kimi", models = {…}, auth = "credential" or "secret" })
- *   t:dialect(name)                of provider "p"
- *   t:route { deadline =, timeouts = {…}, to = { ["GLOB"] = "q/model" }, max_targets =, … }   fields of the route; pattern "*"
- *   t:credential { grant =, refresh = … }   adds a credential "c" (token_url on "tokens.test") and lets "p" use it
- *   t:service("s", { step, … })    a service at http://s.test/ whose answers these are
- *   t:sink(name)                   a webhook sink; what it is sent is in t:alerts()
- *   t:call { model, path, body, headers, stream, method }   makes a call and runs it to its end; gives a result:
- *       status, headers, body, json, ok, category, target, attempts, upstream_calls, waited, truncated, why, faults, events
- *   t:start { … }                  begins a call and returns at once; fields of the result appear when it is done
- *   t:run(result)                  lets time pass until that call (without it: all calls) is done; returns it
+ *   t:use(policy, [params])        appends to the chain of the route; params may hold as =
+ *   t:provider { step, … }         the answers of provider "p" (http://p.test/v1), in order. A step: status (200), headers, body
+ *                                  (text, or a table sent as JSON), sse = { data or { event =, data = }, … }, chunks = { text, … },
+ *                                  delay, chunk_delay, cut = true, hang = true, hang_connect = true, curl = "timeout",
+ *                                  "connect", "dns", "tls", "reset" or "nothing" (after_body = true: after the body). A 2xx
+ *                                  step without any body answers with a small completion.
+ *   t:provider("q", { step, …, dialect =, models =, timeouts =, credential = "c", secret = "NAME" })     another one
+ *   t:otherwise(step)              the answer to everything no step is left for (without it: the connection fails)
+ *   t:dialect(name)                of provider "p"; openai when the set has it, else generic
+ *   t:route { deadline =, to = "q/m" or { ["GLOB"] = "q/m" }, max_targets =, … }   fields of the route "/v1/…*"; to = "p"
+ *   t:credential("c", { step, …, grant = "oauth", access_token = true })  what its token endpoint answers; with access_token =
+ *                                  false it has none at first
+ *   t:service("s", { step, … })    http://s.service.test
+ *   t:sink(name)                   a webhook; what arrives is in t:alerts()
+ *   t:declare(text)                any other declaration of init.lua, as text
+ *   t:call { model =, messages =, stream =, path =, method =, body =, headers = }   makes a call and lets time pass until
+ *                                  it has ended; gives a result:
+ *       status headers body json ok category target attempts upstream_calls waited elapsed truncated ledger why events faults
+ *       `attempts` counts the ledger; `upstream_calls` the requests that providers got while the call was open; `waited` the
+ *       seconds outside of attempts; `why` lists the texts of its verdicts, `events` its event records, in order
+ *   t:start { … }                  begins a call; its result has only `id` until it has ended, then done = true
+ *   t:run([result])                lets time pass until that call (none given: every call) has ended; gives it back
  *   t:cancel(result)               the client leaves
- *   t:advance(s)  t:now()          moves, reads the clock (Unix seconds)
- *   t:sent(i)                      the i-th request that went upstream: { url, method, headers, body, json, model, at }
- *   t:sent_count()  t:alerts()     { { sink, key, text, resolve }, … }
- *   t:emit(name, fields)           a host's event for the chain: { verdict, after, category, status, message, why }, or nil
- *   t:eq(got, want, [note]) t:ne t:ok(value, [note]) t:match(text, pattern) t:near(got, want, [within = 0.001]) t:fail(text)
+ *   t:advance(s)  t:now()          moves the clock, reads it (Unix seconds)
+ *   t:sent(i)                      the i-th request that providers got: { url, method, headers, body, json, model, at }
+ *   t:requests([kind])             all of them: kind "provider", "token", "sink" or "service"
+ *   t:alerts()                     { { sink, key, text, state, count }, … }
+ *   t:emit(name, [fields])         a host's event for the chain; the verdict { verdict, after, category, status, message, why,
+ *                                  policy }, or nil
+ *   t:eq(got, want, [note]) t:ne(…) t:ok(value, [note]) t:match(text, pattern, [note]) t:near(got, want, [within = 0.001])
+ *   t:fail(text)
  *
  * A failing check ends its test with file:line and both values. Budgets are a thousand times those of a handler.
  * Thread: any, one at a time per run; the run uses no state outside it.

@@ -6,9 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char DOC[] =
-    "Runs a provider that speaks like OpenAI, Anthropic and KIMI, answers with the\n"
-    "caller's own words, and fails exactly where it is told to. Needs no key.";
+static const char DOC[] = "Runs a provider that speaks like OpenAI, Anthropic and KIMI, answers with the\n"
+                          "caller's own words, and fails exactly where it is told to. Needs no key.";
 
 static const char AFTER[] =
     "Serves POST .../chat/completions, .../responses, .../embeddings, .../messages,\n"

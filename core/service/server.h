@@ -67,14 +67,14 @@ struct pry_server_ops {
 };
 
 struct pry_server_options {
-  size_t max_body;            /* bytes; more is 413; 0: 64 MiB */
-  unsigned max_connections;   /* 0: 10000 */
-  double head_deadline;       /* seconds; 0: 10 */
-  double body_idle;           /* seconds without a body byte; 0: 30 */
-  double keep_alive;          /* seconds between requests; 0: 75 */
-  double write_idle;          /* seconds without a byte taken by the client while output waits; 0: 60 */
-  size_t output_high;         /* bytes of output at which pry_reply_write() says false; 0: 256 KiB */
-  bool share_port;            /* several servers (one per worker) listen on the same address: SO_REUSEPORT */
+  size_t max_body;          /* bytes; more is 413; 0: 64 MiB */
+  unsigned max_connections; /* 0: 10000 */
+  double head_deadline;     /* seconds; 0: 10 */
+  double body_idle;         /* seconds without a body byte; 0: 30 */
+  double keep_alive;        /* seconds between requests; 0: 75 */
+  double write_idle;        /* seconds without a byte taken by the client while output waits; 0: 60 */
+  size_t output_high;       /* bytes of output at which pry_reply_write() says false; 0: 256 KiB */
+  bool share_port;          /* several servers (one per worker) listen on the same address: SO_REUSEPORT */
 };
 
 /* Listens on "ADDR:PORT", "[V6]:PORT" or "unix:PATH" (made with mode 0600; a stale socket of a dead process

@@ -29,10 +29,10 @@
 #include <sys/stat.h>
 
 enum {
-  PRY_SERVER_READ_SIZE = 64 * 1024,          /* bytes of one read, and the most that a connection can leave unparsed */
-  PRY_SERVER_READS_PER_RUN = 4,              /* then it is the turn of others */
-  PRY_SERVER_DISCARD_MAX = 256 * 1024,       /* bytes of an unwanted body read to keep a connection */
-  PRY_SERVER_LINGER_MAX = 16 * 1024 * 1024,  /* bytes read and dropped so that a client can see why we close */
+  PRY_SERVER_READ_SIZE = 64 * 1024,         /* bytes of one read, and the most that a connection can leave unparsed */
+  PRY_SERVER_READS_PER_RUN = 4,             /* then it is the turn of others */
+  PRY_SERVER_DISCARD_MAX = 256 * 1024,      /* bytes of an unwanted body read to keep a connection */
+  PRY_SERVER_LINGER_MAX = 16 * 1024 * 1024, /* bytes read and dropped so that a client can see why we close */
   PRY_SERVER_ADDRESS_MAX = 128
 };
 
@@ -63,12 +63,12 @@ enum pry_connection_phase {
 struct pry_exchange {
   struct pry_server_request request;
   void *user;
-  bool open;          /* the handler knows it and owes an end */
-  bool started;       /* the head is in the output */
-  bool overrun;       /* more bytes than announced */
-  bool bodiless;      /* HEAD, 204, 304: the body is dropped */
-  bool chunked;       /* framing of the reply; neither chunked nor a length: until close */
-  bool keep_alive;    /* what the reply says about the connection */
+  bool open;       /* the handler knows it and owes an end */
+  bool started;    /* the head is in the output */
+  bool overrun;    /* more bytes than announced */
+  bool bodiless;   /* HEAD, 204, 304: the body is dropped */
+  bool chunked;    /* framing of the reply; neither chunked nor a length: until close */
+  bool keep_alive; /* what the reply says about the connection */
   bool wants_writable;
   bool held;          /* the handler does not want body bytes now */
   bool continue_owed; /* the client waits for 100 before it sends the body */
@@ -89,14 +89,14 @@ struct pry_connection {
   struct pry_buffer input; /* read but not parsed; empty unless the client pipelines or the handler holds the body */
   size_t input_taken;      /* bytes at its front that are parsed */
   struct evbuffer *output;
-  size_t dropped;          /* bytes discarded, or read while lingering */
-  bool head_begun;         /* the deadline for the head is running */
-  bool readable;           /* there may be something to read */
-  bool peer_closed;        /* the client closed its side, or all */
-  bool broken;             /* of no further use, not even for output */
-  bool reset;              /* close with RST */
-  bool linger;             /* unread input may be under way */
-  bool more_events;        /* the parser has events that need no input */
+  size_t dropped;   /* bytes discarded, or read while lingering */
+  bool head_begun;  /* the deadline for the head is running */
+  bool readable;    /* there may be something to read */
+  bool peer_closed; /* the client closed its side, or all */
+  bool broken;      /* of no further use, not even for output */
+  bool reset;       /* close with RST */
+  bool linger;      /* unread input may be under way */
+  bool more_events; /* the parser has events that need no input */
   char peer[INET6_ADDRSTRLEN];
   struct pry_exchange exchange;
 };

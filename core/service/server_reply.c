@@ -98,8 +98,9 @@ static void put_status_line(struct pry_connection *connection, int status)
 /* Fields that are about one connection (RFC 9110 §7.6.1), and those the server writes itself. */
 static bool is_ours(const struct pry_headers *headers, struct pry_slice name)
 {
-  static const char *const OURS[] = {"connection", "keep-alive",     "proxy-connection", "transfer-encoding", "te",
-                                     "trailer",    "content-length", "upgrade",          "date"};
+  static const char *const OURS[] = {"connection",        "keep-alive", "proxy-connection",
+                                     "transfer-encoding", "te",         "trailer",
+                                     "content-length",    "upgrade",    "date"};
   for (size_t i = 0; i < sizeof OURS / sizeof *OURS; i++)
     if (pry_slice_equal_nocase(name, pry_slice_of(OURS[i])))
       return true;
@@ -136,8 +137,7 @@ static void choose_framing(struct pry_exchange *exchange, int status, int64_t bo
   exchange->chunked = !exchange->bodiless && body_size < 0 && head->minor > 0;
   bool until_close = !exchange->bodiless && body_size < 0 && !exchange->chunked;
   /* A client still waiting for 100 may send its body or not: where the next request begins, nobody can know. */
-  exchange->keep_alive =
-      head->keep_alive && !until_close && !exchange->continue_owed && !connection->server->draining;
+  exchange->keep_alive = head->keep_alive && !until_close && !exchange->continue_owed && !connection->server->draining;
 }
 
 static void put_framing(struct pry_exchange *exchange, int status)

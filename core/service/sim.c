@@ -160,8 +160,8 @@ static void on_body(void *user, struct pry_slice data)
 
 static bool is_secret(struct pry_slice name)
 {
-  return pry_slice_equal_nocase(name, PRY_SLICE("authorization")) || pry_slice_equal_nocase(name, PRY_SLICE("x-api-key")) ||
-         pry_slice_equal_nocase(name, PRY_SLICE("cookie")) ||
+  return pry_slice_equal_nocase(name, PRY_SLICE("authorization")) ||
+         pry_slice_equal_nocase(name, PRY_SLICE("x-api-key")) || pry_slice_equal_nocase(name, PRY_SLICE("cookie")) ||
          pry_slice_equal_nocase(name, PRY_SLICE("proxy-authorization"));
 }
 
@@ -312,7 +312,8 @@ static bool fill_headers(const struct pry_sim_call *call, const char *content_ty
   if (!call->counted)
     return ok;
   bool anthropic = call->dialect == PRY_SIM_ANTHROPIC;
-  ok = ok && pry_headers_add(headers, anthropic ? PRY_SLICE("request-id") : PRY_SLICE("x-request-id"), pry_slice_of(id));
+  ok =
+      ok && pry_headers_add(headers, anthropic ? PRY_SLICE("request-id") : PRY_SLICE("x-request-id"), pry_slice_of(id));
   if (call->fault.retry_after[0])
     ok = ok && pry_headers_add(headers, PRY_SLICE("retry-after"), pry_slice_of(call->fault.retry_after));
   if (call->fault.retry_after_ms[0])

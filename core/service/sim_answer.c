@@ -183,7 +183,8 @@ static void chat_tool_chunk(struct draft *draft)
   size_t start = draft->call->answer.size;
   chat_chunk_begin(draft);
   SAY(draft,
-      ",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"call_sim_%lu\",\"type\":\"function\","
+      ",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"call_sim_%lu\",\"type\":"
+      "\"function\","
       "\"function\":{\"name\":\"%s\",\"arguments\":\"\"}}]},\"finish_reason\":null}]}\n\n",
       draft->call->id, draft->tool_name);
   event_ends(draft, start, true, 1);
@@ -240,7 +241,8 @@ static void messages_start(struct draft *draft)
 {
   size_t start = draft->call->answer.size;
   SAY(draft,
-      "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_sim_%lu\",\"type\":\"message\","
+      "event: message_start\ndata: "
+      "{\"type\":\"message_start\",\"message\":{\"id\":\"msg_sim_%lu\",\"type\":\"message\","
       "\"role\":\"assistant\",\"model\":",
       draft->call->id);
   say_model(draft);
@@ -266,7 +268,8 @@ static void messages_block_start(struct draft *draft)
 static void messages_delta(struct draft *draft, struct pry_slice piece)
 {
   SAY(draft, "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":%s\"",
-      draft->call->wants_tool ? "{\"type\":\"input_json_delta\",\"partial_json\":" : "{\"type\":\"text_delta\",\"text\":");
+      draft->call->wants_tool ? "{\"type\":\"input_json_delta\",\"partial_json\":"
+                              : "{\"type\":\"text_delta\",\"text\":");
   pry_sim_say_json(&draft->text, piece);
   SAY(draft, "\"}}\n\n");
 }
@@ -294,7 +297,8 @@ static void response_item(struct draft *draft, const char *status, bool complete
   const char *full = complete ? draft->full : "";
   if (draft->call->wants_tool)
     SAY(draft,
-        "{\"id\":\"fc_sim_%lu\",\"type\":\"function_call\",\"status\":\"%s\",\"call_id\":\"call_sim_%lu\",\"name\":\"%s\","
+        "{\"id\":\"fc_sim_%lu\",\"type\":\"function_call\",\"status\":\"%s\",\"call_id\":\"call_sim_%lu\",\"name\":\"%"
+        "s\","
         "\"arguments\":\"%s\"}",
         id, status, id, draft->tool_name, full);
   else if (complete)
@@ -303,9 +307,8 @@ static void response_item(struct draft *draft, const char *status, bool complete
         "\"output_text\",\"text\":\"%s\",\"annotations\":[]}]}",
         id, status, full);
   else
-    SAY(draft,
-        "{\"id\":\"msg_sim_%lu\",\"type\":\"message\",\"status\":\"%s\",\"role\":\"assistant\",\"content\":[]}", id,
-        status);
+    SAY(draft, "{\"id\":\"msg_sim_%lu\",\"type\":\"message\",\"status\":\"%s\",\"role\":\"assistant\",\"content\":[]}",
+        id, status);
 }
 
 static void response_object(struct draft *draft, bool complete)

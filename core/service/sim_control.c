@@ -39,7 +39,8 @@ static void serve_stats(struct pry_sim_call *call)
   struct pry_buffer json;
   pry_buffer_init(&json, 0);
   struct pry_sim_text text = {&json, true};
-  pry_sim_say(&text, "{\"total\":%zu,\"open\":%zu,\"cancelled\":%zu,\"renewals\":%zu,\"token_requests\":%zu,\"models\":",
+  pry_sim_say(&text,
+              "{\"total\":%zu,\"open\":%zu,\"cancelled\":%zu,\"renewals\":%zu,\"token_requests\":%zu,\"models\":",
               sim->total, sim->open, sim->cancelled, sim->tokens.renewals, sim->tokens.requests);
   text.ok = text.ok && pry_sim_table_json(&sim->models, &json);
   pry_sim_say(&text, ",\"keys\":");
@@ -134,12 +135,9 @@ void pry_sim_control_serve(struct pry_sim_call *call)
     const char *method, *path;
     void (*serve)(struct pry_sim_call *call);
   } PLACES[] = {
-      {"GET", "/", serve_index},
-      {"GET", "/sim/stats", serve_stats},
-      {"GET", "/sim/last", serve_last},
-      {"GET", "/sim/last-headers", serve_last_headers},
-      {"POST", "/sim/reset", serve_reset},
-      {"POST", "/sim/expire", serve_expire},
+      {"GET", "/", serve_index},           {"GET", "/sim/stats", serve_stats},
+      {"GET", "/sim/last", serve_last},    {"GET", "/sim/last-headers", serve_last_headers},
+      {"POST", "/sim/reset", serve_reset}, {"POST", "/sim/expire", serve_expire},
       {"POST", "/sim/token", serve_token},
   };
   const struct pry_server_request *request = call->request;

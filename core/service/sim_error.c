@@ -24,8 +24,7 @@ static const struct row {
     {401, NULL, "invalid_request_error", "invalid_api_key", "authentication_error",
      "Incorrect API key provided, or it has expired."},
     {402, NULL, "insufficient_balance", "insufficient_balance", "billing_error", "Insufficient balance."},
-    {403, NULL, "model_access_denied", "model_access_denied", "permission_error",
-     "This key may not use the model."},
+    {403, NULL, "model_access_denied", "model_access_denied", "permission_error", "This key may not use the model."},
     {404, NULL, "not_found_error", "model_not_found", "not_found_error", "The model or path does not exist."},
     {413, NULL, "invalid_request_error", "request_too_large", "request_too_large", "The request is too large."},
     {429, NULL, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error",
@@ -103,7 +102,8 @@ static void say_anthropic(struct pry_sim_text *text, const struct pry_sim_call *
   if (fault->kind == PRY_SIM_ERROR_200 || fault->kind == PRY_SIM_ERROR_AFTER)
     overloaded.code = 529; /* what Anthropic's streams break with */
   const struct row *row = row_of(&overloaded);
-  pry_sim_say(text, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":\"%s\"},\"request_id\":\"req_sim_%lu\"}",
+  pry_sim_say(text,
+              "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":\"%s\"},\"request_id\":\"req_sim_%lu\"}",
               row->anthropic, message_of(call, fault, row->message), call->id);
 }
 

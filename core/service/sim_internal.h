@@ -173,10 +173,10 @@ struct pry_sim_call {
   char model[PRY_SIM_NAME_MAX], key[PRY_SIM_NAME_MAX];
   struct pry_slice model_json, messages, tools, input;
   bool stream, include_usage, wants_tool;
-  struct pry_buffer text;        /* what to answer */
-  char tool[PRY_SIM_NAME_MAX];   /* the tool to call */
-  size_t filler;                 /* x-sim-size: bytes, 0 when not said */
-  const char *refusal;           /* why the request is invalid, NULL when it is not */
+  struct pry_buffer text;      /* what to answer */
+  char tool[PRY_SIM_NAME_MAX]; /* the tool to call */
+  size_t filler;               /* x-sim-size: bytes, 0 when not said */
+  const char *refusal;         /* why the request is invalid, NULL when it is not */
 
   struct pry_sim_fault fault; /* what strikes this request */
   double pace;

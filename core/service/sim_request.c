@@ -84,9 +84,8 @@ static enum pry_sim_shape shape_of(struct pry_slice method, struct pry_slice pat
     const char *end;
     enum pry_sim_shape shape;
   } SHAPES[] = {
-      {"/chat/completions", PRY_SIM_CHAT},     {"/responses", PRY_SIM_RESPONSES},
-      {"/embeddings", PRY_SIM_EMBEDDINGS},     {"/messages", PRY_SIM_MESSAGES},
-      {"/token/refresh", PRY_SIM_TOKEN_KIMI}, {"/token", PRY_SIM_TOKEN},
+      {"/chat/completions", PRY_SIM_CHAT}, {"/responses", PRY_SIM_RESPONSES},      {"/embeddings", PRY_SIM_EMBEDDINGS},
+      {"/messages", PRY_SIM_MESSAGES},     {"/token/refresh", PRY_SIM_TOKEN_KIMI}, {"/token", PRY_SIM_TOKEN},
   };
   if (pry_slice_starts_with(path, PRY_SLICE("/sim/")) || pry_slice_equal(path, PRY_SLICE("/")))
     return PRY_SIM_CONTROL;
@@ -119,7 +118,8 @@ void pry_sim_request_read_head(struct pry_sim_call *call, bool kimi)
     call->dialect = PRY_SIM_KIMI_DIALECT;
   else if (call->shape == PRY_SIM_MESSAGES)
     call->dialect = PRY_SIM_ANTHROPIC;
-  if (pry_headers_get(request->headers, PRY_SLICE("x-sim-dialect"), &value) && pry_slice_equal(value, PRY_SLICE("kimi")))
+  if (pry_headers_get(request->headers, PRY_SLICE("x-sim-dialect"), &value) &&
+      pry_slice_equal(value, PRY_SLICE("kimi")))
     call->dialect = PRY_SIM_KIMI_DIALECT;
   if (pry_headers_get(request->headers, PRY_SLICE("x-sim-kimi-status"), &value))
     call->kimi_real_status = pry_slice_equal(value, PRY_SLICE("real"));
@@ -187,8 +187,9 @@ static void read_tools(struct pry_sim_call *call)
   struct pry_json_value name;
   if (!call->wants_tool)
     return;
-  call->wants_tool = (pry_json_get(call->tools, "0.function.name", &name) || pry_json_get(call->tools, "0.name", &name)) &&
-                     copy_json_name(call->tool, name.raw);
+  call->wants_tool =
+      (pry_json_get(call->tools, "0.function.name", &name) || pry_json_get(call->tools, "0.name", &name)) &&
+      copy_json_name(call->tool, name.raw);
 }
 
 static void read_member(struct pry_sim_call *call, struct pry_slice key, struct pry_json_value value)

@@ -44,7 +44,8 @@ bool pry_sim_token_allows(const struct pry_sim_call *call)
     return true;
   const struct pry_sim_tokens *tokens = &call->sim->tokens;
   unsigned long version = version_of(credential_of(call->request->headers), ACCESS_PREFIX);
-  return version && version == tokens->version && !tokens->expired && pry_loop_now(call->sim->loop) < tokens->valid_until;
+  return version && version == tokens->version && !tokens->expired &&
+         pry_loop_now(call->sim->loop) < tokens->valid_until;
 }
 
 /* ---- The endpoints ---------------------------------------------------------------------------------------------- */
@@ -137,8 +138,8 @@ static void renew(void *user)
   bool kimi = call->shape == PRY_SIM_TOKEN_KIMI;
   bool granted = kimi || (read_text(body, "grant_type", &grant) &&
                           pry_slice_equal(pry_buffer_slice(&grant), PRY_SLICE("refresh_token")));
-  bool good = read_text(body, "refresh_token", &token) &&
-              refresh_token_is_good(&call->sim->tokens, pry_buffer_slice(&token));
+  bool good =
+      read_text(body, "refresh_token", &token) && refresh_token_is_good(&call->sim->tokens, pry_buffer_slice(&token));
   pry_buffer_fini(&token);
   pry_buffer_fini(&grant);
   if (!granted)

@@ -160,8 +160,8 @@ function answer.by_message(message, status)
   end
 end
 
--- What a status means that stands inside an answer, as in a stream's {"error": {"code": 429}}: there the built-in table has
--- only seen the 200 around it.
+-- What a status means that stands inside an answer, as in a stream's {"error": {"code": 429}}: there the built-in table
+-- has seen only the 200 around it.
 local INNER = {
   ["400"] = "invalid_request", ["401"] = "auth", ["402"] = "billing", ["403"] = "permission", ["404"] = "not_found",
   ["408"] = "timeout", ["409"] = "conflict", ["413"] = "payload_too_large", ["422"] = "invalid_request",
@@ -182,8 +182,8 @@ end
 --- The whole way from an answer to what a dialect's `classify` returns; nil when there is nothing to add to the status.
 --
 -- codes  maps a code, type or state in small letters to a category, or to { category, retryable, fallback, ... }
--- weak   a set of types that say no more than "your request", which providers also put into answers whose status says it
---        better; they decide only when the status does not (2xx and 5xx)
+-- weak   a set of types that say no more than "your request", which providers also put into answers whose status says
+--        it better; they decide only when the status does not (2xx and 5xx)
 --
 -- In order: code, type, state; then the message; then a status inside a 200; then weak types; then the status.
 function answer.classify(a, codes, weak)

@@ -1,8 +1,8 @@
 --- How long to wait before trying again.
 --
--- Every function takes `p`, a table with `base` (the first wait) and `cap` (the longest one), both in seconds; the `self`
--- of a policy with parameters of these names will do. `n` counts the attempts made so far, from 1. The result is in
--- seconds. random() is the call's own: the same event gives the same wait again.
+-- Every function takes `p`, a table with `base` (the first wait) and `cap` (the longest one), both in seconds; the
+-- `self` of a policy with parameters of these names will do. `n` counts the attempts made so far, from 1. The result is
+-- in seconds. random() is the call's own: the same event gives the same wait again.
 --
 -- The core never goes below what the server asked for (Retry-After) and never past the deadline; nothing here has to
 -- know about either.

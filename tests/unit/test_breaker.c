@@ -153,7 +153,7 @@ static void test_scripts(void **state)
       "=c e e e f0 f1 =c F2 =o x10",
       "e e e e e f0 f1 s2 f3 f4 =c",
       "e f0 f0 f0 f0 =c",                       /* an outcome counts once */
-      "e e e f0 f1 r2 =c e f3 f2 =c",           /* released without an outcome: nothing */
+      "e e e f0 f1 r2 =c f2 =c",                /* released without an outcome: nothing */
       "e e e f0 f1 e r3 F2 =o",                 /* and it is neutral, not a success */
       /* open: cooldown */
       "e e e f0 f1 F2 +4 x6 +6 e =h",

@@ -494,9 +494,9 @@ static void test_hop_by_hop_fields_stay_here(void **state)
   say(fd, "GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
   UNTIL(&b, b.count == 1 && b.handled[0].ends);
   pry_headers_init(&headers);
-  static const char *const LINES[][2] = {{"X-Kept", "1"},        {"Connection", "x-named"}, {"X-Named", "2"},
-                                         {"Keep-Alive", "3"},    {"Date", "never"},         {"content-length", "99"},
-                                         {"Upgrade", "websocket"}, {"transfer-encoding", "gzip"}};
+  static const char *const LINES[][2] = {
+      {"X-Kept", "1"},   {"Connection", "x-named"}, {"X-Named", "2"},         {"Keep-Alive", "3"},
+      {"Date", "never"}, {"content-length", "99"},  {"Upgrade", "websocket"}, {"transfer-encoding", "gzip"}};
   for (size_t i = 0; i < sizeof LINES / sizeof *LINES; i++)
     assert_true(pry_headers_add(&headers, pry_slice_of(LINES[i][0]), pry_slice_of(LINES[i][1])));
   assert_false(pry_reply_started(b.handled[0].exchange));
@@ -724,7 +724,8 @@ static void test_body_limit(void **state)
     bool handler_saw_it;
   } CASES[] = {
       {"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\n12345678901", false},
-      {"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n123456789\r\n2\r\n12\r\n0\r\n\r\n", true},
+      {"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n123456789\r\n2\r\n12\r\n0\r\n\r\n",
+       true},
   };
   for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
     struct bench b;
@@ -1196,8 +1197,9 @@ static void test_addresses(void **state)
   struct bench b;
   char error[256];
   bench_start(&b, "127.0.0.1:0", &(struct pry_server_options){.share_port = true});
-  static const char *const BAD[] = {"", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:8x",
-                                    "example.com:80", "[::1:80", "::1:80", "unix:", "127.0.0.1:080000"};
+  static const char *const BAD[] = {
+      "",        "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:8x", "example.com:80",
+      "[::1:80", "::1:80",    "unix:",      "127.0.0.1:080000"};
   for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
     assert_null(listen_on(&b, BAD[i], false, error));
     assert_non_null(strstr(error, "cannot listen on "));

@@ -63,7 +63,8 @@ static int send_request(struct bench *b, const char *line, const char *headers, 
   assert_int_equal(connect(fd, (struct sockaddr *)&name, sizeof name), 0);
   assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
   struct pry_buffer request = {0};
-  assert_true(pry_buffer_append_format(&request, "%s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n%s",
+  assert_true(pry_buffer_append_format(&request,
+                                       "%s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n%s",
                                        line, headers, strlen(body), body));
   assert_int_equal(send(fd, request.data, request.size, MSG_NOSIGNAL), request.size);
   pry_buffer_fini(&request);
@@ -175,9 +176,10 @@ static void test_chat_json(void **state)
   struct bench b;
   bench_start(&b, NULL, 0);
   const char *reply =
-      ask(&b, CHAT, "", "{\"model\":\"m\\u0031\",\"messages\":[{\"role\":\"user\",\"content\":\"old\"},{\"role\":"
-                        "\"assistant\",\"content\":\"x\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":"
-                        "\"Grüße \\\"你好\\\" \\uD83D\\uDE00\\n\"}]}]}");
+      ask(&b, CHAT, "",
+          "{\"model\":\"m\\u0031\",\"messages\":[{\"role\":\"user\",\"content\":\"old\"},{\"role\":"
+          "\"assistant\",\"content\":\"x\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":"
+          "\"Grüße \\\"你好\\\" \\uD83D\\uDE00\\n\"}]}]}");
   assert_int_equal(status_of(&b), 200);
   check_has(reply, "\r\nx-request-id: req_sim_");
   struct pry_slice json = json_body(&b);
@@ -195,8 +197,9 @@ static void test_chat_stream(void **state)
   (void)state;
   struct bench b;
   bench_start(&b, NULL, 0);
-  const char *reply = ask(&b, CHAT, "", "{\"model\":\"m\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":"
-                                        "\"Grüße 你好, this is some text 😀\"}]}");
+  const char *reply = ask(&b, CHAT, "",
+                          "{\"model\":\"m\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":"
+                          "\"Grüße 你好, this is some text 😀\"}]}");
   check_has(reply, "Content-Type: text/event-stream");
   check_has(reply, "\"delta\":{\"role\":\"assistant\"");
   check_has(reply, "\"finish_reason\":\"stop\"");
@@ -227,9 +230,10 @@ static void test_tool_calls(void **state)
   check_joined(&b, "choices.0.delta.tool_calls.0.function.name", "look");
   check_joined(&b, "choices.0.delta.tool_calls.0.function.arguments", "{\"text\":\"hello world\"}");
 
-  snprintf(body, sizeof body,
-           "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"tool\",\"content\":\"r\"}],%s}",
-           TOOLS);
+  snprintf(
+      body, sizeof body,
+      "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"tool\",\"content\":\"r\"}],%s}",
+      TOOLS);
   ask(&b, CHAT, "", body);
   check_member(json_body(&b), "choices.0.message.content", "\"q\"");
 
@@ -253,8 +257,9 @@ static void test_messages(void **state)
   check_has(reply, "\r\nrequest-id: req_sim_");
   check_member(json_body(&b), "content.0.text", "\"hello world\"");
   reply = ask(&b, "POST /v1/messages?beta=true", "", "{\"model\":\"m\",\"stream\":true," HELLO "}");
-  static const char *const EVENTS[] = {"message_start",       "content_block_start", "ping",        "content_block_delta",
-                                       "content_block_stop", "message_delta",       "message_stop"};
+  static const char *const EVENTS[] = {"message_start",       "content_block_start", "ping",
+                                       "content_block_delta", "content_block_stop",  "message_delta",
+                                       "message_stop"};
   const char *at = reply;
   for (size_t i = 0; i < sizeof EVENTS / sizeof *EVENTS; i++) {
     char line[64];
@@ -307,7 +312,8 @@ static void test_invalid_requests(void **state)
   (void)state;
   struct bench b;
   bench_start(&b, NULL, 0);
-  static const char *const BODIES[] = {"", "[]", "{", "{\"model\":\"m\"}", "{" HELLO "}", "{\"model\":\"m\",\"messages\":1}"};
+  static const char *const BODIES[] = {
+      "", "[]", "{", "{\"model\":\"m\"}", "{" HELLO "}", "{\"model\":\"m\",\"messages\":1}"};
   for (size_t i = 0; i < sizeof BODIES / sizeof *BODIES; i++) {
     ask(&b, CHAT, "", BODIES[i]);
     assert_int_equal(status_of(&b), 400);
@@ -359,7 +365,8 @@ static void test_statuses(void **state)
     assert_int_equal(status_of(&b), CASES[i].status);
     check_member(json_body(&b), CASES[i].path, CASES[i].raw);
   }
-  const char *reply = ask_chat(&b, "m", "x-sim-fault: code=503;retry-after=Wed, 21 Oct 2026 07:28:00 GMT;retry-after-ms=1500\r\n");
+  const char *reply =
+      ask_chat(&b, "m", "x-sim-fault: code=503;retry-after=Wed, 21 Oct 2026 07:28:00 GMT;retry-after-ms=1500\r\n");
   check_has(reply, "\r\nretry-after: Wed, 21 Oct 2026 07:28:00 GMT\r\nretry-after-ms: 1500\r\n");
   ask_chat(&b, "m", "x-sim-fault: code=html-502\r\n");
   check_has(pry_buffer_text(&b.reply), "Content-Type: text/html");
@@ -373,7 +380,8 @@ static void test_faults_from_the_body(void **state)
   (void)state;
   struct bench b;
   bench_start(&b, NULL, 0);
-  static const char TWICE[] = "{\"model\":\"m\"," HELLO ",\"simulateError\":true,\"errorCode\":\"503\",\"times\":2,\"simKey\":\"k\"}";
+  static const char TWICE[] =
+      "{\"model\":\"m\"," HELLO ",\"simulateError\":true,\"errorCode\":\"503\",\"times\":2,\"simKey\":\"k\"}";
   int expected[] = {503, 503, 200};
   for (int i = 0; i < 3; i++) {
     ask(&b, CHAT, "", TWICE);
@@ -457,7 +465,7 @@ static void test_broken_streams(void **state)
     enum ending ending;
     bool content, last_chunk, error;
   } CASES[] = {
-      {"cut", ENDED, false, false, false},       {"cut-after", ENDED, true, false, false},
+      {"cut", ENDED, false, false, false},         {"cut-after", ENDED, true, false, false},
       {"stall-after", SILENT, true, false, false}, {"error-200", ENDED, false, true, true},
       {"error-after", ENDED, true, true, true},
   };
@@ -469,7 +477,8 @@ static void test_broken_streams(void **state)
     for (size_t j = 0; j < 3; j++) {
       char headers[64];
       snprintf(headers, sizeof headers, "x-sim-fault: %s\r\n", CASES[i].spec);
-      const char *reply = ask(&b, LINES[j], headers, "{\"model\":\"m\",\"stream\":true,\"input\":\"hello world\"," HELLO "}");
+      const char *reply =
+          ask(&b, LINES[j], headers, "{\"model\":\"m\",\"stream\":true,\"input\":\"hello world\"," HELLO "}");
       assert_int_equal(status_of(&b), 200);
       assert_int_equal(b.ending, CASES[i].ending);
       assert_int_equal(strstr(reply, CONTENTS[j]) != NULL, CASES[i].content);
@@ -513,8 +522,9 @@ static void test_large_answers(void **state)
 static void test_bad_specs(void **state)
 {
   (void)state;
-  static const char *const BAD[] = {"", "model", "=503", "m=code=200", "m=code=600", "m=code=-3", "m=times=-1", "m=every=0",
-                                    "m=delay=x", "m=color=red", "m=503;nonsense", "m=code=4.5e2.1", "m=retry-after="};
+  static const char *const BAD[] = {
+      "",          "model",     "=503",        "m=code=200",     "m=code=600",     "m=code=-3",     "m=times=-1",
+      "m=every=0", "m=delay=x", "m=color=red", "m=503;nonsense", "m=code=4.5e2.1", "m=retry-after="};
   struct pry_loop *loop = pry_loop_new();
   for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
     char error[256] = "";
@@ -673,7 +683,9 @@ static void test_last(void **state)
   ask(&b, "GET /sim/last", "", "");
   assert_int_equal(status_of(&b), 404);
   static const char BODY[] = "{ \"model\" : \"m\",\n\t" HELLO ", \"big\": 1686041011364000001 }";
-  ask(&b, CHAT, "Content-Type: application/json; charset=utf-8\r\nAuthorization: Bearer top-secret\r\nX-A: 1\r\nx-a: 2\r\n", BODY);
+  ask(&b, CHAT,
+      "Content-Type: application/json; charset=utf-8\r\nAuthorization: Bearer top-secret\r\nX-A: 1\r\nx-a: 2\r\n",
+      BODY);
   const char *reply = ask(&b, "GET /sim/last", "", "");
   check_has(reply, "\r\nContent-Type: application/json; charset=utf-8\r\n");
   assert_string_equal(strstr(reply, "\r\n\r\n") + 4, BODY);
@@ -702,7 +714,7 @@ static void test_table_is_bounded(void **state)
     count->calls++;
   }
   assert_int_equal(table.count, PRY_SIM_NAMES_MAX);
-  assert_int_equal(pry_sim_table_get(&table, pry_slice_of(name))->calls, 1); /* the newest is there */
+  assert_int_equal(pry_sim_table_get(&table, pry_slice_of(name))->calls, 1);     /* the newest is there */
   assert_int_equal(pry_sim_table_get(&table, pry_slice_of("name-0"))->calls, 0); /* the oldest was forgotten */
   pry_sim_table_clear(&table);
   assert_int_equal(table.count, 0);

@@ -1,0 +1,436 @@
+#include "test_world.h"
+
+#include "loader.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <lua.h>
+#include <lauxlib.h>
+
+enum { TURNS_MAX = 1000000, SETTLE_TURNS_MAX = 200, BODY_MAX = 16 * 1024 * 1024 };
+
+#define UNIX_START 1767225600.0 /* 2026-01-01, a Thursday, 00:00 UTC */
+#define RUN_MAX (86400 * PRY_SECOND)
+
+static const char route_pattern[] = "/v1/*";
+
+/* ---- making -------------------------------------------------------------------------------------------- */
+
+static bool make_engine(struct pry_world *world, const struct pry_script_limits *limits)
+{
+  world->loop = pry_loop_new_virtual(UNIX_START);
+  world->script = world->loop ? pry_http_script_new(world->loop) : NULL;
+  if (!world->script)
+    return false;
+  struct pry_engine_options options = {
+      .loop = world->loop,
+      .http = pry_http_script_client(world->script),
+      .loader = &pry_lua_test_loader,
+      .limits = *limits,
+      .seed = 1, /* every run of a test is the same */
+  };
+  world->engine = pry_engine_new(&options);
+  return world->engine != NULL;
+}
+
+static bool declare_default_provider(struct pry_world *world)
+{
+  bool openai = pry_policy_set_find(world->set, "dialects/openai.lua") != NULL;
+  struct pry_world_item *route = pry_world_item(world, "route", route_pattern);
+  struct pry_world_item *provider = pry_world_item(world, "provider", "p");
+  return route && provider && pry_world_set(world, route, "to", PRY_SLICE("\"p\"")) &&
+         pry_world_set(world, provider, "base_url", PRY_SLICE("\"http://p.test/v1\"")) &&
+         pry_world_set(world, provider, "dialect", openai ? PRY_SLICE("\"openai\"") : PRY_SLICE("\"generic\""));
+}
+
+struct pry_world *pry_world_new(const struct pry_policy_set *set, const struct pry_script_limits *limits)
+{
+  struct pry_world *world = calloc(1, sizeof *world);
+  if (!world)
+    return NULL;
+  world->set = set;
+  world->dirty = true;
+  pry_list_init(&world->items);
+  pry_list_init(&world->calls);
+  pry_buffer_init(&world->chain, PRY_POLICY_FILE_MAX / 2);
+  pry_buffer_init(&world->declared, PRY_POLICY_FILE_MAX / 4);
+  if (make_engine(world, limits) && declare_default_provider(world))
+    return world;
+  pry_world_free(world);
+  return NULL;
+}
+
+static void free_item(struct pry_world_item *item)
+{
+  for (size_t i = 0; i < item->field_count; i++) {
+    free(item->fields[i].key_copy);
+    free(item->fields[i].text);
+  }
+  free(item);
+}
+
+static void free_call(struct pry_world_call *call)
+{
+  pry_headers_fini(&call->headers);
+  pry_buffer_fini(&call->body);
+  free(call->ledger);
+  free(call);
+}
+
+void pry_world_free(struct pry_world *world)
+{
+  if (!world)
+    return;
+  pry_engine_free(world->engine);
+  if (world->script)
+    pry_http_free(pry_http_script_client(world->script));
+  pry_loop_free(world->loop);
+  while (!pry_list_empty(&world->calls)) {
+    struct pry_world_call *call = PRY_CONTAINER_OF(world->calls.next, struct pry_world_call, link);
+    pry_list_remove(&call->link);
+    free_call(call);
+  }
+  while (!pry_list_empty(&world->items)) {
+    struct pry_world_item *item = PRY_CONTAINER_OF(world->items.next, struct pry_world_item, link);
+    pry_list_remove(&item->link);
+    free_item(item);
+  }
+  pry_buffer_fini(&world->chain);
+  pry_buffer_fini(&world->declared);
+  free(world);
+}
+
+/* ---- the configuration --------------------------------------------------------------------------------- */
+
+struct pry_world_item *pry_world_item(struct pry_world *world, const char *word, const char *name)
+{
+  for (struct pry_list *link = world->items.next; link != &world->items; link = link->next) {
+    struct pry_world_item *item = PRY_CONTAINER_OF(link, struct pry_world_item, link);
+    if (strcmp(item->word, word) == 0 && strcmp(item->name, name) == 0)
+      return item;
+  }
+  struct pry_world_item *item = calloc(1, sizeof *item);
+  if (!item)
+    return NULL;
+  item->word = word;
+  snprintf(item->name, sizeof item->name, "%s", name);
+  pry_list_push(&world->items, &item->link);
+  world->dirty = true;
+  return item;
+}
+
+bool pry_world_set(struct pry_world *world, struct pry_world_item *item, const char *key, struct pry_slice text)
+{
+  size_t i = 0;
+  while (i < item->field_count && strcmp(item->fields[i].key, key) != 0)
+    i++;
+  char *copy = strndup(text.data, text.size);
+  if (!copy || i == PRY_WORLD_FIELDS_MAX) {
+    free(copy);
+    return false;
+  }
+  if (i == item->field_count) {
+    item->fields[i].key_copy = strdup(key);
+    if (!item->fields[i].key_copy) {
+      free(copy);
+      return false;
+    }
+    item->fields[i].key = item->fields[i].key_copy;
+    item->field_count++;
+  }
+  free(item->fields[i].text);
+  item->fields[i].text = copy;
+  world->dirty = true;
+  return true;
+}
+
+bool pry_world_chain(struct pry_world *world, struct pry_slice text)
+{
+  world->dirty = true;
+  return pry_buffer_append_slice(&world->chain, text);
+}
+
+bool pry_world_declare(struct pry_world *world, struct pry_slice text)
+{
+  world->dirty = true;
+  return pry_buffer_append_slice(&world->declared, text) && pry_buffer_append_text(&world->declared, "\n");
+}
+
+bool pry_world_quote(struct pry_buffer *out, struct pry_slice text)
+{
+  bool ok = pry_buffer_append_text(out, "\"");
+  for (size_t i = 0; ok && i < text.size; i++) {
+    unsigned char c = (unsigned char)text.data[i];
+    if (c < ' ' || c == '"' || c == '\\' || c >= 0x7f)
+      ok = pry_buffer_append_format(out, "\\%03u", c);
+    else
+      ok = pry_buffer_append(out, &text.data[i], 1);
+  }
+  return ok && pry_buffer_append_text(out, "\"");
+}
+
+static bool append_item(struct pry_buffer *out, const struct pry_world_item *item, const struct pry_buffer *chain)
+{
+  bool ok = pry_buffer_append_format(out, "%s ", item->word) && pry_world_quote(out, pry_slice_of(item->name)) &&
+            pry_buffer_append_text(out, " { ");
+  for (size_t i = 0; ok && i < item->field_count; i++)
+    ok = pry_buffer_append_format(out, "%s = %s, ", item->fields[i].key, item->fields[i].text);
+  if (ok && strcmp(item->word, "route") == 0)
+    ok = pry_buffer_append_text(out, "chain = {\n") && pry_buffer_append_slice(out, pry_buffer_slice(chain)) &&
+         pry_buffer_append_text(out, "}");
+  return ok && pry_buffer_append_text(out, " }\n");
+}
+
+static bool write_init(const struct pry_world *world, struct pry_buffer *out)
+{
+  bool ok = true;
+  for (const struct pry_list *link = world->items.next; ok && link != &world->items; link = link->next)
+    ok = append_item(out, PRY_CONTAINER_OF(link, struct pry_world_item, link), &world->chain);
+  return ok && pry_buffer_append_slice(out, pry_buffer_slice(&world->declared));
+}
+
+static bool belongs(const char *path)
+{
+  size_t size = strlen(path);
+  return strcmp(path, "init.lua") != 0 && !(size >= 9 && strcmp(path + size - 9, "_test.lua") == 0);
+}
+
+static struct pry_policy_set *make_set(const struct pry_world *world)
+{
+  struct pry_buffer init;
+  pry_buffer_init(&init, PRY_POLICY_FILE_MAX);
+  struct pry_policy_set *set = pry_policy_set_new();
+  bool ok = set && write_init(world, &init) && pry_policy_set_add(set, "init.lua", pry_buffer_slice(&init));
+  for (size_t i = 0; ok && i < world->set->count; i++) {
+    const struct pry_policy_file *file = &world->set->files[i];
+    if (belongs(file->path))
+      ok = pry_policy_set_add(set, file->path, (struct pry_slice){file->text, file->size});
+  }
+  ok = ok && pry_policy_set_seal(set);
+  pry_buffer_fini(&init);
+  if (ok)
+    return set;
+  pry_policy_set_free(set);
+  return NULL;
+}
+
+/* The first error of the report: a test needs one reason. */
+static void explain(struct pry_world *world, const struct pry_report *report)
+{
+  snprintf(world->error, sizeof world->error, "the configuration of this test was refused");
+  for (size_t i = 0; i < report->count; i++) {
+    const struct pry_finding *finding = &report->findings[i];
+    if (finding->severity == PRY_FINDING_ERROR) {
+      snprintf(world->error, sizeof world->error, "the configuration of this test was refused: %s: %s", finding->where,
+               finding->what);
+      return;
+    }
+  }
+}
+
+bool pry_world_load(struct pry_world *world)
+{
+  if (!world->dirty)
+    return true;
+  struct pry_policy_set *set = make_set(world);
+  if (!set) {
+    snprintf(world->error, sizeof world->error, "memory is short, or the configuration is too large");
+    return false;
+  }
+  struct pry_report report;
+  pry_report_init(&report);
+  bool ok = pry_engine_load(world->engine, set, false, &report);
+  if (!ok)
+    explain(world, &report);
+  pry_report_fini(&report);
+  world->dirty = !ok;
+  return ok;
+}
+
+/* ---- calls --------------------------------------------------------------------------------------------- */
+
+static void sink_head(void *user, int status, const struct pry_headers *headers, int64_t body_size)
+{
+  struct pry_world_call *call = user;
+  (void)body_size;
+  call->status = status;
+  pry_headers_add_all(&call->headers, headers);
+}
+
+static bool sink_data(void *user, struct pry_slice data)
+{
+  struct pry_world_call *call = user;
+  pry_buffer_append_slice(&call->body, data);
+  return true;
+}
+
+static void keep_ledger(struct pry_world_call *call)
+{
+  const struct pry_call_view *view = pry_call_get_view(call->call);
+  size_t count = view->ledger_count < PRY_WORLD_LEDGER_MAX ? view->ledger_count : PRY_WORLD_LEDGER_MAX;
+  call->ledger = malloc((count + 1) * sizeof *call->ledger);
+  if (!call->ledger)
+    return;
+  if (count)
+    memcpy(call->ledger, view->ledger, count * sizeof *call->ledger);
+  call->ledger_count = count;
+}
+
+static void sink_done(void *user, const struct pry_outcome *outcome, bool truncated)
+{
+  struct pry_world_call *call = user;
+  keep_ledger(call);
+  call->outcome = *outcome;
+  call->truncated = truncated;
+  call->ended = pry_loop_now(call->world->loop);
+  call->seen_after = pry_http_script_seen_count(call->world->script);
+  call->done = true;
+  call->call = NULL;
+}
+
+static const struct pry_sink_ops sink_ops = {sink_head, sink_data, sink_done};
+
+struct pry_world_call *pry_world_start(struct pry_world *world, const struct pry_call_request *request)
+{
+  if (!pry_world_load(world))
+    return NULL;
+  struct pry_world_call *call = calloc(1, sizeof *call);
+  if (!call) {
+    snprintf(world->error, sizeof world->error, "memory is short");
+    return NULL;
+  }
+  call->world = world;
+  call->result = LUA_NOREF;
+  call->started = pry_loop_now(world->loop);
+  call->seen_before = pry_http_script_seen_count(world->script);
+  pry_headers_init(&call->headers);
+  pry_buffer_init(&call->body, BODY_MAX);
+  pry_list_init(&call->link);
+  call->call = pry_call_start(&world->engine->worker, request, &sink_ops, call);
+  if (!call->call) {
+    snprintf(world->error, sizeof world->error, "memory is short: the call could not be started");
+    free_call(call);
+    return NULL;
+  }
+  snprintf(call->id, sizeof call->id, "%s", pry_call_get_view(call->call)->id);
+  pry_list_push(&world->calls, &call->link);
+  world->call_count++;
+  return call;
+}
+
+static const struct pry_world_call *open_call(const struct pry_world *world)
+{
+  for (const struct pry_list *link = world->calls.next; link != &world->calls; link = link->next) {
+    const struct pry_world_call *call = PRY_CONTAINER_OF(link, struct pry_world_call, link);
+    if (!call->done)
+      return call;
+  }
+  return NULL;
+}
+
+void pry_world_settle(struct pry_world *world)
+{
+  for (int i = 0; i < SETTLE_TURNS_MAX; i++)
+    if (!pry_loop_turn(world->loop, 0))
+      return;
+}
+
+bool pry_world_run(struct pry_world *world, const struct pry_world_call *call)
+{
+  pry_time limit = pry_loop_now(world->loop) + RUN_MAX;
+  const struct pry_world_call *waited;
+  for (int turns = 0; (waited = call && !call->done ? call : call ? NULL : open_call(world)) != NULL; turns++) {
+    pry_time left = limit - pry_loop_now(world->loop);
+    if (left > 0 && turns < TURNS_MAX && pry_loop_turn(world->loop, left))
+      continue;
+    snprintf(world->error, sizeof world->error, "the call %s has not ended after %.0f s of virtual time; it is in state %s",
+             waited->id, pry_time_to_seconds(pry_loop_now(world->loop) - waited->started),
+             pry_call_state_name(waited->call));
+    return false;
+  }
+  pry_world_settle(world);
+  return true;
+}
+
+/* ---- requests ------------------------------------------------------------------------------------------ */
+
+enum pry_world_peer pry_world_peer(const char *url)
+{
+  struct pry_slice text = pry_slice_of(url);
+  if (pry_slice_starts_with(text, PRY_SLICE("http://tokens.test/")))
+    return PRY_PEER_TOKEN;
+  if (pry_slice_starts_with(text, PRY_SLICE("https://sinks.test/")))
+    return PRY_PEER_SINK;
+  const char *host = strstr(url, "://");
+  size_t size = host ? strcspn(host + 3, "/") : 0;
+  static const char service[] = ".service.test";
+  size_t suffix = sizeof service - 1;
+  return size > suffix && memcmp(host + 3 + size - suffix, service, suffix) == 0 ? PRY_PEER_SERVICE : PRY_PEER_PROVIDER;
+}
+
+size_t pry_world_count(const struct pry_world *world, enum pry_world_peer peer, size_t from, size_t to)
+{
+  size_t count = 0;
+  for (size_t i = from; i < to; i++)
+    count += pry_world_peer(pry_http_script_seen(world->script, i)->url) == peer;
+  return count;
+}
+
+/* ---- events of a host ---------------------------------------------------------------------------------- */
+
+struct emission {
+  struct pry_pass pass; /* first */
+  bool stepped;
+  enum pry_pass_result result;
+};
+
+static void emission_step(struct pry_pass *pass, enum pry_pass_result result)
+{
+  struct emission *emission = (struct emission *)pass;
+  emission->stepped = true;
+  emission->result = result;
+}
+
+static bool take_verdict(struct emission *emission, struct pry_verdict *verdict, const char **policy)
+{
+  const struct pry_verdict *given = &emission->pass.ask.verdict;
+  verdict->kind = given->kind;
+  verdict->after = given->after;
+  verdict->category = given->category;
+  verdict->status = given->status;
+  memcpy(verdict->message, given->message, sizeof verdict->message);
+  memcpy(verdict->why, given->why, sizeof verdict->why);
+  *policy = emission->pass.ask.instance->name;
+  return true;
+}
+
+bool pry_world_emit(struct pry_world *world, const char *name, struct pry_slice fields, struct pry_verdict *verdict,
+                    const char **policy)
+{
+  pry_verdict_init(verdict);
+  *policy = NULL;
+  if (!pry_world_load(world))
+    return false;
+  const struct pry_route *route =
+      pry_config_route_by_pattern(pry_engine_generation(world->engine)->config, route_pattern);
+  struct pry_host_event event = {name, fields};
+  struct emission emission = {.pass = {.step = emission_step}};
+  emission.pass.ask.event = &event;
+  enum pry_pass_result result = pry_pass_start(&emission.pass, world->engine->worker.state, route, PRY_ON_EVENT);
+  pry_time limit = pry_loop_now(world->loop) + RUN_MAX;
+  while (result == PRY_PASS_PENDING) {
+    pry_time left = limit - pry_loop_now(world->loop);
+    if (left <= 0 || !pry_loop_turn(world->loop, left)) {
+      snprintf(world->error, sizeof world->error, "the event \"%.60s\" was not answered within a day", name);
+      pry_pass_stop(&emission.pass);
+      return false;
+    }
+    if (emission.stepped)
+      result = emission.result;
+  }
+  if (result == PRY_PASS_VERDICT)
+    take_verdict(&emission, verdict, policy);
+  pry_pass_stop(&emission.pass);
+  return true;
+}
