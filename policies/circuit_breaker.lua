@@ -32,6 +32,12 @@ local function counts(self, err)
   return false
 end
 
+local function opened_text(self, key, err)
+  local status = err.status > 0 and ", HTTP " .. err.status or ""
+  local pause = math.max(self.cooldown, err.retry_after or 0)
+  return ("circuit breaker of %s is open after %s%s; no attempts for %g s"):format(key, err.category, status, pause)
+end
+
 local function tell(self, key, state, err)
   local open = state == "open"
   local fields = { target = key, state = state }
@@ -44,9 +50,7 @@ local function tell(self, key, state, err)
     key = key:sub(1, KEY),
     to = self.to,
     resolve = not open,
-    text = open and ("circuit breaker of %s is open after %s%s; no attempts for %g s"):format(
-      key, err.category, err.status > 0 and ", HTTP " .. err.status or "", math.max(self.cooldown, err.retry_after or 0))
-      or ("circuit breaker of %s is closed again"):format(key),
+    text = open and opened_text(self, key, err) or ("circuit breaker of %s is closed again"):format(key),
   }
 end
 

@@ -20,8 +20,9 @@ provider "openai" {
   auth = bearer(secret "OPENAI_API_KEY"),
 }
 
+-- Its route below is "/v1/messages*", and what that star matches is appended here: nothing, or "/count_tokens".
 provider "anthropic" {
-  base_url = "https://api.anthropic.com/v1",
+  base_url = "https://api.anthropic.com/v1/messages",
   dialect = "anthropic",
   auth = header("x-api-key", secret "ANTHROPIC_API_KEY"),
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 struct job {
+  struct pry_list link; /* among the retired */
   struct pry_jobs *jobs;
   struct pry_timer timer;
   struct pry_ask ask;
@@ -13,7 +14,7 @@ struct job {
   char name[64];
   size_t index;
   pry_time period;
-  bool running, retired;
+  bool running;
   unsigned long runs, skipped, faults;
 };
 
@@ -21,19 +22,23 @@ struct pry_jobs {
   struct pry_engine *engine;
   struct job **items;
   size_t count;
+  struct pry_list retired; /* no longer declared, but a run is under way */
 };
 
 struct pry_jobs *pry_jobs_new(struct pry_engine *engine)
 {
   struct pry_jobs *jobs = calloc(1, sizeof *jobs);
-  if (jobs)
-    jobs->engine = engine;
+  if (!jobs)
+    return NULL;
+  jobs->engine = engine;
+  pry_list_init(&jobs->retired);
   return jobs;
 }
 
 static void free_job(struct job *job)
 {
   pry_timer_cancel(&job->timer);
+  pry_list_remove(&job->link);
   if (job->running) {
     job->state->ops->cancel(job->state, &job->ask);
     pry_verdict_fini(&job->ask.verdict);
@@ -48,6 +53,8 @@ void pry_jobs_free(struct pry_jobs *jobs)
     return;
   for (size_t i = 0; i < jobs->count; i++)
     free_job(jobs->items[i]);
+  while (!pry_list_empty(&jobs->retired))
+    free_job(PRY_CONTAINER_OF(jobs->retired.next, struct job, link));
   free(jobs->items);
   free(jobs);
 }
@@ -59,7 +66,7 @@ static void job_ended(struct job *job, enum pry_ask_status status)
   pry_verdict_fini(&job->ask.verdict);
   pry_state_unref(job->state);
   job->state = NULL;
-  if (job->retired)
+  if (!pry_list_empty(&job->link))
     free_job(job);
 }
 
@@ -104,6 +111,8 @@ static struct job *find(const struct pry_jobs *jobs, const struct pry_job_config
 static struct job *make(struct pry_jobs *jobs, const struct pry_job_config *config)
 {
   struct job *job = calloc(1, sizeof *job);
+  if (job)
+    pry_list_init(&job->link);
   if (!job || !pry_timer_start(jobs->engine->worker.loop, &job->timer, config->period, job_due, job)) {
     free(job);
     return NULL;
@@ -118,7 +127,7 @@ static void retire(struct job *job)
 {
   pry_timer_cancel(&job->timer);
   if (job->running)
-    job->retired = true;
+    pry_list_push(&job->jobs->retired, &job->link);
   else
     free_job(job);
 }

@@ -134,7 +134,7 @@ void pry_connection_drain(struct pry_connection *connection)
   pry_connection_wake(connection);
 }
 
-/* ---- The parser's events ---------------------------------------------------------------------------------- */
+/* ---- The parser's events -------------------------------------------------------------------------------- */
 
 static void head_came(struct pry_connection *connection)
 {
@@ -212,7 +212,7 @@ static void handle_event(struct pry_connection *connection, const struct pry_htt
   }
 }
 
-/* ---- Reading ---------------------------------------------------------------------------------------------- */
+/* ---- Reading -------------------------------------------------------------------------------------------- */
 
 static bool wants_input(const struct pry_connection *connection)
 {
@@ -316,7 +316,7 @@ static void read_input(struct pry_connection *connection)
   }
 }
 
-/* ---- Writing ---------------------------------------------------------------------------------------------- */
+/* ---- Writing -------------------------------------------------------------------------------------------- */
 
 /* MSG_NOSIGNAL: evbuffer_write() would raise SIGPIPE, which is not ours to mask in somebody's process. */
 static ssize_t send_output(struct pry_connection *connection)
@@ -363,7 +363,7 @@ static void tell_writable(struct pry_connection *connection)
     go_on_later(connection);
 }
 
-/* ---- Closing ---------------------------------------------------------------------------------------------- */
+/* ---- Closing -------------------------------------------------------------------------------------------- */
 
 /* A client that closed its side, even half of it, wants no answer any more. What it was already answered in full
  * still goes out, and requests behind the close are not begun. */
@@ -433,7 +433,7 @@ static void connection_run(struct pry_connection *connection)
     pry_connection_free(connection);
 }
 
-/* ---- What the loop calls ------------------------------------------------------------------------------------ */
+/* ---- What the loop calls -------------------------------------------------------------------------------- */
 
 static void connection_event(evutil_socket_t fd, short what, void *user)
 {
@@ -506,7 +506,7 @@ void pry_connection_wake(struct pry_connection *connection)
   event_active(&connection->event, EV_TIMEOUT, 1);
 }
 
-/* ---- Making and freeing ---------------------------------------------------------------------------------------- */
+/* ---- Making and freeing --------------------------------------------------------------------------------- */
 
 void pry_connection_new(struct pry_server *server, int fd, const char *peer)
 {

@@ -39,7 +39,7 @@ static bool complain_errno(const struct complaint *complaint)
   return complain(complaint, strerror(code), advice);
 }
 
-/* ---- TCP ---------------------------------------------------------------------------------------------- */
+/* ---- TCP ------------------------------------------------------------------------------------------------ */
 
 static bool parse_port(const char *text, in_port_t *port)
 {
@@ -190,7 +190,7 @@ static bool open_unix(struct pry_server_socket *out, const char *path, const str
   return true;
 }
 
-/* ---- Both --------------------------------------------------------------------------------------------------- */
+/* ---- Both ----------------------------------------------------------------------------------------------- */
 
 bool pry_server_socket_open(struct pry_server_socket *out, const char *address, bool share_port, char *error,
                             size_t error_size)

@@ -279,7 +279,7 @@ void pry_reply_hold_body(struct pry_exchange *exchange, bool held)
   pry_connection_hold_body(pry_exchange_connection(exchange), held);
 }
 
-/* ---- The server's own answers ------------------------------------------------------------------------------ */
+/* ---- The server's own answers --------------------------------------------------------------------------- */
 
 void pry_reply_continue(struct pry_connection *connection)
 {

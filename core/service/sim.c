@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- Scripted models ------------------------------------------------------------------------------------------ */
+/* ---- Scripted models ------------------------------------------------------------------------------------ */
 
 static const struct {
   const char *model, *spec;
@@ -34,7 +34,7 @@ bool pry_sim_scripted(size_t i, const char **model, const char **spec)
   return true;
 }
 
-/* ---- Which fault strikes ---------------------------------------------------------------------------------------- */
+/* ---- Which fault strikes -------------------------------------------------------------------------------- */
 
 static bool find_scripted(const struct pry_sim_call *call, struct pry_sim_fault *fault)
 {
@@ -108,7 +108,7 @@ static void choose_fault(struct pry_sim_call *call)
     refuse_call(call, 400, "refused");
 }
 
-/* ---- A call from head to end ---------------------------------------------------------------------------------------- */
+/* ---- A call from head to end ---------------------------------------------------------------------------- */
 
 static void call_free(struct pry_sim_call *call)
 {
@@ -302,7 +302,7 @@ void pry_sim_call_fail(struct pry_sim_call *call)
   call_over(call, false);
 }
 
-/* ---- Replies ------------------------------------------------------------------------------------------------------- */
+/* ---- Replies -------------------------------------------------------------------------------------------- */
 
 static bool fill_headers(const struct pry_sim_call *call, const char *content_type, struct pry_headers *headers)
 {
@@ -342,7 +342,7 @@ void pry_sim_reply(struct pry_sim_call *call, int status, const char *content_ty
   pry_sim_call_done(call);
 }
 
-/* ---- The object ------------------------------------------------------------------------------------------------------- */
+/* ---- The object ----------------------------------------------------------------------------------------- */
 
 static bool parse_rule(struct pry_sim_rule *rule, const char *text, char *error, size_t error_size)
 {

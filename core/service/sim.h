@@ -14,7 +14,8 @@
  *   POST …/messages           Anthropic, JSON and SSE, with tool_use when `tools` are given
  *   POST …/token              OAuth 2 (RFC 6749 §6), form or JSON: grant_type=refresh_token&refresh_token=R
  *                             → {"access_token","token_type","expires_in","refresh_token"}
- *   POST …/token/refresh      KIMI: {"refresh_token":R} → {"errcode":0,"data":{"access_token","expires_in","refresh_token"}}
+ *   POST …/token/refresh      KIMI: {"refresh_token":R}
+ *                             → {"errcode":0,"data":{"access_token","expires_in","refresh_token"}}
  * The answer's text is the last user message, byte for byte. The answer to a message that carries a tool's result
  * is text even if there are tools. Paths with a segment that begins with `kimi`, and requests with `x-sim-dialect:
  * kimi`, report errors as {errcode, errmsg, data}: in an HTTP 200, or with `x-sim-kimi-status: real` in the status
@@ -52,7 +53,8 @@
  * `x-sim-pace: S` waits between two pieces of a stream (default 0.001).
  *
  * CONTROL:
- *   GET  /sim/stats          calls by model and key, cancelled (clients that left before the end), renewals, the last 50
+ *   GET  /sim/stats          calls by model and key, cancelled (clients that left before the end), renewals, the
+ *                            last 50
  *   GET  /sim/last           body of the last provider request, byte for byte, with its content type
  *   GET  /sim/last-headers   its method, target and headers; credentials only as the start of their SHA-256
  *   POST /sim/reset          forgets counts, tokens and token faults

@@ -70,7 +70,7 @@ static void say_model(struct draft *draft)
   draft->text.ok = draft->text.ok && pry_buffer_append_slice(&draft->call->answer, model);
 }
 
-/* ---- Events ---------------------------------------------------------------------------------------------------- */
+/* ---- Events --------------------------------------------------------------------------------------------- */
 
 static void event_ends(struct draft *draft, size_t start, bool content, size_t repeat)
 {
@@ -123,7 +123,7 @@ static void add_deltas(struct draft *draft, say_delta_fn say_delta)
   }
 }
 
-/* ---- OpenAI chat ----------------------------------------------------------------------------------------------- */
+/* ---- OpenAI chat ---------------------------------------------------------------------------------------- */
 
 static void chat_usage(struct draft *draft)
 {
@@ -212,7 +212,7 @@ static void chat_stream(struct draft *draft)
   event_ends(draft, start, false, 1);
 }
 
-/* ---- Anthropic ---------------------------------------------------------------------------------------------------- */
+/* ---- Anthropic ------------------------------------------------------------------------------------------ */
 
 static void messages_json(struct draft *draft)
 {
@@ -289,7 +289,7 @@ static void messages_stream(struct draft *draft)
   messages_event(draft, "message_stop", "");
 }
 
-/* ---- OpenAI Responses ------------------------------------------------------------------------------------------------ */
+/* ---- OpenAI Responses ----------------------------------------------------------------------------------- */
 
 static void response_item(struct draft *draft, const char *status, bool complete)
 {
@@ -409,7 +409,7 @@ static void response_stream(struct draft *draft)
   response_whole_event(draft, "response.completed", true);
 }
 
-/* ---- Embeddings and models --------------------------------------------------------------------------------------------- */
+/* ---- Embeddings and models ------------------------------------------------------------------------------ */
 
 static void embedding_vector(struct draft *draft, size_t index, struct pry_slice input)
 {
@@ -459,7 +459,7 @@ static void models_json(struct draft *draft)
   SAY(draft, "]}");
 }
 
-/* ---- Both kinds --------------------------------------------------------------------------------------------------------- */
+/* ---- Both kinds ----------------------------------------------------------------------------------------- */
 
 static void split_body(struct pry_sim_call *call)
 {

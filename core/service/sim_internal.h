@@ -31,7 +31,7 @@ enum {
   PRY_SIM_BODY_SIZE_MAX = 16 * 1024 * 1024
 };
 
-/* ---- sim_text.c: text that is put together from many pieces, with one look at the end whether all went in ---- */
+/* ---- sim_text.c: text that is put together from many pieces, with one look at the end whether all went in  */
 
 struct pry_sim_text {
   struct pry_buffer *out;
@@ -43,7 +43,7 @@ void pry_sim_say(struct pry_sim_text *text, const char *format, ...) __attribute
 /* The inside of a JSON string. */
 void pry_sim_say_json(struct pry_sim_text *text, struct pry_slice inside);
 
-/* ---- sim_table.c: counts by name; beyond PRY_SIM_NAMES_MAX the oldest name is forgotten ---- */
+/* ---- sim_table.c: counts by name; beyond PRY_SIM_NAMES_MAX the oldest name is forgotten ----------------- */
 
 struct pry_sim_count {
   struct pry_list in_bucket, in_order;
@@ -67,7 +67,7 @@ struct pry_sim_count *pry_sim_table_get(struct pry_sim_table *table, struct pry_
 /* Appends {"name":calls,…}. */
 bool pry_sim_table_json(const struct pry_sim_table *table, struct pry_buffer *out);
 
-/* ---- sim_fault.c ---- */
+/* ---- sim_fault.c ---------------------------------------------------------------------------------------- */
 
 enum pry_sim_fault_kind {
   PRY_SIM_NO_FAULT,
@@ -111,7 +111,7 @@ bool pry_sim_fault_set_code(struct pry_sim_fault *fault, struct pry_slice code);
 /* Counts this request as one that the fault looked at, and says whether it strikes. */
 bool pry_sim_fault_strikes(const struct pry_sim_fault *fault, struct pry_sim_count *count);
 
-/* ---- sim_request.c ---- */
+/* ---- sim_request.c -------------------------------------------------------------------------------------- */
 
 enum pry_sim_shape {
   PRY_SIM_UNKNOWN,
@@ -203,7 +203,7 @@ bool pry_sim_query_get(struct pry_slice query, const char *name, struct pry_slic
 /* Decimal text to a number; `fallback` when it is none. */
 double pry_sim_number(struct pry_slice text, double fallback);
 
-/* ---- sim_answer.c ---- */
+/* ---- sim_answer.c --------------------------------------------------------------------------------------- */
 
 /* Fills call->answer with the body, and call->events with pieces of it. False: memory. */
 bool pry_sim_answer_json(struct pry_sim_call *call);
@@ -211,7 +211,7 @@ bool pry_sim_answer_json(struct pry_sim_call *call);
 /* Fills call->answer and call->events. False: memory. */
 bool pry_sim_answer_stream(struct pry_sim_call *call);
 
-/* ---- sim_error.c ---- */
+/* ---- sim_error.c ---------------------------------------------------------------------------------------- */
 
 /* Appends the error object that the fault stands for, in the dialect of the call; `*status` is its HTTP status. */
 bool pry_sim_error_json(const struct pry_sim_call *call, const struct pry_sim_fault *fault, struct pry_buffer *out,
@@ -220,7 +220,7 @@ bool pry_sim_error_json(const struct pry_sim_call *call, const struct pry_sim_fa
 /* The same as one event of a stream, for an error that comes in a 200. */
 bool pry_sim_error_event(const struct pry_sim_call *call, const struct pry_sim_fault *fault, struct pry_buffer *out);
 
-/* ---- sim_play.c ---- */
+/* ---- sim_play.c ----------------------------------------------------------------------------------------- */
 
 /* Answers, or fails, as call->fault says; the call is freed when it is over. */
 void pry_sim_play(struct pry_sim_call *call);
@@ -228,7 +228,7 @@ void pry_sim_play(struct pry_sim_call *call);
 /* The client reads again. */
 void pry_sim_play_on(struct pry_sim_call *call);
 
-/* ---- sim_token.c ---- */
+/* ---- sim_token.c ---------------------------------------------------------------------------------------- */
 
 struct pry_sim_tokens {
   unsigned long version; /* of the newest pair; 0: none was given out */
@@ -247,14 +247,14 @@ bool pry_sim_token_allows(const struct pry_sim_call *call);
 /* Answers a token request. */
 void pry_sim_token_serve(struct pry_sim_call *call);
 
-/* ---- sim_control.c ---- */
+/* ---- sim_control.c -------------------------------------------------------------------------------------- */
 
 void pry_sim_control_serve(struct pry_sim_call *call);
 
 /* The first 8 hex digits of the SHA-256, or "" for an empty text. */
 void pry_sim_digest(struct pry_slice text, char digest[9]);
 
-/* ---- sim.c ---- */
+/* ---- sim.c ---------------------------------------------------------------------------------------------- */
 
 struct pry_sim {
   struct pry_loop *loop;

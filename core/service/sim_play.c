@@ -24,7 +24,7 @@ static void wait_seconds(struct pry_sim_call *call, double seconds, pry_timer_fn
     pry_sim_call_fail(call);
 }
 
-/* ---- Errors ------------------------------------------------------------------------------------------------- */
+/* ---- Errors --------------------------------------------------------------------------------------------- */
 
 static void reply_error(struct pry_sim_call *call)
 {
@@ -65,7 +65,7 @@ static void reply_garbage(struct pry_sim_call *call)
   pry_sim_call_done(call);
 }
 
-/* ---- Answers ------------------------------------------------------------------------------------------------- */
+/* ---- Answers -------------------------------------------------------------------------------------------- */
 
 /* Is this where the fault breaks the answer? A stream breaks before or after its first content, a plain body in
  * its middle. */

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- Bodies ------------------------------------------------------------------------------------------------ */
+/* ---- Bodies --------------------------------------------------------------------------------------------- */
 
 struct pry_sim_body *pry_sim_body_new(void)
 {
@@ -29,7 +29,7 @@ void pry_sim_body_unref(struct pry_sim_body *body)
   free(body);
 }
 
-/* ---- Small things --------------------------------------------------------------------------------------------- */
+/* ---- Small things --------------------------------------------------------------------------------------- */
 
 bool pry_sim_query_get(struct pry_slice query, const char *name, struct pry_slice *value)
 {
@@ -70,7 +70,7 @@ static bool copy_json_name(char name[PRY_SIM_NAME_MAX], struct pry_slice raw)
   return ok;
 }
 
-/* ---- The head ---------------------------------------------------------------------------------------------------- */
+/* ---- The head ------------------------------------------------------------------------------------------- */
 
 static bool ends_with(struct pry_slice text, const char *end)
 {
@@ -137,7 +137,7 @@ void pry_sim_request_read_head(struct pry_sim_call *call, bool kimi)
              value.size < 127 ? (int)value.size : 127, value.data);
 }
 
-/* ---- The body ---------------------------------------------------------------------------------------------------- */
+/* ---- The body ------------------------------------------------------------------------------------------- */
 
 /* Appends what a `content` says: a string, or the `text` of its parts. */
 static void append_content(struct pry_buffer *text, struct pry_json_value content)

@@ -11,7 +11,7 @@ void pry_sim_tokens_init(struct pry_sim_tokens *tokens)
   *tokens = (struct pry_sim_tokens){.expires_in = 3600};
 }
 
-/* ---- Who may pass --------------------------------------------------------------------------------------------- */
+/* ---- Who may pass --------------------------------------------------------------------------------------- */
 
 static bool under_auth(struct pry_slice path)
 {
@@ -48,7 +48,7 @@ bool pry_sim_token_allows(const struct pry_sim_call *call)
          pry_loop_now(call->sim->loop) < tokens->valid_until;
 }
 
-/* ---- The endpoints ---------------------------------------------------------------------------------------------- */
+/* ---- The endpoints -------------------------------------------------------------------------------------- */
 
 static bool read_json_text(struct pry_slice body, const char *name, struct pry_buffer *text)
 {

@@ -32,6 +32,7 @@ struct rig_policy {
   unsigned handlers;
   rig_policy_fn run;
   struct pry_when when;
+  pry_time every; /* 0: no job */
 };
 
 struct rig_state {
@@ -115,6 +116,11 @@ static inline struct pry_config *rig_config(struct rig *rig)
                                       .when = rig->policies[i].when};
     instances[i] = instance;
   }
+  struct pry_job_config *jobs = pry_arena_array(&arena, RIG_POLICIES_MAX, sizeof *jobs);
+  size_t job_count = 0;
+  for (size_t i = 0; i < rig->policy_count; i++)
+    if (rig->policies[i].every)
+      jobs[job_count++] = (struct pry_job_config){instances[i], 0, rig->policies[i].every};
   struct pry_model_rule *rule = pry_arena_take(&arena, sizeof *rule);
   *rule = (struct pry_model_rule){"*", &providers[0], NULL};
   struct pry_route *route = pry_arena_take(&arena, sizeof *route);
@@ -139,7 +145,9 @@ static inline struct pry_config *rig_config(struct rig *rig)
                                 .routes = route,
                                 .route_count = 1,
                                 .instances = instances,
-                                .instance_count = rig->policy_count};
+                                .instance_count = rig->policy_count,
+                                .jobs = jobs,
+                                .job_count = job_count};
   config->arena = arena;
   return config;
 }

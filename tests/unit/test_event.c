@@ -1,0 +1,147 @@
+/* The ring of event records, and their JSON. */
+#include "event.h"
+
+#include "json.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+struct seen {
+  uint64_t sequences[16];
+  size_t count, stop_at;
+};
+
+static bool note(void *user, const struct pry_event_record *record)
+{
+  struct seen *seen = user;
+  seen->sequences[seen->count++] = record->sequence;
+  return seen->count != seen->stop_at;
+}
+
+static void test_ring(void **state)
+{
+  (void)state;
+  struct pry_event_ring *ring = pry_event_ring_new(4);
+  struct seen seen = {0};
+  pry_event_visit(ring, 10, note, &seen);
+  assert_int_equal(seen.count, 0);
+  for (uint64_t i = 1; i <= 6; i++) {
+    struct pry_event_record *record = pry_event_next(ring);
+    assert_int_equal(record->sequence, i);
+    assert_int_equal(record->reads.size, 0);
+    assert_false(record->reads_cut);
+    assert_string_equal(record->why, "");
+    snprintf(record->why, sizeof record->why, "number %d", (int)i);
+    assert_true(pry_event_add_read(record, PRY_SLICE("[\"now\",1]")));
+    record->reads_cut = true;
+  }
+  assert_int_equal(pry_event_overwritten(ring), 2);
+  assert_null(pry_event_find(ring, 0));
+  assert_null(pry_event_find(ring, 2));
+  assert_null(pry_event_find(ring, 7));
+  for (uint64_t i = 3; i <= 6; i++)
+    assert_int_equal(pry_event_find(ring, i)->sequence, i);
+  assert_string_equal(pry_event_find(ring, 3)->why, "number 3");
+  pry_event_visit(ring, 10, note, &seen);
+  assert_int_equal(seen.count, 4);
+  assert_int_equal(seen.sequences[0], 6);
+  assert_int_equal(seen.sequences[3], 3);
+  seen = (struct seen){0};
+  pry_event_visit(ring, 2, note, &seen);
+  assert_int_equal(seen.count, 2);
+  seen = (struct seen){.stop_at = 3};
+  pry_event_visit(ring, 10, note, &seen);
+  assert_int_equal(seen.count, 3);
+  pry_event_ring_free(ring);
+  pry_event_ring_free(NULL);
+  assert_null(pry_event_ring_new(SIZE_MAX / 2));
+}
+
+/* Within the bound all, beyond it a prefix: nothing later slips in after a gap. */
+static void test_reads_are_bounded(void **state)
+{
+  (void)state;
+  struct pry_event_ring *ring = pry_event_ring_new(1);
+  struct pry_event_record *record = pry_event_next(ring);
+  static char read[1000];
+  memset(read, '1', sizeof read);
+  for (int i = 0; i < 4; i++)
+    assert_true(pry_event_add_read(record, (struct pry_slice){read, sizeof read}));
+  assert_false(record->reads_cut);
+  assert_false(pry_event_add_read(record, (struct pry_slice){read, sizeof read}));
+  assert_true(record->reads_cut);
+  assert_false(pry_event_add_read(record, PRY_SLICE("1")));
+  assert_int_equal(record->reads.size, 4003);
+  pry_event_ring_free(ring);
+}
+
+static void assert_json(const struct pry_event_record *record, const char *expected)
+{
+  struct pry_buffer text;
+  pry_buffer_init(&text, 0);
+  assert_true(pry_event_json(record, &text));
+  assert_int_equal(pry_json_parse(pry_buffer_slice(&text), NULL), PRY_JSON_OK);
+  assert_string_equal(pry_buffer_text(&text), expected);
+  pry_buffer_fini(&text);
+}
+
+static void test_json(void **state)
+{
+  (void)state;
+  struct pry_event_ring *ring = pry_event_ring_new(2);
+  assert_json(pry_event_next(ring), "{\"sequence\":1,\"time\":0,\"seed\":\"0000000000000000\",\"handler\":\"on_request\","
+                                    "\"attempt\":0,\"reads\":[],\"reads_cut\":false,\"result\":\"ok\",\"verdict\":\"none\"}");
+  struct pry_event_record *record = pry_event_next(ring);
+  record->time = 1700000000.123;
+  record->seed = UINT64_MAX;
+  record->handler = PRY_ON_ERROR;
+  snprintf(record->call_id, sizeof record->call_id, "c_0_1");
+  record->attempt = 2;
+  snprintf(record->target, sizeof record->target, "p/m");
+  snprintf(record->policy, sizeof record->policy, "retry");
+  snprintf(record->generation, sizeof record->generation, "abc");
+  record->category = PRY_RATE_LIMIT;
+  record->source = PRY_SOURCE_PROVIDER;
+  record->status = 429;
+  record->retryable = true;
+  record->retry_after = 1.5;
+  record->deadline_left = 0.1;
+  snprintf(record->code, sizeof record->code, "slow \"down\"\n");
+  assert_true(pry_event_add_read(record, PRY_SLICE("[\"now\",1.5]")));
+  assert_true(pry_event_add_read(record, PRY_SLICE("[\"random\",0.25]")));
+  record->verdict = PRY_VERDICT_RETRY;
+  record->after = 2;
+  record->line = 12;
+  snprintf(record->why, sizeof record->why, "attempt 2 of 4");
+  assert_json(record,
+              "{\"sequence\":2,\"time\":1700000000.123,\"seed\":\"ffffffffffffffff\",\"handler\":\"on_error\",\"call\":\"c_0_1\","
+              "\"attempt\":2,\"target\":\"p/m\",\"policy\":\"retry\",\"generation\":\"abc\",\"deadline_left\":0.1,\"err\":{"
+              "\"category\":\"rate_limit\",\"source\":\"provider\",\"status\":429,\"curl_code\":0,\"code\":\"slow "
+              "\\\"down\\\"\\n\",\"retry_after\":1.5,\"retryable\":true},\"reads\":[[\"now\",1.5],[\"random\",0.25]],"
+              "\"reads_cut\":false,\"result\":\"ok\",\"verdict\":\"retry\",\"after\":2,\"line\":12,\"why\":\"attempt 2 of "
+              "4\"}");
+  record->time = NAN;
+  record->result = PRY_RUN_OVER_BUDGET;
+  struct pry_buffer text;
+  pry_buffer_init(&text, 100); /* too small: nothing is appended */
+  pry_buffer_append_text(&text, "before");
+  assert_false(pry_event_json(record, &text));
+  assert_string_equal(pry_buffer_text(&text), "before");
+  pry_buffer_fini(&text);
+  pry_event_ring_free(ring);
+}
+
+int main(void)
+{
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_ring),
+      cmocka_unit_test(test_reads_are_bounded),
+      cmocka_unit_test(test_json),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
