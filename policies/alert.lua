@@ -38,9 +38,9 @@ end
 -- `raised/KEY` holds when the rule last matched, as long as its alert is open; `any/SCOPE` says that there may be one.
 local function raise(self, rule, scope, key, call, err)
   local cooldown = rule.cooldown or self.cooldown
-  if not store.add("told/" .. key, true, { ttl = cooldown }) then return end
-  store.set("raised/" .. key, now(), { ttl = DAY })
-  store.set("any/" .. scope, true, { ttl = DAY })
+  if not store.add("told/" .. key, true, cooldown) then return end
+  store.set("raised/" .. key, now(), DAY)
+  store.set("any/" .. scope, true, DAY)
   local text = ("%d x %s at %s within %g s; the last: %s at %s%s%s"):format(
     rule.count, label(rule), scope, rule.window, err.category, call.target.name,
     err.status > 0 and ", HTTP " .. err.status or "", err.code and ", code " .. err.code or "")
@@ -51,7 +51,7 @@ end
 local function count(self, rule, scope, call, err)
   local key = label(rule) .. " at " .. scope
   if store.get("raised/" .. key) then
-    store.set("raised/" .. key, now(), { ttl = DAY })
+    store.set("raised/" .. key, now(), DAY)
   end
   local window = window_of(rule, key)
   if (window:add() or 0) >= rule.count then

@@ -8,7 +8,8 @@
 -- and goes through on_error, where fallback_model takes over; when nobody does, the client gets 503 and Retry-After.
 -- Put this policy first in the chain.
 
-local KEY = 150 -- bytes of an alert's key: model names are as long as clients like
+local KEY = 150      -- bytes of an alert's key: model names are as long as clients like
+local LONGEST = 3600 -- seconds that a Retry-After may keep a breaker open
 
 -- What an attempt was sent to, in the words of `by`.
 local function key_of(self, call)
@@ -34,7 +35,7 @@ end
 
 local function opened_text(self, key, err)
   local status = err.status > 0 and ", HTTP " .. err.status or ""
-  local pause = math.max(self.cooldown, err.retry_after or 0)
+  local pause = math.max(self.cooldown, math.min(err.retry_after or 0, LONGEST))
   return ("circuit breaker of %s is open after %s%s; no attempts for %g s"):format(key, err.category, status, pause)
 end
 
@@ -73,7 +74,7 @@ return policy {
   on_attempt = function(self, call)
     local key, breaker = breaker_of(self, call)
     local allowed, retry_in = breaker:enter()
-    if allowed ~= false then return end -- nil: the store is full; a missing breaker must not stop calls
+    if allowed then return end
     return refuse {
       category = "overloaded",
       code = "circuit_open",
@@ -89,10 +90,10 @@ return policy {
     local key, breaker = breaker_of(self, call)
     local state, changed
     if err then
-      state, changed = breaker:failure { cooldown = err.retry_after }
+      state, changed = breaker:failure { cooldown = math.min(err.retry_after or 0, LONGEST) }
     else
       state, changed = breaker:success()
     end
-    if changed and state ~= "half_open" then tell(self, key, state, err) end
+    if state and changed then tell(self, key, state, err) end -- no state: the store is full
   end,
 }

@@ -1,8 +1,8 @@
 --- Tries again, at the same target, when the failure is likely to pass.
 --
--- What may be retried at all is not decided here: the dialect says `retryable`, and the core keeps what the server asked
--- for (Retry-After, x-should-retry), the deadline, the caps per call, the retry budget and what cannot be repeated. When
--- the core cannot carry out a retry it asks the next policy of the chain, so put fallback_model after this one.
+-- What may be retried at all is not decided here: the dialect says `retryable`, and the core keeps what the server
+-- asked for (Retry-After, x-should-retry), the deadline, the caps per call, the retry budget and what cannot be
+-- repeated. When the core cannot carry out a retry it asks the next policy, so put fallback_model after this one.
 
 local backoff = require "lib.backoff"
 

@@ -107,6 +107,14 @@ static void resolve_credentials(lua_State *L, struct pry_declaration *d)
     credentials[i].refresh_token = find_secret(config, declared->refresh_token);
     credentials[i].access_token = find_secret(config, declared->access_token);
   }
+  for (size_t i = 0; i < d->credentials.count; i++)
+    if (strcmp(credentials[i].grant, "lua") != 0 && !pry_policy_set_find(d->set, "lib/grants.lua")) {
+      const struct pry_declared_credential *declared = d->credentials.items[i];
+      pry_complain(d, declared->place,
+                   "credential \"%.60s\": grant \"%s\" needs the file lib/grants.lua, which is not there; copy it from the "
+                   "shipped policies, or give refresh = function(cred) ... end",
+                   credentials[i].name, credentials[i].grant);
+    }
   config->credentials = credentials;
   config->credential_count = d->credentials.count;
 }

@@ -70,7 +70,7 @@ static void describe(lua_State *thread, char *fault)
   else if (lua_isinteger(thread, -1))
     snprintf(plain, sizeof(plain), LUA_INTEGER_FMT, lua_tointeger(thread, -1));
   else if (lua_type(thread, -1) == LUA_TNUMBER)
-    snprintf(plain, sizeof(plain), LUAI_NUMFFORMAT, lua_tonumber(thread, -1));
+    snprintf(plain, sizeof(plain), LUA_NUMBER_FMT, lua_tonumber(thread, -1));
   else
     snprintf(plain, sizeof(plain), "(error object is a %s value)", luaL_typename(thread, -1));
   snprintf(fault, PRY_FAULT_MAX, "%.*s%s", has_position(plain) ? 0 : 127, where, plain);

@@ -41,4 +41,15 @@ int pry_freeze_watch(lua_State *L, int index);
  * allocates nothing; needs room for 6 values on the stack of L. */
 bool pry_freeze_restore(lua_State *L, int watch, char *fault, size_t size);
 
+/* ---- For lib_base.c and sandbox.c: hidden fields of metatables --------------------------------------------- */
+
+/* Pops a value and keeps it in the metatable below it as what `getmetatable` shows. */
+void pry_freeze_set_original(lua_State *L);
+
+/* Pushes that value of the metatable on top; false when there is none (nil was pushed). */
+bool pry_freeze_get_original(lua_State *L);
+
+/* Pops a table and makes it the contents of the tables with the metatable below it: they count as frozen. */
+void pry_freeze_set_contents(lua_State *L);
+
 #endif

@@ -63,6 +63,9 @@ bool pry_lua_json_append(lua_State *L, int index, struct pry_buffer *out, enum p
 /* Finds the functions of the built-in grants, in lib/grants.lua. Raises when a credential needs one and it is not there. */
 void pry_refresh_open(lua_State *L, const struct pry_config *config);
 
+/* Pushes the function that renews a credential; false: there is none. After pry_refresh_open(). */
+bool pry_refresh_function(lua_State *L, const struct pry_credential_config *credential);
+
 /* Pushes the function of the decision's renewal and its argument; returns the number of arguments. */
 int pry_refresh_push(lua_State *L, struct pry_decision *decision);
 

@@ -323,8 +323,8 @@ static bool sorted_keys(struct writer *writer, int index, struct pry_slice **key
 static bool write_object(struct writer *writer, int index)
 {
   lua_State *L = writer->L;
-  struct pry_slice *keys;
-  size_t count;
+  struct pry_slice *keys = NULL;
+  size_t count = 0;
   if (!sorted_keys(writer, index, &keys, &count) || !put(writer, "{", 1))
     return false;
   for (size_t i = 0; i < count; i++) {

@@ -173,16 +173,21 @@ void pry_refresh_open(lua_State *L, const struct pry_config *config)
   lua_rawsetp(L, LUA_REGISTRYINDEX, &GRANTS_KEY);
 }
 
+bool pry_refresh_function(lua_State *L, const struct pry_credential_config *credential)
+{
+  if (!is_built_in(credential))
+    return pry_declare_push_refresh(L, credential);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &GRANTS_KEY);
+  lua_getfield(L, -1, credential->grant);
+  lua_remove(L, -2);
+  return true;
+}
+
 int pry_refresh_push(lua_State *L, struct pry_decision *decision)
 {
   const struct pry_credential_config *credential = decision->ask->renewal->credential;
-  if (!is_built_in(credential)) {
-    if (!pry_declare_push_refresh(L, credential))
-      luaL_error(L, "credential \"%s\" has no refresh function", credential->name);
-  } else {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &GRANTS_KEY);
-    lua_getfield(L, -1, credential->grant);
-  }
+  if (!pry_refresh_function(L, credential))
+    luaL_error(L, "credential \"%s\" has no refresh function", credential->name);
   lua_createtable(L, 0, 3);
   lua_pushstring(L, credential->name);
   lua_setfield(L, -2, "name");

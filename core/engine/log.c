@@ -62,13 +62,13 @@ static bool append_time(struct pry_buffer *text, double unix_time)
 {
   if (!(unix_time >= 0 && unix_time < 253402300800.0)) /* year 10000 */
     unix_time = 0;
-  time_t seconds = (time_t)unix_time;
-  int milliseconds = (int)((unix_time - (double)seconds) * 1000);
+  long long milliseconds = (long long)(unix_time * 1000 + 0.001); /* a double's .987 may lie a little below it */
+  time_t seconds = (time_t)(milliseconds / 1000);
   struct tm parts;
   if (!gmtime_r(&seconds, &parts))
     return false;
-  return pry_buffer_append_format(text, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", parts.tm_year + 1900, parts.tm_mon + 1,
-                                  parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, milliseconds);
+  return pry_buffer_append_format(text, "%04d-%02d-%02dT%02d:%02d:%02d.%03lldZ", parts.tm_year + 1900, parts.tm_mon + 1,
+                                  parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, milliseconds % 1000);
 }
 
 /* Half a UTF-8 sequence at a cut end would be shown as U+FFFD. */

@@ -5,12 +5,14 @@ void pry_stream_init(struct pry_stream *stream, const struct pry_dialect *dialec
   *stream = (struct pry_stream){.dialect = dialect, .hold_limit = hold_limit};
   pry_sse_init(&stream->parser, hold_limit);
   pry_buffer_init(&stream->held, 0);
+  pry_buffer_init(&stream->given, 0);
 }
 
 void pry_stream_fini(struct pry_stream *stream)
 {
   pry_sse_fini(&stream->parser);
   pry_buffer_fini(&stream->held);
+  pry_buffer_fini(&stream->given);
 }
 
 static struct pry_slice take_front(struct pry_slice *input, size_t size)
@@ -32,17 +34,37 @@ static enum pry_stream_step hand_out(struct pry_stream *stream, struct pry_slice
     return PRY_STREAM_NO_MEMORY;
   output->out = pry_buffer_slice(&stream->held);
   pry_buffer_clear(&stream->held); /* the bytes stay in place until the next append */
+  stream->whole = 0;
   return PRY_STREAM_OUTPUT;
 }
 
-static enum pry_stream_step hold(struct pry_stream *stream, struct pry_slice bytes, struct pry_stream_output *output)
+/* Too much is held back: its whole blocks go out, the unfinished one stays. */
+static enum pry_stream_step commit_held(struct pry_stream *stream, struct pry_stream_output *output)
 {
-  if (stream->held.size + bytes.size > stream->hold_limit && !stream->committed) {
-    stream->committed = true;
-    stream->state = PRY_STREAM_FLOWING;
-    return hand_out(stream, bytes, output);
-  }
-  return pry_buffer_append_slice(&stream->held, bytes) ? PRY_STREAM_MORE : PRY_STREAM_NO_MEMORY;
+  stream->committed = true;
+  stream->state = PRY_STREAM_FLOWING;
+  if (!stream->whole)
+    return PRY_STREAM_MORE;
+  struct pry_buffer swap = stream->given;
+  stream->given = stream->held;
+  stream->held = swap;
+  pry_buffer_clear(&stream->held);
+  size_t whole = stream->whole;
+  stream->whole = 0;
+  output->out = (struct pry_slice){stream->given.data, whole};
+  return pry_buffer_append(&stream->held, stream->given.data + whole, stream->given.size - whole) ? PRY_STREAM_OUTPUT
+                                                                                                  : PRY_STREAM_NO_MEMORY;
+}
+
+/* `ends`: the bytes end a block. */
+static enum pry_stream_step hold(struct pry_stream *stream, struct pry_slice bytes, bool ends,
+                                 struct pry_stream_output *output)
+{
+  if (!pry_buffer_append_slice(&stream->held, bytes))
+    return PRY_STREAM_NO_MEMORY;
+  if (ends)
+    stream->whole = stream->held.size;
+  return stream->held.size > stream->hold_limit && !stream->committed ? commit_held(stream, output) : PRY_STREAM_MORE;
 }
 
 static enum pry_stream_step broken(struct pry_stream *stream, struct pry_slice bytes, const struct pry_sse_event *event,
@@ -76,7 +98,7 @@ static enum pry_stream_step on_event(struct pry_stream *stream, struct pry_slice
     break;
   }
   stream->finished = stream->finished || finish;
-  return stream->committed ? hand_out(stream, bytes, output) : hold(stream, bytes, output);
+  return stream->committed ? hand_out(stream, bytes, output) : hold(stream, bytes, true, output);
 }
 
 /* A block too long to read: the stream passes as it is from here on. */
@@ -111,7 +133,7 @@ enum pry_stream_step pry_stream_feed(struct pry_stream *stream, struct pry_slice
     else if (result == PRY_SSE_BLOCK && stream->committed)
       step = hand_out(stream, bytes, output);
     else
-      step = hold(stream, bytes, output);
+      step = hold(stream, bytes, result == PRY_SSE_BLOCK, output);
     if (step != PRY_STREAM_MORE)
       return step;
   }

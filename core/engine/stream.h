@@ -8,7 +8,7 @@
  * Because only whole events are handed out, a cut stream never leaves half an event at the client, and an error
  * event can be added that its SDK understands.
  *
- * States: HOLDING → FLOWING → ENDED | FAILED. Memory: held bytes and one unfinished event, both bounded by
+ * States: HOLDING → FLOWING → ENDED | FAILED. Memory: held events and one unfinished event, both bounded by
  * `hold_limit`; more held bytes than that commit the stream, an unfinished event longer than that lets the rest of the
  * stream pass without being read (OPAQUE: its end can then only be judged by the connection's).
  *
@@ -25,7 +25,9 @@ enum pry_stream_state { PRY_STREAM_HOLDING, PRY_STREAM_FLOWING, PRY_STREAM_ENDED
 struct pry_stream {
   const struct pry_dialect *dialect;
   struct pry_sse_parser parser;
-  struct pry_buffer held; /* bytes not handed out yet */
+  struct pry_buffer held;  /* bytes not handed out yet: whole blocks, then the unfinished one */
+  struct pry_buffer given; /* what was handed out of `held` while some of it stayed */
+  size_t whole;            /* bytes of whole blocks in `held` */
   size_t hold_limit;
   enum pry_stream_state state;
   bool committed; /* bytes may go to the client */

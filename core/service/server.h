@@ -15,7 +15,8 @@
  * pry_reply_ call; a handler may reply from inside any callback.
  *
  * What the server does by itself:
- *   - 400/413/414/431/501/505 for what http1.h refuses, with a JSON body, then close
+ *   - 400/413/414/417/431/501/503/505 for what http1.h refuses, 408 for a request that stops half-way, each with a
+ *     JSON body; then it closes, so that the client can still read why
  *   - head deadline (slowloris: counts from the first byte of the head, or from accept), body progress deadline,
  *     idle keep-alive deadline, write-progress deadline for a client that never reads
  *   - at most max_connections; more are accepted and closed with 503 at once

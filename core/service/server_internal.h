@@ -45,11 +45,11 @@ struct pry_server_socket {
 };
 
 /* Opens, binds and listens, non-blocking. False: `error` says why. */
-bool pry_server_socket_open(struct pry_server_socket *socket, const char *address, bool share_port, char *error,
+bool pry_server_socket_open(struct pry_server_socket *listening, const char *address, bool share_port, char *error,
                             size_t error_size);
 
 /* Closes it, and removes the socket file when it is still ours. Safe to call twice. */
-void pry_server_socket_close(struct pry_server_socket *socket);
+void pry_server_socket_close(struct pry_server_socket *listening);
 
 enum pry_connection_phase {
   PRY_CONNECTION_READING, /* waits for a head, or for the rest of it */

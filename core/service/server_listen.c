@@ -43,68 +43,73 @@ static bool complain_errno(const struct complaint *complaint)
 
 static bool parse_port(const char *text, in_port_t *port)
 {
-  if (!*text || strspn(text, "0123456789") != strlen(text) || strlen(text) > 5 || atoi(text) > 65535)
+  if (!*text || strspn(text, "0123456789") != strlen(text) || strlen(text) > 5)
     return false;
-  *port = htons((uint16_t)atoi(text));
-  return true;
+  long number = strtol(text, NULL, 10);
+  *port = htons((uint16_t)number);
+  return number <= 65535;
 }
 
-static bool parse_tcp(const char *address, struct sockaddr_storage *storage, socklen_t *size)
+union tcp_name {
+  struct sockaddr any;
+  struct sockaddr_in v4;
+  struct sockaddr_in6 v6;
+};
+
+static bool parse_tcp(const char *address, union tcp_name *name, socklen_t *size)
 {
-  struct sockaddr_in *v4 = (struct sockaddr_in *)storage;
-  struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)storage;
   const char *colon = strrchr(address, ':');
   char host[INET6_ADDRSTRLEN + 2];
   if (!colon || (size_t)(colon - address) >= sizeof host)
     return false;
-  memcpy(host, address, (size_t)(colon - address));
-  host[colon - address] = '\0';
-  memset(storage, 0, sizeof *storage);
-  size_t length = strlen(host);
+  size_t length = (size_t)(colon - address);
+  memcpy(host, address, length);
+  host[length] = '\0';
+  *name = (union tcp_name){0};
   if (length > 2 && host[0] == '[' && host[length - 1] == ']') {
     host[length - 1] = '\0';
-    v6->sin6_family = AF_INET6;
-    *size = sizeof *v6;
-    return inet_pton(AF_INET6, host + 1, &v6->sin6_addr) == 1 && parse_port(colon + 1, &v6->sin6_port);
+    name->v6.sin6_family = AF_INET6;
+    *size = sizeof name->v6;
+    return inet_pton(AF_INET6, host + 1, &name->v6.sin6_addr) == 1 && parse_port(colon + 1, &name->v6.sin6_port);
   }
-  v4->sin_family = AF_INET;
-  *size = sizeof *v4;
+  name->v4.sin_family = AF_INET;
+  *size = sizeof name->v4;
   const char *numeric = strcmp(host, "localhost") == 0 ? "127.0.0.1" : host;
-  return inet_pton(AF_INET, numeric, &v4->sin_addr) == 1 && parse_port(colon + 1, &v4->sin_port);
+  return inet_pton(AF_INET, numeric, &name->v4.sin_addr) == 1 && parse_port(colon + 1, &name->v4.sin_port);
 }
 
-static void format_tcp(int fd, char *text, size_t size)
+static bool format_tcp(int fd, char *text, size_t size)
 {
-  struct sockaddr_storage storage = {0};
-  socklen_t length = sizeof storage;
-  char host[INET6_ADDRSTRLEN] = "?";
-  getsockname(fd, (struct sockaddr *)&storage, &length);
-  if (storage.ss_family == AF_INET6) {
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&storage;
-    inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof host);
-    snprintf(text, size, "[%s]:%u", host, ntohs(v6->sin6_port));
-  } else {
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&storage;
-    inet_ntop(AF_INET, &v4->sin_addr, host, sizeof host);
-    snprintf(text, size, "%s:%u", host, ntohs(v4->sin_port));
-  }
+  union tcp_name name = {0};
+  socklen_t length = sizeof name;
+  char host[INET6_ADDRSTRLEN];
+  if (getsockname(fd, &name.any, &length) < 0)
+    return false;
+  bool six = name.any.sa_family == AF_INET6;
+  if (!inet_ntop(name.any.sa_family, six ? (void *)&name.v6.sin6_addr : (void *)&name.v4.sin_addr, host, sizeof host))
+    return false;
+  if (six)
+    snprintf(text, size, "[%s]:%u", host, ntohs(name.v6.sin6_port));
+  else
+    snprintf(text, size, "%s:%u", host, ntohs(name.v4.sin_port));
+  return true;
 }
 
 static bool open_tcp(struct pry_server_socket *out, bool share_port, const struct complaint *complaint)
 {
-  struct sockaddr_storage storage;
+  union tcp_name name;
   socklen_t size;
-  if (!parse_tcp(complaint->address, &storage, &size))
+  if (!parse_tcp(complaint->address, &name, &size))
     return complain(complaint, "not an address",
                     "write a numeric ADDRESS:PORT such as 127.0.0.1:8420, [::1]:8420, or unix:PATH");
-  out->fd = socket(storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  out->fd = socket(name.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   int one = 1;
   if (out->fd < 0 || setsockopt(out->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
       (share_port && setsockopt(out->fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) < 0) ||
-      (storage.ss_family == AF_INET6 && setsockopt(out->fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) < 0) ||
-      bind(out->fd, (struct sockaddr *)&storage, size) < 0 || listen(out->fd, BACKLOG) < 0)
+      (name.any.sa_family == AF_INET6 && setsockopt(out->fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) < 0) ||
+      bind(out->fd, &name.any, size) < 0 || listen(out->fd, BACKLOG) < 0 ||
+      !format_tcp(out->fd, out->address, sizeof out->address))
     return complain_errno(complaint);
-  format_tcp(out->fd, out->address, sizeof out->address);
   return true;
 }
 
@@ -159,7 +164,7 @@ static bool open_unix(struct pry_server_socket *out, const char *path, const str
   struct sockaddr_un name = {.sun_family = AF_UNIX};
   if (!*path || strlen(path) >= sizeof name.sun_path)
     return complain(complaint, "the path of a unix socket has 1 to 107 bytes", "choose a shorter one");
-  strcpy(name.sun_path, path);
+  memcpy(name.sun_path, path, strlen(path) + 1);
   int lock = lock_directory(path);
   if (lock < 0) {
     if (errno == EWOULDBLOCK)
@@ -192,26 +197,26 @@ static bool open_unix(struct pry_server_socket *out, const char *path, const str
 
 /* ---- Both ----------------------------------------------------------------------------------------------- */
 
-bool pry_server_socket_open(struct pry_server_socket *out, const char *address, bool share_port, char *error,
+bool pry_server_socket_open(struct pry_server_socket *listening, const char *address, bool share_port, char *error,
                             size_t error_size)
 {
   struct complaint complaint = {address, error, error_size};
-  *out = (struct pry_server_socket){.fd = -1};
+  *listening = (struct pry_server_socket){.fd = -1};
   bool is_unix = strncmp(address, "unix:", 5) == 0;
-  if (is_unix ? open_unix(out, address + 5, &complaint) : open_tcp(out, share_port, &complaint))
+  if (is_unix ? open_unix(listening, address + 5, &complaint) : open_tcp(listening, share_port, &complaint))
     return true;
-  pry_server_socket_close(out);
+  pry_server_socket_close(listening);
   return false;
 }
 
-void pry_server_socket_close(struct pry_server_socket *open)
+void pry_server_socket_close(struct pry_server_socket *listening)
 {
   struct stat file;
-  if (open->unix_path && lstat(open->unix_path, &file) == 0 && file.st_dev == open->device &&
-      file.st_ino == open->inode)
-    unlink(open->unix_path);
-  open->unix_path = NULL;
-  if (open->fd >= 0)
-    close(open->fd);
-  open->fd = -1;
+  if (listening->unix_path && lstat(listening->unix_path, &file) == 0 && file.st_dev == listening->device &&
+      file.st_ino == listening->inode)
+    unlink(listening->unix_path);
+  listening->unix_path = NULL;
+  if (listening->fd >= 0)
+    close(listening->fd);
+  listening->fd = -1;
 }

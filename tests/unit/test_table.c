@@ -28,7 +28,7 @@ static void test_hash_vectors(void **state)
 
 struct item {
   struct pry_table_node node;
-  char key[16];
+  char key[32];
   bool seen;
 };
 

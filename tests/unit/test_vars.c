@@ -63,7 +63,7 @@ static void test_bounds(void **state)
   assert_names(vars, "");
   assert_true(pry_vars_set(vars, (struct pry_slice){bytes, 64}, (struct pry_slice){bytes, 1024}));
   for (int i = 1; i < 64; i++) {
-    char name[16];
+    char name[32];
     snprintf(name, sizeof name, "name %d", i);
     assert_true(pry_vars_set(vars, pry_slice_of(name), PRY_SLICE("v")));
   }

@@ -1,0 +1,156 @@
+#include "lib.h"
+
+#include "sandbox.h"
+
+/*
+ * What is left: time, chance, alerts and a look at queues.
+ */
+
+/* ---- time and chance -------------------------------------------------------------------------------------- */
+
+/* ---@return number   Unix seconds; the same for a whole handler, until it has waited
+ * function now() end */
+static int misc_now(lua_State *L)
+{
+  struct pry_decision *decision = pry_decision_of(L);
+  if (!decision)
+    return luaL_error(L, "now is not available while loading");
+  if (decision->resumed) { /* before, it is the record's own time */
+    struct pry_read read = pry_read_begin(decision, "now");
+    pry_read_number(&read, decision->now);
+    pry_read_end(&read);
+  }
+  lua_pushnumber(L, decision->now);
+  return 1;
+}
+
+/* splitmix64: one word of state, seeded per event, the same everywhere. */
+static uint64_t next_random(uint64_t *state)
+{
+  uint64_t z = *state += 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+/* Without the bias of a plain remainder. */
+static uint64_t below(uint64_t *state, uint64_t count)
+{
+  uint64_t limit = count ? UINT64_MAX - UINT64_MAX % count : 0;
+  uint64_t word = next_random(state);
+  while (count && word >= limit)
+    word = next_random(state);
+  return count ? word % count : word;
+}
+
+/* ---@param first? integer  without arguments: a number from 0 to below 1
+ * ---@param last? integer   random(6) is 1..6, random(3, 5) is 3..5
+ * ---@return number
+ * function random(first, last) end */
+static int misc_random(lua_State *L)
+{
+  struct pry_decision *decision = pry_decision_check(L, "random");
+  int count = lua_gettop(L);
+  if (count == 0) {
+    lua_pushnumber(L, (double)(next_random(&decision->random) >> 11) * 0x1.0p-53);
+    return 1;
+  }
+  lua_Integer first = count >= 2 ? luaL_checkinteger(L, 1) : 1;
+  lua_Integer last = luaL_checkinteger(L, count >= 2 ? 2 : 1);
+  luaL_argcheck(L, first <= last, count >= 2 ? 2 : 1, "the interval is empty");
+  uint64_t span = (uint64_t)last - (uint64_t)first + 1; /* 0: all of them */
+  lua_pushinteger(L, (lua_Integer)((uint64_t)first + below(&decision->random, span)));
+  return 1;
+}
+
+/* ---- alerts ---------------------------------------------------------------------------------------------- */
+
+static const struct pry_sink_config *check_sink(lua_State *L, const struct pry_decision *decision, struct pry_slice name)
+{
+  const struct pry_config *config = pry_decision_config(decision);
+  for (size_t i = 0; i < config->sink_count; i++)
+    if (pry_slice_equal(pry_slice_of(config->sinks[i].name), name))
+      return &config->sinks[i];
+  luaL_error(L, "notify{}: there is no sink \"%s\"; declare it in init.lua", name.data);
+  return NULL;
+}
+
+/* ---@param v { to: string, key?: string, text?: string, resolve?: boolean }
+ * Raises an alert under `key` at the sink `to`, or resolves it. Never waits; returns nothing.
+ * function notify(v) end */
+static int misc_notify(lua_State *L)
+{
+  static const char *const names[] = {"key", "to", "text", "resolve", NULL};
+  struct pry_decision *decision = pry_decision_check(L, "notify");
+  char key[PRY_KEY_MAX];
+  lua_settop(L, 1);
+  pry_lua_options(L, 1, "notify", names, false);
+  struct pry_slice to = pry_lua_text_field(L, 1, "notify", "to");
+  struct pry_slice text = pry_lua_text_field(L, 1, "notify", "text");
+  lua_pushliteral(L, "resolve");
+  lua_rawget(L, 1);
+  bool resolve = lua_toboolean(L, -1);
+  if (!to.size)
+    return luaL_error(L, "notify{} needs a to, the name of a sink");
+  if (!text.size && !resolve)
+    return luaL_error(L, "notify{} needs a text, or resolve = true");
+  lua_pushliteral(L, "key");
+  if (lua_rawget(L, 1) == LUA_TNIL) {
+    lua_pop(L, 1);
+    lua_pushliteral(L, "alert");
+  }
+  struct pry_alert alert = {.key = pry_lua_key(L, lua_gettop(L), decision, '/', key, sizeof key),
+                            .text = text,
+                            .resolve = resolve};
+  pry_alerts_notify(pry_decision_engine(decision)->alerts, check_sink(L, decision, to), &alert);
+  return 0;
+}
+
+/* ---- queues ---------------------------------------------------------------------------------------------- */
+
+static int count_queue(lua_State *L, const char *function, bool want_held)
+{
+  struct pry_decision *decision = pry_decision_check(L, function);
+  char key[PRY_KEY_MAX];
+  size_t held, waiting;
+  struct pry_slice full = pry_lua_key(L, 1, decision, '/', key, sizeof key);
+  pry_queue_count(pry_decision_engine(decision)->queues, full, &held, &waiting);
+  lua_Integer count = (lua_Integer)(want_held ? held : waiting);
+  struct pry_read read = pry_read_begin(decision, function);
+  pry_read_text(&read, full);
+  pry_read_number(&read, (double)count);
+  pry_read_end(&read);
+  lua_pushinteger(L, count);
+  return 1;
+}
+
+/* ---@param key string   as in hold{ key = }
+ * ---@return integer     places taken
+ * function queue.held(key) end */
+static int queue_held(lua_State *L)
+{
+  return count_queue(L, "queue.held", true);
+}
+
+/* ---@param key string
+ * ---@return integer     calls in line
+ * function queue.waiting(key) end */
+static int queue_waiting(lua_State *L)
+{
+  return count_queue(L, "queue.waiting", false);
+}
+
+/* ---- opening --------------------------------------------------------------------------------------------- */
+
+void pry_lib_misc_open(lua_State *L)
+{
+  static const luaL_Reg queue[] = {{"held", queue_held}, {"waiting", queue_waiting}, {NULL, NULL}};
+  lua_pushcfunction(L, misc_now);
+  pry_sandbox_set_global(L, "now");
+  lua_pushcfunction(L, misc_random);
+  pry_sandbox_set_global(L, "random");
+  lua_pushcfunction(L, misc_notify);
+  pry_sandbox_set_global(L, "notify");
+  luaL_newlib(L, queue);
+  pry_sandbox_set_global(L, "queue");
+}

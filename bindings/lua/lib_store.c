@@ -1,0 +1,476 @@
+#include "lib.h"
+
+#include "json.h"
+#include "sandbox.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/*
+ * The shared store. Keys are prefixed with the instance's name ("retry:key"), so that two uses of a policy never meet.
+ * What is wrong with the arguments raises; a store that is full or out of memory is a failure of the world: nil, err.
+ *
+ *   ---@class store
+ *   store = {}
+ */
+
+enum { TTL_MAX_SECONDS = 30 * 24 * 3600 };
+
+static const char WINDOW_KEY = 0, BREAKER_KEY = 0;
+
+/* ---- shared ---------------------------------------------------------------------------------------------- */
+
+struct place {
+  struct pry_decision *decision;
+  struct pry_store *store;
+  pry_time now;
+  struct pry_slice key;
+  char text[PRY_STORE_KEY_MAX];
+};
+
+static void find_place(lua_State *L, const char *function, struct place *place)
+{
+  place->decision = pry_decision_check(L, function);
+  place->store = pry_decision_engine(place->decision)->store;
+  place->now = pry_loop_now(pry_decision_worker(place->decision)->loop);
+}
+
+static void read_key(lua_State *L, const char *function, struct place *place)
+{
+  find_place(L, function, place);
+  place->key = pry_lua_key(L, 1, place->decision, ':', place->text, sizeof place->text);
+}
+
+/* Raises for misuse, returns nil, err for the rest. */
+static int failed(lua_State *L, struct pry_read *read, enum pry_store_status status)
+{
+  const char *text = pry_store_status_text(status);
+  if (status == PRY_STORE_WRONG_TYPE || status == PRY_STORE_TOO_LONG)
+    return luaL_error(L, "store: %s", text);
+  pry_read_null(read);
+  pry_read_end(read);
+  return pry_lua_failed(L, status == PRY_STORE_FULL ? "store_full" : "no_memory", text);
+}
+
+static struct pry_read begin_read(const struct place *place, const char *function)
+{
+  struct pry_read read = pry_read_begin(place->decision, function);
+  pry_read_text(&read, place->key);
+  return read;
+}
+
+/* Seconds until an object is forgotten; 0: the store's default. */
+static pry_time check_ttl(lua_State *L, int index)
+{
+  if (lua_isnoneornil(L, index))
+    return 0;
+  double seconds = lua_tonumber(L, index);
+  luaL_argcheck(L, lua_type(L, index) == LUA_TNUMBER && seconds > 0 && seconds <= TTL_MAX_SECONDS, index,
+                "the time to live is a number of seconds above 0, at most 30 days");
+  return pry_time_from_seconds(seconds);
+}
+
+/* ---- values ---------------------------------------------------------------------------------------------- */
+
+/* A JSON scalar. What is not UTF-8 would not come back as it went in, so it is refused. */
+static struct pry_slice check_value(lua_State *L, int index)
+{
+  char complaint[128];
+  int type = lua_type(L, index);
+  luaL_argcheck(L, type == LUA_TSTRING || type == LUA_TNUMBER || type == LUA_TBOOLEAN, index,
+                "the store keeps text, numbers and booleans");
+  struct pry_buffer *text = pry_lua_buffer(L, PRY_STORE_VALUE_MAX);
+  if (!pry_lua_json_append(L, index, text, PRY_SECRETS_REFUSED, NULL, complaint, sizeof complaint))
+    luaL_error(L, "store: %s (a value has at most %d bytes)", complaint, PRY_STORE_VALUE_MAX);
+  struct pry_slice value = pry_buffer_slice(text);
+  if (type == LUA_TSTRING && !pry_json_equals(value, pry_lua_text(L, index)))
+    luaL_argerror(L, index, "the store keeps text in UTF-8 only");
+  return value;
+}
+
+/* ---@param key string
+ * ---@return string|number|boolean|nil value, table? err
+ * function store.get(key) end */
+static int store_get(lua_State *L)
+{
+  struct place place;
+  const char *why;
+  read_key(L, "store.get", &place);
+  struct pry_read read = begin_read(&place, "store.get");
+  struct pry_buffer *value = pry_lua_buffer(L, PRY_STORE_VALUE_MAX);
+  enum pry_store_status status = pry_store_get(place.store, place.key, value, place.now);
+  if (status == PRY_STORE_ABSENT) {
+    pry_read_null(&read);
+    pry_read_end(&read);
+    lua_pushnil(L);
+    return 1;
+  }
+  if (status != PRY_STORE_OK)
+    return failed(L, &read, status);
+  pry_read_json(&read, pry_buffer_slice(value));
+  pry_read_end(&read);
+  if (!pry_lua_json_push(L, pry_buffer_slice(value), &why))
+    return luaL_error(L, "store.get: %s", why);
+  pry_buffer_fini(value);
+  return 1;
+}
+
+static int finish_boolean(lua_State *L, struct pry_read *read, enum pry_store_status status, bool value)
+{
+  if (status != PRY_STORE_OK)
+    return failed(L, read, status);
+  pry_read_boolean(read, value);
+  pry_read_end(read);
+  lua_pushboolean(L, value);
+  return 1;
+}
+
+/* ---@param key string
+ * ---@param value string|number|boolean
+ * ---@param ttl? number   seconds; an hour when absent
+ * ---@return true? ok, table? err
+ * function store.set(key, value, ttl) end */
+static int store_set(lua_State *L)
+{
+  struct place place;
+  read_key(L, "store.set", &place);
+  pry_time ttl = check_ttl(L, 3);
+  struct pry_slice value = check_value(L, 2);
+  struct pry_read read = begin_read(&place, "store.set");
+  return finish_boolean(L, &read, pry_store_set(place.store, place.key, value, ttl, place.now), true);
+}
+
+/* ---@param key string
+ * ---@param value string|number|boolean
+ * ---@param ttl? number
+ * ---@return boolean? stored, table? err   false when the key was there already
+ * function store.add(key, value, ttl) end */
+static int store_add(lua_State *L)
+{
+  struct place place;
+  bool stored = false;
+  read_key(L, "store.add", &place);
+  pry_time ttl = check_ttl(L, 3);
+  struct pry_slice value = check_value(L, 2);
+  struct pry_read read = begin_read(&place, "store.add");
+  enum pry_store_status status = pry_store_add(place.store, place.key, value, ttl, place.now, &stored);
+  return finish_boolean(L, &read, status, stored);
+}
+
+/* ---@param key string
+ * ---@return boolean removed
+ * function store.remove(key) end */
+static int store_remove(lua_State *L)
+{
+  struct place place;
+  read_key(L, "store.remove", &place);
+  struct pry_read read = begin_read(&place, "store.remove");
+  enum pry_store_status status = pry_store_remove(place.store, place.key, place.now);
+  bool removed = status == PRY_STORE_OK;
+  return finish_boolean(L, &read, status == PRY_STORE_ABSENT ? PRY_STORE_OK : status, removed);
+}
+
+/* ---- counters -------------------------------------------------------------------------------------------- */
+
+static int finish_number(lua_State *L, struct pry_read *read, enum pry_store_status status, double number)
+{
+  if (status != PRY_STORE_OK)
+    return failed(L, read, status);
+  pry_read_number(read, number);
+  pry_read_end(read);
+  if (number == floor(number) && fabs(number) < 9007199254740992.0)
+    lua_pushinteger(L, (lua_Integer)number);
+  else
+    lua_pushnumber(L, number);
+  return 1;
+}
+
+/* ---@param key string
+ * ---@param by? number    1
+ * ---@param ttl? number
+ * ---@return number? total, table? err
+ * function store.count(key, by, ttl) end */
+static int store_count(lua_State *L)
+{
+  struct place place;
+  double total = 0;
+  read_key(L, "store.count", &place);
+  double by = lua_isnoneornil(L, 2) ? 1 : lua_tonumber(L, 2);
+  luaL_argcheck(L, (lua_isnoneornil(L, 2) || lua_type(L, 2) == LUA_TNUMBER) && isfinite(by), 2,
+                "a counter counts by a number");
+  pry_time ttl = check_ttl(L, 3);
+  struct pry_read read = begin_read(&place, "store.count");
+  enum pry_store_status status = pry_store_count(place.store, place.key, by, ttl, place.now, &total);
+  return finish_number(L, &read, status, total);
+}
+
+/* ---@param key string
+ * ---@return number? total, table? err   0 when nobody counted
+ * function store.counter(key) end */
+static int store_counter(lua_State *L)
+{
+  struct place place;
+  double total = 0;
+  read_key(L, "store.counter", &place);
+  struct pry_read read = begin_read(&place, "store.counter");
+  enum pry_store_status status = pry_store_counter(place.store, place.key, place.now, &total);
+  return finish_number(L, &read, status, total);
+}
+
+/* ---- windows --------------------------------------------------------------------------------------------- */
+
+/* What store.window() and store.breaker() return: parameters and the full key. The state is in the store. */
+struct window {
+  pry_time length;
+  unsigned limit;
+  size_t key_size;
+  char key[PRY_STORE_KEY_MAX];
+};
+
+struct breaker {
+  struct pry_breaker_parameters parameters;
+  size_t key_size;
+  char key[PRY_STORE_KEY_MAX];
+};
+
+static void *check_object(lua_State *L, const void *type, const char *name)
+{
+  bool fits = false;
+  if (lua_type(L, 1) == LUA_TUSERDATA && lua_getmetatable(L, 1)) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, type);
+    fits = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+  }
+  if (!fits)
+    luaL_error(L, "call this with a colon, on what %s returned", name);
+  return lua_touserdata(L, 1);
+}
+
+/* The key was prefixed when the object was made: by the instance that made it. */
+static struct pry_read begin_object(lua_State *L, struct place *place, const char *function, const char *key,
+                                    size_t key_size)
+{
+  find_place(L, function, place);
+  place->key = (struct pry_slice){key, key_size};
+  struct pry_read read = pry_read_begin(place->decision, function);
+  pry_read_text(&read, place->key);
+  return read;
+}
+
+/* ---@class window
+ * ---@field add fun(self: window): integer?, table?    records one; how many are now in the window
+ * ---@field count fun(self: window): integer?, table?
+ * ---@field clear fun(self: window): true?, table?
+ * ---@param key string
+ * ---@param v { seconds: number, limit?: integer }   counts above `limit` (1024) read as `limit`
+ * ---@return window
+ * function store.window(key, v) end */
+static int store_window(lua_State *L)
+{
+  static const char *const names[] = {"seconds", "limit", NULL};
+  struct place place;
+  lua_settop(L, 2);
+  read_key(L, "store.window", &place);
+  pry_lua_options(L, 2, "store.window", names, false);
+  double seconds = pry_lua_number_field(L, 2, "store.window", "seconds", 0, 0.001, TTL_MAX_SECONDS);
+  double limit = pry_lua_number_field(L, 2, "store.window", "limit", PRY_STORE_WINDOW_MAX, 1, PRY_STORE_WINDOW_MAX);
+  if (seconds == 0)
+    return luaL_error(L, "store.window{} needs seconds");
+  struct window *window = lua_newuserdatauv(L, offsetof(struct window, key) + place.key.size, 0);
+  window->length = pry_time_from_seconds(seconds);
+  window->limit = (unsigned)limit;
+  window->key_size = place.key.size;
+  memcpy(window->key, place.key.data, place.key.size);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &WINDOW_KEY);
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+static int window_add(lua_State *L)
+{
+  struct window *window = check_object(L, &WINDOW_KEY, "store.window");
+  struct place place;
+  unsigned count = 0;
+  struct pry_read read = begin_object(L, &place, "window:add", window->key, window->key_size);
+  enum pry_store_status status =
+      pry_store_window_add(place.store, place.key, window->length, window->limit, place.now, &count);
+  return finish_number(L, &read, status, count);
+}
+
+static int window_count(lua_State *L)
+{
+  struct window *window = check_object(L, &WINDOW_KEY, "store.window");
+  struct place place;
+  unsigned count = 0;
+  struct pry_read read = begin_object(L, &place, "window:count", window->key, window->key_size);
+  enum pry_store_status status = pry_store_window_count(place.store, place.key, window->length, place.now, &count);
+  return finish_number(L, &read, status == PRY_STORE_ABSENT ? PRY_STORE_OK : status, count);
+}
+
+static int window_clear(lua_State *L)
+{
+  struct window *window = check_object(L, &WINDOW_KEY, "store.window");
+  struct place place;
+  struct pry_read read = begin_object(L, &place, "window:clear", window->key, window->key_size);
+  enum pry_store_status status = pry_store_window_clear(place.store, place.key, place.now);
+  return finish_boolean(L, &read, status == PRY_STORE_ABSENT ? PRY_STORE_OK : status, true);
+}
+
+/* ---- breakers -------------------------------------------------------------------------------------------- */
+
+/* ---@class breaker
+ * ---@field enter fun(self: breaker): boolean, number|table|nil   may the attempt be made; if not, seconds until the next
+ *                                            chance. A store without room lets it pass: true, err
+ * ---@field success fun(self: breaker): string?, boolean|table     state after, whether it changed
+ * ---@field failure fun(self: breaker, v?: { cooldown?: number }): string?, boolean|table   `cooldown`: a longer time the server
+ *                                            asked for
+ * ---@field state fun(self: breaker): string?, number|table        "closed", "open", "half_open"; seconds until the next chance
+ * ---@param key string
+ * ---@param v? { failures?: integer, successes?: integer, permits?: integer, cooldown?: number }   5, 1, 1, 30
+ * ---@return breaker
+ * function store.breaker(key, v) end */
+static int store_breaker(lua_State *L)
+{
+  static const char *const names[] = {"failures", "successes", "permits", "cooldown", NULL};
+  static const char name[] = "store.breaker";
+  struct place place;
+  lua_settop(L, 2);
+  read_key(L, name, &place);
+  pry_lua_options(L, 2, name, names, true);
+  struct pry_breaker_parameters parameters = {
+      .failures = (unsigned)pry_lua_number_field(L, 2, name, "failures", 5, 1, 1e6),
+      .successes = (unsigned)pry_lua_number_field(L, 2, name, "successes", 1, 1, 1e6),
+      .permits = (unsigned)pry_lua_number_field(L, 2, name, "permits", 1, 1, 1e6),
+      .cooldown = pry_time_from_seconds(pry_lua_number_field(L, 2, name, "cooldown", 30, 0.001, TTL_MAX_SECONDS))};
+  struct breaker *breaker = lua_newuserdatauv(L, offsetof(struct breaker, key) + place.key.size, 0);
+  breaker->parameters = parameters;
+  breaker->key_size = place.key.size;
+  memcpy(breaker->key, place.key.data, place.key.size);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &BREAKER_KEY);
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+/* No room for a breaker must not stop calls: it lets them pass, and says so. */
+static int breaker_without_room(lua_State *L, struct pry_read *read, enum pry_store_status status)
+{
+  failed(L, read, status);
+  lua_pushboolean(L, true);
+  lua_replace(L, -3);
+  return 2;
+}
+
+static int breaker_enter(lua_State *L)
+{
+  struct breaker *breaker = check_object(L, &BREAKER_KEY, "store.breaker");
+  struct pry_breaker_entry entry = {0};
+  struct place place;
+  struct pry_read read = begin_object(L, &place, "breaker:enter", breaker->key, breaker->key_size);
+  struct pry_list *permits = place.decision->ask->permits;
+  if (!permits)
+    return luaL_error(L, "breaker:enter works in on_request and on_attempt, where something can be held");
+  enum pry_store_status status = pry_breaker_enter(place.store, place.key, &breaker->parameters, place.now, &entry);
+  if (status != PRY_STORE_OK)
+    return breaker_without_room(L, &read, status);
+  if (entry.permit)
+    pry_permits_add(permits, entry.permit);
+  pry_read_boolean(&read, entry.allowed);
+  pry_read_number(&read, pry_time_to_seconds(entry.retry_in));
+  pry_read_end(&read);
+  lua_pushboolean(L, entry.allowed);
+  if (entry.allowed)
+    return 1;
+  lua_pushnumber(L, pry_time_to_seconds(entry.retry_in));
+  return 2;
+}
+
+static int breaker_record(lua_State *L, bool success, pry_time cooldown)
+{
+  struct breaker *breaker = check_object(L, &BREAKER_KEY, "store.breaker");
+  enum pry_breaker_state state = PRY_BREAKER_CLOSED;
+  struct pry_list nothing_held;
+  struct place place;
+  bool changed = false;
+  struct pry_read read =
+      begin_object(L, &place, success ? "breaker:success" : "breaker:failure", breaker->key, breaker->key_size);
+  pry_list_init(&nothing_held);
+  struct pry_list *permits = place.decision->ask->permits ? place.decision->ask->permits : &nothing_held;
+  enum pry_store_status status = pry_breaker_record(place.store, place.key, &breaker->parameters, permits, success,
+                                                    cooldown, place.now, &state, &changed);
+  if (status != PRY_STORE_OK)
+    return failed(L, &read, status);
+  pry_read_text(&read, pry_slice_of(pry_breaker_state_name(state)));
+  pry_read_boolean(&read, changed);
+  pry_read_end(&read);
+  lua_pushstring(L, pry_breaker_state_name(state));
+  lua_pushboolean(L, changed);
+  return 2;
+}
+
+static int breaker_success(lua_State *L)
+{
+  return breaker_record(L, true, 0);
+}
+
+static int breaker_failure(lua_State *L)
+{
+  static const char *const names[] = {"cooldown", NULL};
+  lua_settop(L, 2);
+  pry_lua_options(L, 2, "breaker:failure", names, true);
+  double cooldown = pry_lua_number_field(L, 2, "breaker:failure", "cooldown", 0, 0, TTL_MAX_SECONDS);
+  return breaker_record(L, false, pry_time_from_seconds(cooldown));
+}
+
+static int breaker_state(lua_State *L)
+{
+  struct breaker *breaker = check_object(L, &BREAKER_KEY, "store.breaker");
+  enum pry_breaker_state state;
+  pry_time retry_in;
+  struct place place;
+  struct pry_read read = begin_object(L, &place, "breaker:state", breaker->key, breaker->key_size);
+  enum pry_store_status status = pry_breaker_peek(place.store, place.key, place.now, &state, &retry_in);
+  if (status != PRY_STORE_OK)
+    return failed(L, &read, status);
+  pry_read_text(&read, pry_slice_of(pry_breaker_state_name(state)));
+  pry_read_number(&read, pry_time_to_seconds(retry_in));
+  pry_read_end(&read);
+  lua_pushstring(L, pry_breaker_state_name(state));
+  lua_pushnumber(L, pry_time_to_seconds(retry_in));
+  return 2;
+}
+
+/* ---- opening --------------------------------------------------------------------------------------------- */
+
+static void open_type(lua_State *L, const void *type, const char *name, const luaL_Reg *methods)
+{
+  lua_createtable(L, 0, 3);
+  lua_newtable(L);
+  luaL_setfuncs(L, methods, 0);
+  lua_setfield(L, -2, "__index");
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "__name");
+  lua_pushboolean(L, false);
+  lua_setfield(L, -2, "__metatable");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, type);
+}
+
+void pry_lib_store_open(lua_State *L)
+{
+  static const luaL_Reg functions[] = {{"get", store_get},         {"set", store_set},
+                                       {"add", store_add},         {"remove", store_remove},
+                                       {"count", store_count},     {"counter", store_counter},
+                                       {"window", store_window},   {"breaker", store_breaker},
+                                       {NULL, NULL}};
+  static const luaL_Reg window_methods[] = {
+      {"add", window_add}, {"count", window_count}, {"clear", window_clear}, {NULL, NULL}};
+  static const luaL_Reg breaker_methods[] = {{"enter", breaker_enter},
+                                             {"success", breaker_success},
+                                             {"failure", breaker_failure},
+                                             {"state", breaker_state},
+                                             {NULL, NULL}};
+  open_type(L, &WINDOW_KEY, "window", window_methods);
+  open_type(L, &BREAKER_KEY, "breaker", breaker_methods);
+  luaL_newlib(L, functions);
+  pry_sandbox_set_global(L, "store");
+}

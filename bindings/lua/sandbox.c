@@ -1,0 +1,398 @@
+#include "sandbox.h"
+
+#include "door.h"
+
+#include <ctype.h>
+#include <lualib.h>
+#include <stdlib.h>
+
+/* Keys of the registry. */
+static const char globals_key, modules_key;
+
+enum { MODULE_NAME_MAX = 128 };
+
+/* ---- Globals -------------------------------------------------------------------------------------------------- */
+
+void pry_sandbox_set_global(lua_State *L, const char *name)
+{
+  pry_freeze(L, -1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &globals_key);
+  lua_insert(L, -2);
+  lua_setfield(L, -2, name);
+  lua_pop(L, 1);
+}
+
+void pry_sandbox_get_global(lua_State *L, const char *name)
+{
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &globals_key);
+  lua_getfield(L, -1, name);
+  lua_remove(L, -2);
+}
+
+static int refuse_global(lua_State *L)
+{
+  size_t size;
+  const char *name = pry_sandbox_tostring(L, 2, &size);
+
+  return luaL_error(L, "global '%s' cannot be set; write 'local %s'", name, name);
+}
+
+/* Pushes a new environment: an empty table that looks frozen and reads `extras`, then the globals. */
+static void push_environment(lua_State *L, int extras)
+{
+  lua_newtable(L);
+  lua_createtable(L, 0, 4);
+  lua_newtable(L);
+  pry_freeze_set_contents(L);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &globals_key);
+  if (extras) {
+    lua_newtable(L); /* a copy: the file keeps what it was given */
+    for (lua_pushnil(L); lua_next(L, extras);) {
+      lua_pushvalue(L, -2);
+      lua_insert(L, -2);
+      lua_rawset(L, -4);
+    }
+    lua_createtable(L, 0, 1);
+    lua_rotate(L, -3, -1);
+    lua_setfield(L, -2, "__index");
+    lua_setmetatable(L, -2);
+  }
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, refuse_global);
+  lua_setfield(L, -2, "__newindex");
+  lua_pushboolean(L, false);
+  lua_setfield(L, -2, "__metatable");
+  lua_setmetatable(L, -2);
+}
+
+/* ---- Files ---------------------------------------------------------------------------------------------------- */
+
+void pry_sandbox_load(lua_State *L, const char *path, struct pry_slice text, int extras)
+{
+  struct pry_slice mark = PRY_SLICE("\xEF\xBB\xBF");
+
+  if (extras)
+    extras = lua_absindex(L, extras);
+  if (pry_slice_starts_with(text, mark)) { /* some editors write one */
+    text.data += mark.size;
+    text.size -= mark.size;
+  }
+  lua_pushfstring(L, "@%s", path);
+  if (luaL_loadbufferx(L, text.data ? text.data : "", text.size, lua_tostring(L, -1), "t") != LUA_OK)
+    lua_error(L);
+  lua_remove(L, -2);
+  push_environment(L, extras);
+  lua_setupvalue(L, -2, 1);
+}
+
+/* "lib.backoff" to "lib/backoff.lua". */
+static bool module_path(const char *name, char *path, size_t size)
+{
+  size_t length = strlen(name);
+
+  if (strncmp(name, "lib.", 4) != 0 || length + sizeof(".lua") > size || name[length - 1] == '.' || strstr(name, ".."))
+    return false;
+  for (size_t i = 0; i <= length; i++) {
+    if (name[i] && name[i] != '.' && name[i] != '_' && name[i] != '-' && !isalnum((unsigned char)name[i]))
+      return false;
+    path[i] = (char)(name[i] == '.' ? '/' : name[i]);
+  }
+  memcpy(path + length, ".lua", sizeof(".lua"));
+  return true;
+}
+
+static void run_module(lua_State *L, const char *name)
+{
+  const struct pry_script *script = pry_script_of(L);
+  char path[MODULE_NAME_MAX];
+  struct pry_slice text;
+
+  if (!module_path(name, path, sizeof(path)))
+    luaL_error(L, "require '%s': only files below lib/ can be required, as 'lib.name'", name);
+  if (!script->find || !script->find(script->find_user, path, &text))
+    luaL_error(L, "require '%s': there is no %s", name, path);
+  pry_sandbox_load(L, path, text, 0);
+  lua_call(L, 0, 1);
+  if (lua_isnil(L, -1))
+    luaL_error(L, "require '%s': %s returns nothing; it must return a table or a function", name, path);
+  pry_freeze(L, -1);
+}
+
+static int base_require(lua_State *L)
+{
+  const char *name = luaL_checkstring(L, 1);
+
+  lua_settop(L, 1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &modules_key);
+  int type = lua_getfield(L, 2, name);
+  if (type == LUA_TLIGHTUSERDATA)
+    return luaL_error(L, "require '%s': it is being loaded already, by itself or a file that it requires", name);
+  if (type != LUA_TNIL)
+    return 1;
+  lua_pushlightuserdata(L, (void *)&modules_key); /* while it loads */
+  lua_setfield(L, 2, name);
+  run_module(L, name);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, 2, name);
+  return 1;
+}
+
+/* ---- Text of values ------------------------------------------------------------------------------------------- */
+
+const char *pry_sandbox_tostring(lua_State *L, int index, size_t *size)
+{
+  index = lua_absindex(L, index);
+  luaL_checkstack(L, 4, NULL);
+  if (luaL_callmeta(L, index, "__tostring")) {
+    if (!lua_isstring(L, -1))
+      luaL_error(L, "'__tostring' must return a string");
+    return lua_tolstring(L, -1, size);
+  }
+  switch (lua_type(L, index)) {
+  case LUA_TNIL:
+    lua_pushliteral(L, "nil");
+    break;
+  case LUA_TBOOLEAN:
+    lua_pushstring(L, lua_toboolean(L, index) ? "true" : "false");
+    break;
+  case LUA_TNUMBER:
+  case LUA_TSTRING:
+    lua_pushvalue(L, index);
+    break;
+  default: /* stock Lua shows an address here: it would differ from run to run */
+    if (luaL_getmetafield(L, index, "__name") == LUA_TSTRING)
+      break;
+    lua_pushstring(L, luaL_typename(L, index));
+  }
+  return lua_tolstring(L, -1, size);
+}
+
+/* ---- Keys in order -------------------------------------------------------------------------------------------- */
+
+struct key {
+  enum { KEY_NUMBER, KEY_STRING, KEY_FALSE, KEY_TRUE } type;
+  bool integer;
+  lua_Integer whole;
+  lua_Number number; /* of integers, too: the nearest */
+  const char *text;  /* anchored by the table it is a key of */
+  size_t size;
+};
+
+static int compare_numbers(const struct key *a, const struct key *b)
+{
+  if (a->integer && b->integer)
+    return a->whole < b->whole ? -1 : a->whole > b->whole;
+  if (a->number != b->number)
+    return a->number < b->number ? -1 : 1;
+  return b->integer - a->integer; /* only 2^63 is the nearest number of an integer and a key of its own */
+}
+
+static int compare_texts(const struct key *a, const struct key *b)
+{
+  size_t common = a->size < b->size ? a->size : b->size;
+  int order = common ? memcmp(a->text, b->text, common) : 0;
+
+  if (order)
+    return order;
+  return a->size < b->size ? -1 : a->size > b->size;
+}
+
+static int compare_keys(const void *left, const void *right)
+{
+  const struct key *a = left;
+  const struct key *b = right;
+
+  if (a->type != b->type)
+    return a->type < b->type ? -1 : 1;
+  if (a->type == KEY_NUMBER)
+    return compare_numbers(a, b);
+  return a->type == KEY_STRING ? compare_texts(a, b) : 0;
+}
+
+static void read_key(lua_State *L, int index, struct key *key)
+{
+  memset(key, 0, sizeof(*key));
+  switch (lua_type(L, index)) {
+  case LUA_TNUMBER:
+    key->type = KEY_NUMBER;
+    key->integer = lua_isinteger(L, index);
+    key->whole = key->integer ? lua_tointeger(L, index) : 0;
+    key->number = lua_tonumber(L, index);
+    break;
+  case LUA_TSTRING:
+    key->type = KEY_STRING;
+    key->text = lua_tolstring(L, index, &key->size);
+    break;
+  case LUA_TBOOLEAN:
+    key->type = lua_toboolean(L, index) ? KEY_TRUE : KEY_FALSE;
+    break;
+  default:
+    luaL_error(L, "a table with a key that is a %s has no order to walk in", luaL_typename(L, index));
+  }
+}
+
+static void push_key(lua_State *L, const struct key *key)
+{
+  if (key->type == KEY_STRING)
+    lua_pushlstring(L, key->text, key->size);
+  else if (key->type != KEY_NUMBER)
+    lua_pushboolean(L, key->type == KEY_TRUE);
+  else if (key->integer)
+    lua_pushinteger(L, key->whole);
+  else
+    lua_pushnumber(L, key->number);
+}
+
+static size_t count_keys(lua_State *L, int table)
+{
+  size_t count = 0;
+
+  for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1))
+    count++;
+  return count;
+}
+
+/* Bottom-up heap sort: in place, and n log n whatever the order. qsort() may allocate outside the state's cap. */
+static void sift(struct key *keys, size_t root, size_t count)
+{
+  for (;;) {
+    size_t child = 2 * root + 1;
+    if (child >= count)
+      return;
+    if (child + 1 < count && compare_keys(&keys[child], &keys[child + 1]) < 0)
+      child++;
+    if (compare_keys(&keys[root], &keys[child]) >= 0)
+      return;
+    struct key swap = keys[root];
+    keys[root] = keys[child];
+    keys[child] = swap;
+    root = child;
+  }
+}
+
+static void sort_keys(struct key *keys, size_t count)
+{
+  bool sorted = true;
+
+  for (size_t i = 1; i < count && sorted; i++)
+    sorted = compare_keys(&keys[i - 1], &keys[i]) < 0;
+  if (sorted)
+    return;
+  for (size_t i = count / 2; i-- > 0;)
+    sift(keys, i, count);
+  for (size_t end = count; end-- > 1;) {
+    struct key swap = keys[0];
+    keys[0] = keys[end];
+    keys[end] = swap;
+    sift(keys, 0, end);
+  }
+}
+
+lua_Integer pry_sandbox_keys(lua_State *L, int index)
+{
+  index = lua_absindex(L, index);
+  luaL_checkstack(L, 8, NULL);
+  lua_newtable(L);
+  int result = lua_gettop(L);
+  pry_freeze_contents(L, index);
+  int table = lua_gettop(L);
+  size_t count = count_keys(L, table);
+  pry_script_charge(L, 2 * count);
+  struct key *keys = lua_newuserdatauv(L, (count ? count : 1) * sizeof(*keys), 0);
+  size_t filled = 0;
+  size_t bytes = 0;
+  for (lua_pushnil(L); filled < count && lua_next(L, table); lua_pop(L, 1)) {
+    read_key(L, -2, &keys[filled]);
+    bytes += keys[filled++].size;
+  }
+  size_t depth = 1;
+  while (count >> depth)
+    depth++;
+  pry_script_charge(L, depth * (count + bytes / PRY_SCRIPT_BYTES_PER_INSTRUCTION));
+  sort_keys(keys, filled);
+  for (size_t i = 0; i < filled; i++) {
+    push_key(L, &keys[i]);
+    lua_rawseti(L, result, (lua_Integer)i + 1);
+  }
+  lua_settop(L, result);
+  return (lua_Integer)filled;
+}
+
+/* ---- Opening -------------------------------------------------------------------------------------------------- */
+
+/* math without what would differ between two runs. */
+static void open_math(lua_State *L)
+{
+  lua_pushcfunction(L, luaopen_math);
+  lua_call(L, 0, 1);
+  lua_pushnil(L);
+  lua_setfield(L, -2, "random");
+  lua_pushnil(L);
+  lua_setfield(L, -2, "randomseed");
+}
+
+/* Charges the length of the first argument, then calls the stock function. */
+static int call_charged(lua_State *L)
+{
+  size_t size = 0;
+
+  if (lua_type(L, 1) == LUA_TSTRING)
+    lua_tolstring(L, 1, &size);
+  pry_script_charge(L, size / 8 + (size_t)lua_gettop(L));
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  return lua_gettop(L);
+}
+
+static int codepoint(lua_State *L)
+{
+  size_t size;
+
+  luaL_checklstring(L, 1, &size);
+  lua_Integer first = luaL_optinteger(L, 2, 1);
+  lua_Integer last = luaL_optinteger(L, 3, first);
+  if (first < 0)
+    first += (lua_Integer)size + 1;
+  if (last < 0)
+    last += (lua_Integer)size + 1;
+  if (first >= 1 && last <= (lua_Integer)size && last >= first && last - first >= PRY_SANDBOX_VALUES)
+    return luaL_error(L, "too many results: at most %d", PRY_SANDBOX_VALUES);
+  return call_charged(L);
+}
+
+static void wrap(lua_State *L, const char *name, lua_CFunction wrapper)
+{
+  lua_getfield(L, -1, name);
+  lua_pushcclosure(L, wrapper, 1);
+  lua_setfield(L, -2, name);
+}
+
+static void open_utf8(lua_State *L)
+{
+  lua_pushcfunction(L, luaopen_utf8);
+  lua_call(L, 0, 1);
+  wrap(L, "char", call_charged);
+  wrap(L, "len", call_charged);
+  wrap(L, "offset", call_charged);
+  wrap(L, "codepoint", codepoint);
+}
+
+void pry_sandbox_open(lua_State *L)
+{
+  luaL_checkstack(L, 16, NULL);
+  pry_lib_base_open(L);
+  lua_pushcfunction(L, base_require);
+  lua_setfield(L, -2, "require");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &globals_key);
+  lua_newtable(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &modules_key);
+  pry_lib_string_open(L);
+  pry_sandbox_set_global(L, "string");
+  pry_lib_table_open(L);
+  pry_sandbox_set_global(L, "table");
+  open_math(L);
+  pry_sandbox_set_global(L, "math");
+  open_utf8(L);
+  pry_sandbox_set_global(L, "utf8");
+}

@@ -1,0 +1,391 @@
+#include "admin_internal.h"
+
+#include <arpa/inet.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
+enum {
+  EVENTS_DEFAULT = 100,
+  EVENTS_MAX = 1000,
+  WAIT_DEFAULT = 10,
+  WAIT_MAX = 300,
+  BODY_MAX = 64 * 1024,
+  ANSWER_MAX = 32 * 1024 * 1024
+};
+
+/* ---- answering -------------------------------------------------------------------------------------------- */
+
+static void reply_problem(struct pry_exchange *exchange, int status, const char *title, const char *detail,
+                          struct pry_slice header, const char *value)
+{
+  struct pry_buffer body;
+  struct pry_headers headers;
+  pry_buffer_init(&body, 4096);
+  pry_headers_init(&headers);
+  bool ok = pry_buffer_append_format(&body, "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"detail\":\"", title,
+                                     status) &&
+            pry_buffer_append_json(&body, pry_slice_of(detail)) && pry_buffer_append_text(&body, "\"}\n") &&
+            pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/problem+json")) &&
+            (!header.size || pry_headers_add(&headers, header, pry_slice_of(value)));
+  if (ok && pry_reply_start(exchange, status, &headers, (int64_t)body.size)) {
+    pry_reply_write(exchange, pry_buffer_slice(&body));
+    pry_reply_end(exchange);
+  } else if (!ok) {
+    pry_reply_abort(exchange);
+  }
+  pry_headers_fini(&headers);
+  pry_buffer_fini(&body);
+}
+
+static void reply_built(struct pry_exchange *exchange, int status, const char *type, bool built,
+                        struct pry_buffer *body)
+{
+  if (built)
+    pry_reply_text(exchange, status, type, pry_buffer_slice(body));
+  else
+    reply_problem(exchange, 503, "Service Unavailable", "memory is short, or the answer is larger than 32 MiB",
+                  PRY_SLICE(""), NULL);
+  pry_buffer_fini(body);
+}
+
+#define JSON "application/json"
+
+/* ---- who may ask -------------------------------------------------------------------------------------------- */
+
+/* Comparing digests takes the same time wherever two tokens differ, and however long they are. */
+static bool token_matches(const char *token, struct pry_slice given)
+{
+  unsigned char ours[EVP_MAX_MD_SIZE] = {0}, theirs[EVP_MAX_MD_SIZE] = {0};
+  unsigned ours_size = 0, theirs_size = 0;
+  bool ok = EVP_Digest(token, strlen(token), ours, &ours_size, EVP_sha256(), NULL) == 1 &&
+            EVP_Digest(given.data, given.size, theirs, &theirs_size, EVP_sha256(), NULL) == 1;
+  return ok && ours_size == theirs_size && CRYPTO_memcmp(ours, theirs, ours_size) == 0;
+}
+
+static bool has_token(const struct pry_admin *admin, const struct pry_headers *headers)
+{
+  struct pry_slice value;
+  struct pry_slice scheme = PRY_SLICE("Bearer ");
+  if (!pry_headers_get(headers, PRY_SLICE("Authorization"), &value) || value.size < scheme.size ||
+      !pry_slice_equal_nocase((struct pry_slice){value.data, scheme.size}, scheme))
+    return false;
+  value = pry_slice_trim((struct pry_slice){value.data + scheme.size, value.size - scheme.size});
+  return value.size && token_matches(admin->token, value);
+}
+
+static bool is_literal_address(const char *host)
+{
+  struct in6_addr address;
+  return inet_pton(AF_INET, host, &address) == 1 || inet_pton(AF_INET6, host, &address) == 1;
+}
+
+/* A page of another site can make a browser send requests here, but not without the site's own name in Host, once
+ * that name has been pointed at this machine. */
+static bool host_is_plain(struct pry_slice host)
+{
+  char name[64];
+  if (host.size == 0 || host.size >= sizeof name)
+    return false;
+  memcpy(name, host.data, host.size);
+  name[host.size] = '\0';
+  char *start = name;
+  if (name[0] == '[') {
+    char *end = strchr(name, ']');
+    if (!end)
+      return false;
+    *end = '\0';
+    start = name + 1;
+  } else if (strchr(name, ':')) {
+    *strchr(name, ':') = '\0';
+  }
+  return strcmp(start, "localhost") == 0 || is_literal_address(start);
+}
+
+static bool origin_is_ours(struct pry_slice origin, struct pry_slice host)
+{
+  struct pry_slice scheme = PRY_SLICE("http://");
+  return pry_slice_starts_with(origin, scheme) &&
+         pry_slice_equal((struct pry_slice){origin.data + scheme.size, origin.size - scheme.size}, host);
+}
+
+/* Answers and gives false when the request must go no further. */
+static bool admit(const struct pry_admin *admin, struct pry_exchange *exchange,
+                  const struct pry_server_request *request)
+{
+  struct pry_slice host, origin;
+  if (!admin->tcp)
+    return true;
+  if (!pry_headers_get(request->headers, PRY_SLICE("Host"), &host) || !host_is_plain(host)) {
+    reply_problem(exchange, 403, "Forbidden", "Host is neither an address nor localhost; ask for the listener's address",
+                  PRY_SLICE(""), NULL);
+    return false;
+  }
+  if (pry_headers_get(request->headers, PRY_SLICE("Origin"), &origin) && !origin_is_ours(origin, host)) {
+    reply_problem(exchange, 403, "Forbidden", "this Origin may not use the admin listener", PRY_SLICE(""), NULL);
+    return false;
+  }
+  if (!has_token(admin, request->headers)) {
+    reply_problem(exchange, 401, "Unauthorized",
+                  "send the admin token as Authorization: Bearer TOKEN (commands: --admin-token-file FILE or "
+                  "PARRY_ADMIN_TOKEN)",
+                  PRY_SLICE("WWW-Authenticate"), "Bearer realm=\"parry admin\"");
+    return false;
+  }
+  return true;
+}
+
+/* ---- the query ------------------------------------------------------------------------------------------------ */
+
+/* The number after `key=`; `otherwise` when it is not there. False: it is there and no plain number. */
+static bool query_number(struct pry_slice query, const char *key, double otherwise, double most, double *value)
+{
+  struct pry_slice name = pry_slice_of(key);
+  *value = otherwise;
+  while (query.size) {
+    const char *end = memchr(query.data, '&', query.size);
+    struct pry_slice pair = {query.data, end ? (size_t)(end - query.data) : query.size};
+    query = end ? (struct pry_slice){end + 1, query.size - pair.size - 1} : (struct pry_slice){NULL, 0};
+    if (pair.size <= name.size || !pry_slice_starts_with(pair, name) || pair.data[name.size] != '=')
+      continue;
+    char text[32];
+    struct pry_slice digits = {pair.data + name.size + 1, pair.size - name.size - 1};
+    if (!digits.size || digits.size >= sizeof text)
+      return false;
+    memcpy(text, digits.data, digits.size);
+    text[digits.size] = '\0';
+    if (text[strspn(text, "0123456789.")] || text[0] == '.')
+      return false;
+    *value = fmin(strtod(text, NULL), most);
+  }
+  return true;
+}
+
+/* ---- a reload that is waited for ------------------------------------------------------------------------------ */
+
+struct reload_request {
+  struct pry_list link;
+  struct pry_admin *admin;
+  struct pry_exchange *exchange;
+  struct pry_reload_waiter waiter;
+  struct pry_timer timer;
+};
+
+static void free_reload(struct reload_request *request)
+{
+  pry_list_remove(&request->link);
+  pry_reload_leave(&request->waiter);
+  pry_timer_cancel(&request->timer);
+  free(request);
+}
+
+static void answer_reload(struct reload_request *request, const struct pry_reload_outcome *outcome)
+{
+  struct pry_admin *admin = request->admin;
+  struct pry_exchange *exchange = request->exchange;
+  struct pry_buffer body;
+  int status = !outcome ? 202 : outcome->result == PRY_RELOAD_REFUSED ? 409 : 200;
+  pry_buffer_init(&body, ANSWER_MAX);
+  bool built = pry_admin_reload(admin, outcome, &body);
+  free_reload(request);
+  reply_built(exchange, status, JSON, built, &body);
+}
+
+static void reload_ended(void *user, const struct pry_reload_outcome *outcome)
+{
+  answer_reload(user, outcome);
+}
+
+static void reload_took_too_long(void *user)
+{
+  answer_reload(user, NULL);
+}
+
+/* Returns the request's user pointer: NULL when it has been answered. */
+static void *start_reload(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  double wait;
+  if (!query_number(query, "wait", WAIT_DEFAULT, WAIT_MAX, &wait)) {
+    reply_problem(exchange, 400, "Bad Request", "wait is seconds, such as 10 or 0.5", PRY_SLICE(""), NULL);
+    return NULL;
+  }
+  struct reload_request *request = admin->reloader ? calloc(1, sizeof *request) : NULL;
+  if (!request) {
+    reply_problem(exchange, 503, "Service Unavailable", "nothing here can be reloaded, or memory is short",
+                  PRY_SLICE(""), NULL);
+    return NULL;
+  }
+  request->admin = admin;
+  request->exchange = exchange;
+  pry_list_init(&request->link);
+  pry_list_push(&admin->waiting, &request->link);
+  pry_reloader_request(admin->reloader, &request->waiter, reload_ended, request);
+  pry_timer_start(admin->engine->worker.loop, &request->timer, pry_time_from_seconds(wait), reload_took_too_long,
+                  request);
+  return request;
+}
+
+/* ---- routes ----------------------------------------------------------------------------------------------------- */
+
+static void *get_metrics(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  struct pry_buffer body;
+  (void)query;
+  pry_buffer_init(&body, ANSWER_MAX);
+  bool built = pry_engine_metrics(admin->engine, &body);
+  reply_built(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", built, &body);
+  return NULL;
+}
+
+static void *get_status(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  struct pry_buffer body;
+  (void)query;
+  pry_buffer_init(&body, ANSWER_MAX);
+  bool built = pry_admin_status(admin, &body);
+  reply_built(exchange, 200, JSON, built, &body);
+  return NULL;
+}
+
+static void *get_generations(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  struct pry_buffer body;
+  (void)query;
+  pry_buffer_init(&body, ANSWER_MAX);
+  bool built = pry_admin_generations(admin, &body);
+  reply_built(exchange, 200, JSON, built, &body);
+  return NULL;
+}
+
+static void *get_events(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  double limit;
+  if (!query_number(query, "limit", EVENTS_DEFAULT, EVENTS_MAX, &limit)) {
+    reply_problem(exchange, 400, "Bad Request", "limit is a number of events", PRY_SLICE(""), NULL);
+    return NULL;
+  }
+  struct pry_buffer body;
+  pry_buffer_init(&body, ANSWER_MAX);
+  bool built = pry_admin_events(admin, (size_t)limit, &body);
+  reply_built(exchange, 200, JSON, built, &body);
+  return NULL;
+}
+
+static const struct route {
+  const char *method, *path;
+  void *(*serve)(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query);
+} routes[] = {
+    {"GET", "/metrics", get_metrics},
+    {"GET", "/api/v1/status", get_status},
+    {"GET", "/api/v1/generations", get_generations},
+    {"GET", "/api/v1/events", get_events},
+    {"POST", "/api/v1/reload", start_reload},
+};
+
+static void *on_head(void *server_user, struct pry_exchange *exchange, const struct pry_server_request *request)
+{
+  struct pry_admin *admin = server_user;
+  if (pry_answer_probe(exchange, request, !admin->draining && pry_engine_generation(admin->engine)))
+    return NULL;
+  if (!admit(admin, exchange, request))
+    return NULL;
+  for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
+    const struct route *route = &routes[i];
+    if (!pry_slice_equal(request->path, pry_slice_of(route->path)))
+      continue;
+    bool head = pry_slice_equal(request->method, PRY_SLICE("HEAD")) && strcmp(route->method, "GET") == 0;
+    if (head || pry_slice_equal(request->method, pry_slice_of(route->method)))
+      return route->serve(admin, exchange, request->query);
+    reply_problem(exchange, 405, "Method Not Allowed", "see Allow", PRY_SLICE("Allow"), route->method);
+    return NULL;
+  }
+  reply_problem(exchange, 404, "Not Found",
+                "there are /livez, /readyz, /metrics, /api/v1/status, /api/v1/generations, /api/v1/events and "
+                "POST /api/v1/reload",
+                PRY_SLICE(""), NULL);
+  return NULL;
+}
+
+static void on_body(void *user, struct pry_slice data)
+{
+  (void)user, (void)data; /* nothing here takes one; the server bounds it */
+}
+
+static void on_end(void *user)
+{
+  (void)user;
+}
+
+static void on_gone(void *user)
+{
+  if (user)
+    free_reload(user); /* the reload itself goes on */
+}
+
+static const struct pry_server_ops server_ops = {
+    .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_gone = on_gone};
+
+/* ---- life ------------------------------------------------------------------------------------------------------- */
+
+bool pry_admin_needs_token(const char *address)
+{
+  return strncmp(address, "unix:", 5) != 0;
+}
+
+struct pry_admin *pry_admin_new(const struct pry_admin_options *options, char *error, size_t error_size)
+{
+  snprintf(error, error_size, "memory is short");
+  struct pry_admin *admin = calloc(1, sizeof *admin);
+  if (!admin)
+    return NULL;
+  *admin = (struct pry_admin){.engine = options->engine,
+                              .gateway = options->gateway,
+                              .reloader = options->reloader,
+                              .folder = strdup(options->folder),
+                              .token = strdup(options->token ? options->token : ""),
+                              .tcp = pry_admin_needs_token(options->address),
+                              .started_at = pry_loop_unix_time(options->engine->worker.loop)};
+  pry_list_init(&admin->waiting);
+  struct pry_server_options server = {.max_body = BODY_MAX, .max_connections = 256};
+  if (!admin->folder || !admin->token)
+    goto failed;
+  if (admin->tcp && !admin->token[0]) {
+    snprintf(error, error_size, "the admin listener on %s needs a token: --admin-token-file FILE or PARRY_ADMIN_TOKEN",
+             options->address);
+    goto failed;
+  }
+  admin->server = pry_server_new(options->engine->worker.loop, options->address, &server, &server_ops, admin, error,
+                                 error_size);
+  if (admin->server)
+    return admin;
+failed:
+  pry_admin_free(admin);
+  return NULL;
+}
+
+const char *pry_admin_address(const struct pry_admin *admin)
+{
+  return pry_server_address(admin->server);
+}
+
+void pry_admin_drain(struct pry_admin *admin)
+{
+  admin->draining = true;
+}
+
+void pry_admin_free(struct pry_admin *admin)
+{
+  if (!admin)
+    return;
+  pry_server_free(admin->server);
+  while (!pry_list_empty(&admin->waiting))
+    free_reload(PRY_CONTAINER_OF(admin->waiting.next, struct reload_request, link));
+  if (admin->token)
+    OPENSSL_cleanse(admin->token, strlen(admin->token));
+  free(admin->token);
+  free(admin->folder);
+  free(admin);
+}

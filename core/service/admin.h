@@ -1,0 +1,57 @@
+/*
+ * admin.h: what operators and their tools may ask a running parry.
+ *
+ *   GET  /livez  /readyz               as on the gateway; never need a token
+ *   GET  /metrics                      Prometheus text
+ *   GET  /api/v1/status                what serves, how it is doing, how the last reload ended
+ *   GET  /api/v1/generations           the serving one first, then those kept before it
+ *   GET  /api/v1/events?limit=N        event records, newest first (100; at most 1000)
+ *   POST /api/v1/reload?wait=SECONDS   looks at the folder now; 200 {result, generation, …}, 409 {result: "refused",
+ *                                      report: […]}, 202 {result: "pending"} when `wait` (10; at most 300) has passed
+ *
+ * Answers are JSON; what goes wrong is application/problem+json (RFC 9457). Nothing here shows a secret, a prompt or
+ * a completion.
+ *
+ * On a unix socket (mode 0600) the file's owner is who may ask. On TCP every request but the probes needs the token, and
+ * because a browser on the same machine can reach it too: a Host that is a name other than localhost is refused (DNS
+ * rebinding), and so is an Origin that is not this listener's own.
+ *
+ * Thread: the loop's.
+ */
+#ifndef PRY_ADMIN_H
+#define PRY_ADMIN_H
+
+#include "engine.h"
+#include "gateway.h"
+#include "reloader.h"
+
+struct pry_admin;
+
+struct pry_admin_options {
+  struct pry_engine *engine;     /* all borrowed; all outlive the admin */
+  struct pry_gateway *gateway;   /* may be NULL */
+  struct pry_reloader *reloader; /* may be NULL: reload answers 503 */
+  const char *folder;            /* of the policies; for status */
+  const char *address;           /* "unix:PATH" or "ADDR:PORT" */
+  const char *token;             /* required for TCP; copied */
+};
+
+/* True when the address is not a unix socket, and a token is needed. */
+bool pry_admin_needs_token(const char *address);
+
+/* Listens and serves; NULL: `error` says what, where and what to do. */
+struct pry_admin *pry_admin_new(const struct pry_admin_options *options, char *error, size_t error_size);
+
+/* The real address. */
+const char *pry_admin_address(const struct pry_admin *admin);
+
+/* From now on not ready. Goes on answering: somebody wants to see how the draining goes. */
+void pry_admin_drain(struct pry_admin *admin);
+
+/* NULL is fine. */
+void pry_admin_free(struct pry_admin *admin);
+
+/* Appends the answer of /api/v1/status. */
+bool pry_admin_status(const struct pry_admin *admin, struct pry_buffer *out);
+
+#endif

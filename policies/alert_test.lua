@@ -1,0 +1,208 @@
+local OK = { status = 200 }
+
+local function alerts(t, more)
+  t:sink("ops")
+  local params = {
+    to = "ops", by = "provider", cooldown = 3600,
+    rules = { { category = "server", count = 3, window = 60 } },
+  }
+  for name, value in pairs(more or {}) do params[name] = value end
+  t:use("alert", params)
+end
+
+-- n calls that end with this step; nothing is tried again.
+local function fail(t, n, step, model)
+  for _ = 1, n do
+    t:provider { step or { status = 500 } }
+    t:call { model = model or "m" }
+  end
+end
+
+local function succeed(t)
+  t:provider { OK }
+  t:call { model = "m" }
+end
+
+-- What has arrived so far.
+local function told(t)
+  t:advance(0)
+  return t:alerts()
+end
+
+test("fires when the count is reached within the window", function(t)
+  alerts(t)
+  fail(t, 2)
+  t:eq(#told(t), 0)
+  fail(t, 1)
+  t:eq(#told(t), 1)
+  t:eq(told(t)[1].sink, "ops")
+  t:match(told(t)[1].text, "3 x category server at p within 60 s")
+  t:match(told(t)[1].text, "p/m, HTTP 500")
+end)
+
+test("does not fire when they are spread over more than the window", function(t)
+  alerts(t)
+  for _ = 1, 6 do
+    fail(t, 1)
+    t:advance(31)
+  end
+  t:eq(#told(t), 0)
+end)
+
+test("starts again from zero after firing", function(t)
+  alerts(t, { cooldown = 1 })
+  fail(t, 3)
+  t:advance(2)
+  fail(t, 2)
+  succeed(t) -- not over yet: the window is 60 s
+  t:eq(#told(t), 1)
+end)
+
+test("is silent during the cooldown", function(t)
+  alerts(t, { cooldown = 3600 })
+  fail(t, 3)
+  for _ = 1, 20 do
+    t:advance(60)
+    fail(t, 3)
+  end
+  t:eq(#told(t), 1)
+end)
+
+test("fires again after the cooldown", function(t)
+  alerts(t, { cooldown = 3600 })
+  fail(t, 3)
+  t:advance(3601)
+  fail(t, 3)
+  t:eq(#told(t), 2)
+end)
+
+test("a rule may have a cooldown of its own", function(t)
+  alerts(t, { cooldown = 3600, rules = { { category = "server", count = 1, window = 10, cooldown = 100 } } })
+  fail(t, 1)
+  t:advance(50)
+  succeed(t) -- over, and told
+  fail(t, 1)
+  t:eq(#told(t), 2)
+  t:advance(51)
+  fail(t, 1)
+  t:eq(#told(t), 3)
+end)
+
+test("says that it is over when nothing matched for a whole window and a call succeeds", function(t)
+  alerts(t)
+  fail(t, 3)
+  t:advance(59)
+  succeed(t)
+  t:eq(#told(t), 1)
+  t:advance(2)
+  succeed(t)
+  t:eq(#told(t), 2)
+  t:match(told(t)[2].text, "none for 60 s")
+  t:eq(told(t)[2].key, told(t)[1].key)
+  succeed(t)
+  t:eq(#told(t), 2)
+end)
+
+test("another failure puts the end off", function(t)
+  alerts(t)
+  fail(t, 3)
+  t:advance(50)
+  fail(t, 1)
+  t:advance(50)
+  succeed(t)
+  t:eq(#told(t), 1)
+end)
+
+test("rules by code, as numbers and as texts", function(t)
+  alerts(t, { rules = { { code = -1000, count = 5, window = 60 }, { code = "-2002", count = 2, window = 300 } } })
+  t:dialect("kimi")
+  fail(t, 4, { status = 200, body = { errcode = -1000, errmsg = "system error" } })
+  fail(t, 1, { status = 200, body = { errcode = -2001, errmsg = "backend" } })
+  t:eq(#told(t), 0)
+  fail(t, 1, { status = 200, body = { errcode = -1000, errmsg = "system error" } })
+  t:eq(#told(t), 1)
+  t:match(told(t)[1].text, "5 x code %-1000")
+  fail(t, 2, { status = 200, body = { errcode = -2002, errmsg = "expired" } })
+  t:eq(#told(t), 2)
+end)
+
+test("rules by status", function(t)
+  alerts(t, { rules = { { status = 529, count = 2, window = 60 } } })
+  fail(t, 3, { status = 503 })
+  fail(t, 2, { status = 529 })
+  t:eq(#told(t), 1)
+end)
+
+test("all that a rule names must match", function(t)
+  alerts(t, { rules = { { category = "rate_limit", code = "slow", status = 429, count = 1, window = 60 } } })
+  fail(t, 1, { status = 429, body = { error = { message = "x", code = "fast" } } })
+  t:eq(#told(t), 0)
+  fail(t, 1, { status = 429, body = { error = { message = "x", code = "slow" } } })
+  t:eq(#told(t), 1)
+end)
+
+test("a failure counts for the first rule that matches", function(t)
+  alerts(t, { rules = { { status = 500, count = 2, window = 60 }, { category = "server", count = 2, window = 60 } } })
+  fail(t, 2)
+  t:eq(#told(t), 1)
+  fail(t, 2, { status = 502 })
+  t:eq(#told(t), 2)
+end)
+
+test("by provider: counts all of its models together", function(t)
+  alerts(t, { by = "provider" })
+  fail(t, 1, nil, "a")
+  fail(t, 1, nil, "b")
+  fail(t, 1, nil, "c")
+  t:eq(#told(t), 1)
+end)
+
+test("by target: counts each model for itself", function(t)
+  alerts(t, { by = "target" })
+  fail(t, 2, nil, "a")
+  fail(t, 2, nil, "b")
+  t:eq(#told(t), 0)
+  fail(t, 1, nil, "a")
+  t:eq(#told(t), 1)
+  t:match(told(t)[1].text, "at p/a within")
+end)
+
+test("by all: counts everything together", function(t)
+  t:provider("q", { { status = 500 } })
+  t:route { to = { ["q-*"] = "q", ["*"] = "p" } }
+  alerts(t, { by = "all", rules = { { category = "server", count = 2, window = 60 } } })
+  fail(t, 1)
+  t:call { model = "q-1" }
+  t:eq(#told(t), 1)
+end)
+
+test("each attempt counts, also those that a retry made good", function(t)
+  t:use("retry", { max_attempts = 4, base = 1, cap = 1, jitter = "none" })
+  alerts(t)
+  t:provider { { status = 500 }, { status = 500 }, { status = 500 }, OK }
+  t:eq(t:call({ model = "m" }).status, 200)
+  t:eq(#told(t), 1)
+end)
+
+test("the text holds no message of the provider", function(t)
+  alerts(t, { rules = { { status = 400, count = 1, window = 60 } } })
+  fail(t, 1, { status = 400, body = { error = { message = "your prompt 'my secret plan' is bad", code = "bad_prompt" } } })
+  t:match(told(t)[1].text, "code bad_prompt")
+  t:ok(not told(t)[1].text:find("secret plan", 1, true))
+end)
+
+test("without a sink it is only logged", function(t)
+  t:use("alert", { by = "provider", cooldown = 60, rules = { { category = "server", count = 1, window = 60 } } })
+  t:provider { { status = 500 } }
+  local r = t:call { model = "m" }
+  t:eq(#r.faults, 0)
+  t:eq(#told(t), 0)
+end)
+
+test("a very long model name is no fault", function(t)
+  alerts(t, { by = "target", rules = { { category = "server", count = 1, window = 60 } } })
+  t:provider { { status = 500 } }
+  local r = t:call { model = ("x"):rep(240) }
+  t:eq(#r.faults, 0)
+  t:eq(#told(t), 1)
+end)

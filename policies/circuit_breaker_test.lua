@@ -1,0 +1,221 @@
+local OK = { status = 200 }
+local BROKEN = { status = 500 }
+
+local function breaker(t, more)
+  local params = { failures = 2, cooldown = 10, successes = 2, permits = 1, by = "target",
+                   count = { "server", "overloaded", "timeout", "network" } }
+  for name, value in pairs(more or {}) do params[name] = value end
+  t:use("circuit_breaker", params)
+end
+
+local function steps(step, n)
+  local list = {}
+  for i = 1, n do list[i] = step end
+  return list
+end
+
+-- One call that fails, and so on: opens the breaker that breaker() made.
+local function open(t)
+  t:provider(steps(BROKEN, 2))
+  t:call { model = "m" }
+  t:call { model = "m" }
+end
+
+test("failures in a row open it, and then nothing is sent", function(t)
+  breaker(t, { failures = 3 })
+  t:provider(steps(BROKEN, 3))
+  for _ = 1, 3 do
+    t:eq(t:call({ model = "m" }).upstream_calls, 1)
+  end
+  local r = t:call { model = "m" }
+  t:eq(r.upstream_calls, 0)
+  t:eq(r.status, 503)
+  t:eq(r.category, "overloaded")
+  t:eq(r.headers["retry-after"], "10")
+  t:match(r.json.error.message, "p/m is not asked")
+  t:eq(r.json.error.code, "circuit_open")
+end)
+
+test("a success in between starts the count again", function(t)
+  breaker(t)
+  t:provider { BROKEN, OK, BROKEN, OK }
+  for _ = 1, 4 do
+    t:eq(t:call({ model = "m" }).upstream_calls, 1)
+  end
+end)
+
+test("retry-after is the time that is left", function(t)
+  breaker(t)
+  open(t)
+  t:advance(4)
+  t:eq(t:call({ model = "m" }).headers["retry-after"], "6")
+end)
+
+test("after the cooldown it lets attempts through, and successes close it", function(t)
+  breaker(t, { failures = 2, successes = 2 })
+  open(t)
+  t:advance(10)
+  t:provider { OK, OK, BROKEN, OK }
+  t:eq(t:call({ model = "m" }).status, 200) -- half-open
+  t:eq(t:call({ model = "m" }).status, 200) -- closed
+  t:eq(t:call({ model = "m" }).status, 500) -- the first of two
+  t:eq(t:call({ model = "m" }).status, 200)
+end)
+
+test("one failure in half-open opens it again", function(t)
+  breaker(t, { failures = 2, successes = 2 })
+  open(t)
+  t:advance(10)
+  t:provider { OK, BROKEN }
+  t:eq(t:call({ model = "m" }).status, 200)
+  t:eq(t:call({ model = "m" }).status, 500)
+  t:eq(t:call({ model = "m" }).upstream_calls, 0)
+  t:advance(9)
+  t:eq(t:call({ model = "m" }).upstream_calls, 0)
+end)
+
+test("half-open lets through as many as there are permits", function(t)
+  breaker(t, { permits = 2, successes = 2 })
+  open(t)
+  t:advance(10)
+  t:provider(steps({ status = 200, delay = 1 }, 2))
+  local first, second = t:start { model = "m" }, t:start { model = "m" }
+  t:advance(0.5)
+  local third = t:call { model = "m" }
+  t:eq(third.upstream_calls, 0)
+  t:eq(third.status, 503)
+  t:eq(t:run(first).status, 200)
+  t:eq(t:run(second).status, 200)
+end)
+
+test("a client that leaves gives its place back and counts for nothing", function(t)
+  breaker(t, { permits = 1, successes = 1 })
+  open(t)
+  t:advance(10)
+  t:provider { { hang = true }, OK }
+  local gone = t:start { model = "m" }
+  t:advance(0.5)
+  t:cancel(gone)
+  t:advance(0.5)
+  t:eq(t:call({ model = "m" }).status, 200)
+end)
+
+test("errors of the caller and of credentials say nothing about the target", function(t)
+  breaker(t, { failures = 1 })
+  for _, status in ipairs { 400, 401, 402, 403, 404, 409, 413, 422, 429 } do
+    t:provider { { status = status } }
+    t:eq(t:call({ model = "m" }).status, status)
+  end
+  t:provider { OK }
+  t:eq(t:call({ model = "m" }).status, 200)
+end)
+
+test("what the target is to blame for counts", function(t)
+  breaker(t, { failures = 1, cooldown = 1 })
+  for _, step in ipairs { { status = 500 }, { status = 502 }, { status = 503 }, { status = 504 }, { status = 529 },
+                          { curl = "connect" }, { curl = "timeout" }, { curl = "reset" } } do
+    t:provider { step }
+    t:eq(t:call({ model = "m" }).upstream_calls, 1)
+    t:eq(t:call({ model = "m" }).upstream_calls, 0, step.curl or step.status)
+    t:advance(1)
+  end
+end)
+
+test("a stream that breaks off counts, although the client had content", function(t)
+  breaker(t, { failures = 1 })
+  t:provider { { sse = { { data = { choices = { { delta = { content = "hel" } } } } } }, cut = true } }
+  t:call { model = "m", stream = true }
+  t:eq(t:call({ model = "m" }).upstream_calls, 0)
+end)
+
+test("rate limits count when told so", function(t)
+  breaker(t, { failures = 1, count = { "rate_limit" } })
+  t:provider { { status = 500 }, { status = 429 } }
+  t:eq(t:call({ model = "m" }).status, 500)
+  t:eq(t:call({ model = "m" }).status, 429)
+  t:eq(t:call({ model = "m" }).upstream_calls, 0)
+end)
+
+test("a longer Retry-After is the cooldown", function(t)
+  breaker(t, { failures = 1, cooldown = 10 })
+  t:provider { { status = 503, headers = { ["retry-after"] = "40" } }, OK }
+  t:call { model = "m" }
+  t:advance(39)
+  t:eq(t:call({ model = "m" }).upstream_calls, 0)
+  t:advance(1)
+  t:eq(t:call({ model = "m" }).status, 200)
+end)
+
+test("a Retry-After beyond an hour does not keep it open for longer", function(t)
+  breaker(t, { failures = 1, cooldown = 10 })
+  t:provider { { status = 503, headers = { ["retry-after"] = "999999999" } }, OK }
+  t:call { model = "m" }
+  t:advance(3600)
+  t:eq(t:call({ model = "m" }).status, 200)
+end)
+
+test("by target: other models of the provider go on", function(t)
+  breaker(t, { failures = 1, by = "target" })
+  t:provider { BROKEN, OK }
+  t:call { model = "a" }
+  t:eq(t:call({ model = "a" }).upstream_calls, 0)
+  t:eq(t:call({ model = "b" }).status, 200)
+end)
+
+test("by provider: all of its models pause, others go on", function(t)
+  breaker(t, { failures = 1, by = "provider" })
+  t:route { to = { ["q-*"] = "q", ["*"] = "p" } }
+  t:provider { BROKEN, OK }
+  t:provider("q", { OK })
+  t:call { model = "a" }
+  t:eq(t:call({ model = "b" }).upstream_calls, 0)
+  t:eq(t:call({ model = "q-1" }).status, 200)
+end)
+
+test("a refused attempt goes on at the fallback, at once", function(t)
+  breaker(t, { failures = 1, cooldown = 60 })
+  t:use("retry", { max_attempts = 4, base = 1, cap = 1, jitter = "none", never = { "server" } })
+  t:use("fallback_model", { models = { ["m"] = { "q/n" } } })
+  t:provider { BROKEN }
+  t:provider("q", { OK, OK })
+  t:call { model = "m" }
+  local r = t:call { model = "m" }
+  t:eq(r.status, 200)
+  t:eq(r.target, "q/n")
+  t:eq(r.upstream_calls, 1)
+  t:eq(r.waited, 0)
+end)
+
+test("each instance has breakers of its own", function(t)
+  breaker(t, { as = "quick", failures = 1, count = { "timeout" } })
+  breaker(t, { as = "slow", failures = 2, count = { "server" } })
+  t:provider { BROKEN, BROKEN, OK }
+  t:eq(t:call({ model = "m" }).status, 500)
+  t:eq(t:call({ model = "m" }).status, 500)
+  t:eq(t:call({ model = "m" }).upstream_calls, 0)
+end)
+
+test("tells when it opens, once, and when it closes", function(t)
+  t:sink("ops")
+  breaker(t, { failures = 1, successes = 1, cooldown = 10, to = "ops" })
+  t:provider { BROKEN, OK }
+  t:call { model = "m" }
+  t:call { model = "m" }
+  t:advance(5)
+  t:eq(#t:alerts(), 1)
+  t:match(t:alerts()[1].text, "p/m is open after server, HTTP 500; no attempts for 10 s")
+  t:advance(5)
+  t:call { model = "m" }
+  t:advance(1)
+  t:eq(#t:alerts(), 2)
+  t:match(t:alerts()[2].text, "closed again")
+  t:eq(t:alerts()[1].key, t:alerts()[2].key)
+end)
+
+test("a very long model name is no fault", function(t)
+  t:sink("ops")
+  breaker(t, { failures = 1, to = "ops" })
+  t:provider { BROKEN }
+  local r = t:call { model = ("x"):rep(240) }
+  t:eq(#r.faults, 0)
+end)

@@ -1,0 +1,211 @@
+local OK = { status = 200 }
+local BROKEN = { status = 500 }
+
+-- A list of three, the call starting at p/m.
+local function lists(t, more)
+  local params = { models = { ["m"] = { "q/a", "q/b", "s/c" } }, categories = {}, never = {} }
+  for name, value in pairs(more or {}) do params[name] = value end
+  t:use("fallback_model", params)
+end
+
+test("goes on at the next target, without a wait, with that model in the body", function(t)
+  lists(t)
+  t:provider { BROKEN }
+  t:provider("q", { OK })
+  t:provider("s", {})
+  local r = t:call { model = "m" }
+  t:eq(r.status, 200)
+  t:eq(r.target, "q/a")
+  t:eq(r.waited, 0)
+  t:eq(r.headers["parry-target"], "q/a")
+  t:eq(t:sent(1).model, "m")
+  t:eq(t:sent(2).model, "a")
+end)
+
+test("walks the list in order, each target once, then gives the last error", function(t)
+  lists(t)
+  t:route { max_targets = 10 }
+  t:provider { BROKEN }
+  t:provider("q", { { status = 502 }, { status = 503 } })
+  t:provider("s", { { status = 529 } })
+  local r = t:call { model = "m" }
+  t:eq(r.upstream_calls, 4)
+  t:eq(r.status, 529)
+  t:eq(t:sent(2).model, "a")
+  t:eq(t:sent(3).model, "b")
+  t:eq(t:sent(4).model, "c")
+end)
+
+test("max_targets of the route holds, whatever the list says", function(t)
+  lists(t)
+  t:route { max_targets = 2 }
+  t:provider { BROKEN }
+  t:provider("q", { BROKEN, OK })
+  t:provider("s", {})
+  local r = t:call { model = "m" }
+  t:eq(r.upstream_calls, 2)
+  t:eq(r.status, 500)
+end)
+
+test("a model that is not listed stays where it is", function(t)
+  lists(t)
+  t:provider { BROKEN }
+  t:provider("q", { OK })
+  t:provider("s", {})
+  local r = t:call { model = "other" }
+  t:eq(r.status, 500)
+  t:eq(r.upstream_calls, 1)
+end)
+
+test("errors that another target does not help stay where they are", function(t)
+  lists(t)
+  t:provider("q", {})
+  t:provider("s", {})
+  for _, status in ipairs { 400, 401, 409, 413, 422 } do
+    t:provider { { status = status } }
+    local r = t:call { model = "m" }
+    t:eq(r.status, status)
+    t:eq(r.upstream_calls, 1)
+  end
+end)
+
+test("errors that another target helps go on", function(t)
+  lists(t)
+  t:provider("s", {})
+  for _, step in ipairs { { status = 402 }, { status = 403 }, { status = 404 }, { status = 429 }, { status = 500 },
+                          { status = 503 }, { status = 504 }, { curl = "connect" }, { curl = "timeout" } } do
+    t:provider { step }
+    t:provider("q", { OK })
+    t:eq(t:call({ model = "m" }).target, "q/a", step.curl or step.status)
+  end
+end)
+
+test("a Retry-After of the first target does not hold up the second", function(t)
+  lists(t)
+  t:provider { { status = 429, headers = { ["retry-after"] = "50" } } }
+  t:provider("q", { OK })
+  t:provider("s", {})
+  local r = t:call { model = "m" }
+  t:eq(r.status, 200)
+  t:eq(r.waited, 0)
+end)
+
+test("after retry it comes when the attempts are used up, and retries go on there", function(t)
+  t:use("retry", { max_attempts = 2, base = 1, cap = 1, jitter = "none" })
+  lists(t)
+  t:provider { BROKEN, BROKEN }
+  t:provider("q", { BROKEN, OK })
+  t:provider("s", {})
+  local r = t:call { model = "m" }
+  t:eq(r.status, 200)
+  t:eq(r.upstream_calls, 4)
+  t:near(r.waited, 2)
+end)
+
+test("a wait past the deadline goes on at the next target instead", function(t)
+  t:use("retry", { max_attempts = 4, base = 1, cap = 1, jitter = "none" })
+  lists(t)
+  t:route { deadline = 20 }
+  t:provider { { status = 503, headers = { ["retry-after"] = "60" } } }
+  t:provider("q", { OK })
+  t:provider("s", {})
+  local r = t:call { model = "m" }
+  t:eq(r.target, "q/a")
+  t:eq(r.waited, 0)
+end)
+
+test("keys: globs, the most specific counts", function(t)
+  lists(t, { models = { ["*"] = { "q/any" }, ["gpt-*"] = { "q/gpt" }, ["gpt-4"] = { "q/four" } } })
+  for model, target in pairs { ["gpt-4"] = "q/four", ["gpt-4o"] = "q/gpt", ["o1"] = "q/any" } do
+    t:provider { BROKEN }
+    t:provider("q", { OK })
+    t:eq(t:call({ model = model }).target, target)
+  end
+end)
+
+test("keys: with the provider", function(t)
+  lists(t, { models = { ["p/*"] = { "q/from-p" }, ["r/*"] = { "q/from-r" } } })
+  t:route { to = { ["r-*"] = "r", ["*"] = "p" } }
+  t:provider { BROKEN }
+  t:provider("r", { BROKEN })
+  t:provider("q", { OK, OK })
+  t:eq(t:call({ model = "m" }).target, "q/from-p")
+  t:eq(t:call({ model = "r-1" }).target, "q/from-r")
+end)
+
+test("a target without a provider is another model of the first one", function(t)
+  lists(t, { models = { ["m"] = { "q/a", "small" } } })
+  t:provider { BROKEN, OK }
+  t:provider("q", { BROKEN })
+  local r = t:call { model = "m" }
+  t:eq(r.target, "p/small")
+  t:eq(t:sent(3).model, "small")
+end)
+
+test("model names may hold slashes", function(t)
+  lists(t, { models = { ["meta/llama"] = { "q/meta/llama-3" } } })
+  t:provider { BROKEN }
+  t:provider("q", { OK })
+  local r = t:call { model = "meta/llama" }
+  t:eq(r.target, "q/meta/llama-3")
+  t:eq(t:sent(2).model, "meta/llama-3")
+end)
+
+test("the list of the first target counts, however far the call has gone", function(t)
+  lists(t, { models = { ["m"] = { "q/a", "q/b" }, ["a"] = { "q/never" } } })
+  t:provider { BROKEN }
+  t:provider("q", { BROKEN, OK })
+  t:eq(t:call({ model = "m" }).target, "q/b")
+end)
+
+test("categories: a list of its own replaces the general one", function(t)
+  lists(t, { models = { ["m"] = { "q/a" } }, categories = { context_length = { ["m"] = { "q/long" } } } })
+  local long = { status = 400, body = { error = { message = "too long", code = "context_length_exceeded" } } }
+  t:provider { long, BROKEN }
+  t:provider("q", { OK, OK })
+  t:eq(t:call({ model = "m" }).target, "q/long")
+  t:eq(t:call({ model = "m" }).target, "q/a")
+end)
+
+test("categories: used up is used up", function(t)
+  lists(t, { models = { ["m"] = { "q/a" } }, categories = { context_length = { ["m"] = { "q/long" } } } })
+  local long = { status = 400, body = { error = { message = "too long", code = "context_length_exceeded" } } }
+  t:provider { long }
+  t:provider("q", { long, OK })
+  local r = t:call { model = "m" }
+  t:eq(r.status, 400)
+  t:eq(r.upstream_calls, 2)
+end)
+
+test("categories: an error whose dialect would let it stay does so all the same", function(t)
+  lists(t, { categories = { auth = { ["m"] = { "q/a" } } } })
+  t:provider { { status = 401 } }
+  t:provider("q", { OK })
+  t:provider("s", {})
+  t:eq(t:call({ model = "m" }).status, 401)
+end)
+
+test("never: these end the call here", function(t)
+  lists(t, { never = { "content_policy", "permission" } })
+  t:provider { { status = 403 } }
+  t:provider("q", { OK })
+  t:provider("s", {})
+  local r = t:call { model = "m" }
+  t:eq(r.status, 403)
+  t:eq(r.upstream_calls, 1)
+end)
+
+test("a call without a model follows \"*\" only", function(t)
+  lists(t, { models = { ["p"] = { "q/wrong" }, ["*"] = { "q/a" } } })
+  t:provider { BROKEN }
+  t:provider("q", { OK })
+  t:eq(t:call({ path = "/v1/models", method = "GET" }).target, "q/a")
+end)
+
+test("it says why", function(t)
+  lists(t)
+  t:provider { BROKEN }
+  t:provider("q", { OK })
+  t:provider("s", {})
+  t:match(t:call({ model = "m" }).why[1], "server at p/m; next for m")
+end)
