@@ -114,7 +114,7 @@ static int run_render(lua_State *L)
   if (lua_type(L, 2) != LUA_TTABLE)
     return luaL_error(L, "render must return text or a table, got %s", luaL_typename(L, 2));
   struct pry_buffer *json = pry_lua_buffer(L, PRY_RESPOND_MAX);
-  if (!pry_lua_json_append(L, 2, json, PRY_SECRETS_REFUSED, NULL, complaint, sizeof complaint))
+  if (!pry_lua_json_append(L, 2, json, NULL, NULL, complaint, sizeof complaint))
     return luaL_error(L, "render: %s", complaint);
   struct pry_slice text = pry_buffer_slice(json);
   run->answered =

@@ -50,13 +50,11 @@ enum { PRY_LUA_JSON_MAX = 1024 * 1024, PRY_LUA_JSON_DEPTH = 32 };
  * the script's memory is short. */
 bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why);
 
-/* How secrets in a value are treated. */
-enum pry_secret_use { PRY_SECRETS_REFUSED, PRY_SECRETS_RENDERED };
-
 /* Appends the value at `index` as JSON, keys in bytewise order. False: `complaint` says what cannot be encoded, or that
- * the buffer's limit was met. May raise when the script's memory is short: `out` must be known to Lua then. */
-bool pry_lua_json_append(lua_State *L, int index, struct pry_buffer *out, enum pry_secret_use secrets,
-                         const struct pry_decision *decision, char *complaint, size_t size);
+ * the buffer's limit was met. Secrets are rendered when `decision` is given and refused when it is NULL; for one that has
+ * no value *missing says why. May raise when the script's memory is short: `out` must be known to Lua then. */
+bool pry_lua_json_append(lua_State *L, int index, struct pry_buffer *out, const struct pry_decision *decision,
+                         const char **missing, char *complaint, size_t size);
 
 /* ---- renewals (lib_refresh.c) -------------------------------------------------------------------------------- */
 
@@ -77,7 +75,7 @@ void pry_refresh_take(lua_State *L, int count, struct pry_decision *decision);
 /* Is the value at `index` a secret: one of `secret "NAME"`, or the refresh token that a renewal is given? */
 bool pry_lua_is_secret(lua_State *L, int index);
 
-/* Its live value, valid while the decision runs. False: it has none; `why` is then a constant text. */
+/* Its live value, valid while the decision runs. False: it has none; only then `why` is set, to a constant text. */
 bool pry_lua_secret_value(lua_State *L, int index, const struct pry_decision *decision, struct pry_slice *value,
                           const char **why);
 

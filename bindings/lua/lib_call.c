@@ -639,7 +639,7 @@ static int vars_newindex(lua_State *L)
   struct pry_slice name = check_var_name(L), value = {NULL, 0};
   struct pry_buffer *text = pry_lua_buffer(L, VARS_VALUE_MAX);
   if (!lua_isnil(L, 3)) {
-    if (!pry_lua_json_append(L, 3, text, PRY_SECRETS_REFUSED, NULL, complaint, sizeof complaint))
+    if (!pry_lua_json_append(L, 3, text, NULL, NULL, complaint, sizeof complaint))
       return luaL_error(L, "call.vars.%s: %s (plain data only, at most 1 KiB)", name.data, complaint);
     value = pry_buffer_slice(text);
   }

@@ -168,11 +168,12 @@ static void set_content_type(lua_State *L, struct pry_http_operation *operation,
 static void read_json(lua_State *L, struct pry_http_operation *operation)
 {
   char complaint[128];
-  if (!pry_lua_json_append(L, -1, &operation->body, PRY_SECRETS_RENDERED, operation->decision, complaint,
-                           sizeof complaint)) {
-    if (!operation->missing)
-      luaL_error(L, "%s{}: json: %s", FUNCTION, complaint);
-  }
+  const char *missing = NULL;
+  if (!pry_lua_json_append(L, -1, &operation->body, operation->decision, &missing, complaint, sizeof complaint) &&
+      !missing)
+    luaL_error(L, "%s{}: json: %s", FUNCTION, complaint);
+  if (missing)
+    operation->missing = missing;
   set_content_type(L, operation, PRY_SLICE("application/json"));
 }
 

@@ -187,8 +187,8 @@ bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why)
 struct writer {
   lua_State *L;
   struct pry_buffer *out;
-  enum pry_secret_use secrets;
-  const struct pry_decision *decision;
+  const struct pry_decision *decision; /* NULL: secrets are refused */
+  const char **missing;
   char *complaint;
   size_t size;
   unsigned depth;
@@ -239,13 +239,12 @@ static bool write_number(struct writer *writer, int index)
 static bool write_secret(struct writer *writer, int index)
 {
   struct pry_slice value;
-  const char *why;
   if (!pry_lua_is_secret(writer->L, index))
     return complain(writer, "JSON cannot hold a ", luaL_typename(writer->L, index));
-  if (writer->secrets != PRY_SECRETS_RENDERED)
+  if (!writer->decision)
     return complain(writer, "a secret may stand in http.request only", "");
-  if (!pry_lua_secret_value(writer->L, index, writer->decision, &value, &why))
-    return complain(writer, why, "");
+  if (!pry_lua_secret_value(writer->L, index, writer->decision, &value, writer->missing))
+    return complain(writer, *writer->missing, "");
   return write_text(writer, value);
 }
 
@@ -384,10 +383,10 @@ static bool write_value(struct writer *writer, int index)
   }
 }
 
-bool pry_lua_json_append(lua_State *L, int index, struct pry_buffer *out, enum pry_secret_use secrets,
-                         const struct pry_decision *decision, char *complaint, size_t size)
+bool pry_lua_json_append(lua_State *L, int index, struct pry_buffer *out, const struct pry_decision *decision,
+                         const char **missing, char *complaint, size_t size)
 {
-  struct writer writer = {L, out, secrets, decision, complaint, size, 0};
+  struct writer writer = {L, out, decision, missing, complaint, size, 0};
   int top = lua_gettop(L);
   bool written = write_value(&writer, lua_absindex(L, index));
   lua_settop(L, top);
@@ -416,7 +415,7 @@ static int encode(lua_State *L)
   luaL_checkany(L, 1);
   lua_settop(L, 1);
   struct pry_buffer *out = pry_lua_buffer(L, PRY_LUA_JSON_MAX);
-  if (!pry_lua_json_append(L, 1, out, PRY_SECRETS_REFUSED, NULL, complaint, sizeof complaint))
+  if (!pry_lua_json_append(L, 1, out, NULL, NULL, complaint, sizeof complaint))
     return luaL_error(L, "json.encode: %s", complaint);
   lua_pushlstring(L, out->data, out->size);
   pry_buffer_fini(out);

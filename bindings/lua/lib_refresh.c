@@ -47,11 +47,13 @@ bool pry_lua_is_secret(lua_State *L, int index)
 static bool live_value(const struct live_secret *secret, struct pry_slice *value, const char **why)
 {
   const struct pry_decision *decision = secret->decision;
-  *why = "this refresh token belongs to a renewal that has ended";
-  if (!decision->active || decision->serial != secret->serial)
+  if (!decision->active || decision->serial != secret->serial) {
+    *why = "this refresh token belongs to a renewal that has ended";
     return false;
+  }
   *value = decision->ask->renewal->refresh_token;
-  *why = "there is no refresh token";
+  if (!value->size)
+    *why = "there is no refresh token";
   return value->size > 0;
 }
 
@@ -64,7 +66,8 @@ bool pry_lua_secret_value(lua_State *L, int index, const struct pry_decision *de
   const char *name = pry_declare_secret_name(L, index);
   const struct pry_secret *secret = name ? pry_declare_secret(pry_decision_config(decision), name) : NULL;
   *value = pry_slice_of(secret ? secret->value : NULL);
-  *why = "a secret is missing; see `parry check`";
+  if (!value->size)
+    *why = "a secret is missing; see `parry check`";
   return value->size > 0;
 }
 

@@ -81,7 +81,7 @@ static struct pry_slice check_value(lua_State *L, int index)
   luaL_argcheck(L, type == LUA_TSTRING || type == LUA_TNUMBER || type == LUA_TBOOLEAN, index,
                 "the store keeps text, numbers and booleans");
   struct pry_buffer *text = pry_lua_buffer(L, PRY_STORE_VALUE_MAX);
-  if (!pry_lua_json_append(L, index, text, PRY_SECRETS_REFUSED, NULL, complaint, sizeof complaint))
+  if (!pry_lua_json_append(L, index, text, NULL, NULL, complaint, sizeof complaint))
     luaL_error(L, "store: %s (a value has at most %d bytes)", complaint, PRY_STORE_VALUE_MAX);
   struct pry_slice value = pry_buffer_slice(text);
   if (type == LUA_TSTRING && !pry_json_equals(value, pry_lua_text(L, index)))

@@ -245,7 +245,7 @@ static void read_body(lua_State *L, struct verdict_object *object, int row, int 
   if (lua_type(L, index) != LUA_TTABLE)
     wrong_value(L, object->kind, row, index, "text, or a table to be sent as JSON");
   struct pry_buffer *json = pry_lua_buffer(L, limit);
-  if (!pry_lua_json_append(L, index, json, PRY_SECRETS_REFUSED, NULL, complaint, sizeof complaint))
+  if (!pry_lua_json_append(L, index, json, NULL, NULL, complaint, sizeof complaint))
     luaL_error(L, "%s{}: body: %s", pry_verdict_name(object->kind), complaint);
   lua_pushlstring(L, json->data, json->size);
   pry_buffer_fini(json);

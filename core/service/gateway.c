@@ -4,6 +4,9 @@
 
 #include <stdlib.h>
 
+/* What the server reads of a body at most; the engine's replay limit comes first and is told in the client's dialect. */
+enum { BODY_MAX = 1 << 30 };
+
 struct pry_gateway {
   struct pry_engine *engine;
   struct pry_server *server;
@@ -21,7 +24,6 @@ struct request {
   struct pry_buffer head; /* method, path and query, one after the other */
   struct pry_slice method, path, query;
   struct pry_buffer body;
-  bool answered; /* without a call */
 };
 
 static void free_request(struct request *request)
@@ -40,17 +42,29 @@ static void forget_exchange(struct request *request)
     free_request(request);
 }
 
-static void answer_plain_error(struct request *request, int status, const char *message)
+/* An error before there is a call, in the client's dialect. `type` is Anthropic's word for it. */
+static void answer_early(struct request *request, int status, const char *type, const char *message)
 {
   struct pry_buffer body;
   pry_buffer_init(&body, 1024);
-  pry_buffer_append_text(&body, "{\"error\":{\"message\":\"");
-  pry_buffer_append_json(&body, pry_slice_of(message));
-  pry_buffer_append_text(&body, "\",\"type\":\"parry_error\",\"param\":null,\"code\":null}}");
+  if (strcmp(pry_client_dialect(NULL, request->path), "anthropic") == 0)
+    pry_buffer_append_format(&body, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":\"%s\"}}", type, message);
+  else
+    pry_buffer_append_format(&body, "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}",
+                             message, status < 500 ? "invalid_request_error" : "server_error");
   pry_reply_text(request->exchange, status, "application/json", pry_buffer_slice(&body));
   pry_buffer_fini(&body);
-  request->answered = true;
   forget_exchange(request);
+}
+
+static void answer_too_large(struct request *request)
+{
+  answer_early(request, 413, "request_too_large", "the body is larger than this gateway takes");
+}
+
+static void answer_no_memory(struct request *request)
+{
+  answer_early(request, 503, "overloaded_error", "memory is short");
 }
 
 /* ---- what the call says ------------------------------------------------------------------------------- */
@@ -126,9 +140,12 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
   pry_buffer_init(&request->body, gateway->engine->options.replay_limit);
   pry_list_init(&request->link);
   pry_list_push(&gateway->requests, &request->link);
-  if (keep_head(request, from))
+  if (!keep_head(request, from))
+    answer_no_memory(request);
+  else if (from->content_length > (int64_t)request->body.limit)
+    answer_too_large(request);
+  else
     return request;
-  answer_plain_error(request, 503, "memory is short");
   return NULL;
 }
 
@@ -136,7 +153,7 @@ static void on_body(void *user, struct pry_slice data)
 {
   struct request *request = user;
   if (request && request->exchange && !pry_buffer_append_slice(&request->body, data))
-    answer_plain_error(request, 413, "the body is larger than this gateway keeps");
+    answer_too_large(request);
 }
 
 static void on_end(void *user)
@@ -151,7 +168,7 @@ static void on_end(void *user)
                                   .body = &request->body};
   request->call = pry_call_start(&request->gateway->engine->worker, &call, &sink_ops, request);
   if (!request->call)
-    answer_plain_error(request, 503, "memory is short");
+    answer_no_memory(request);
 }
 
 static void on_writable(void *user)
@@ -183,7 +200,7 @@ struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const char *addre
     return NULL;
   gateway->engine = engine;
   pry_list_init(&gateway->requests);
-  struct pry_server_options options = {.max_body = engine->options.replay_limit};
+  struct pry_server_options options = {.max_body = BODY_MAX};
   gateway->server = pry_server_new(engine->worker.loop, address, &options, &server_ops, gateway, error, error_size);
   if (gateway->server)
     return gateway;
