@@ -185,6 +185,29 @@ static bool find_file(void *user, const char *path, struct pry_slice *text)
 
 /* ---- the whole ----------------------------------------------------------------------------------------- */
 
+static int line_of(const struct pry_finding *finding)
+{
+  const char *colon = strrchr(finding->where, ':');
+  return colon ? atoi(colon + 1) : 0;
+}
+
+static bool belongs_before(const struct pry_finding *a, const struct pry_finding *b)
+{
+  size_t file = strcspn(a->where, ":");
+  return file == strcspn(b->where, ":") && memcmp(a->where, b->where, file) == 0 && line_of(a) < line_of(b);
+}
+
+/* People read from top to bottom: findings of one file in the order of their lines. There are 100 at most. */
+static void sort_findings(struct pry_report *report, size_t from)
+{
+  for (size_t i = from + 1; i < report->count; i++)
+    for (size_t j = i; j > from && belongs_before(&report->findings[j], &report->findings[j - 1]); j--) {
+      struct pry_finding moved = report->findings[j];
+      report->findings[j] = report->findings[j - 1];
+      report->findings[j - 1] = moved;
+    }
+}
+
 static struct pry_config *new_config(void)
 {
   struct pry_arena arena;
@@ -221,6 +244,7 @@ struct pry_config *pry_declare_set(struct pry_script *script, const struct pry_p
 {
   struct pry_declaration d = {.script = script, .set = set, .options = options, .report = report};
   unsigned errors = report->errors;
+  size_t findings = report->count;
   d.config = new_config();
   if (!d.config) {
     pry_report_add(report, PRY_FINDING_ERROR, "init.lua", "memory is short");
@@ -231,6 +255,7 @@ struct pry_config *pry_declare_set(struct pry_script *script, const struct pry_p
   run_set(&d);
   if (report->errors == errors)
     pry_declare_read_secrets(&d);
+  sort_findings(report, findings);
   if (policies)
     *policies = (unsigned)d.policies.count;
   if (report->errors == errors)

@@ -139,10 +139,15 @@ const char *pry_show_value(lua_State *L, int index, char shown[PRY_SHOWN_MAX])
   }
 }
 
+const char *pry_show_kind(lua_State *L, int index, char shown[PRY_SHOWN_MAX])
+{
+  return lua_type(L, index) == LUA_TSTRING ? "a text" : pry_show_value(L, index, shown);
+}
+
 const char *pry_hint(const char *wrong, const char *const *names, size_t count, const char *intro,
                      char hint[PRY_HINT_MAX])
 {
-  const char *near = pry_nearest_name(wrong, names, count);
+  const char *near = pry_declare_nearest(wrong, names, count);
   if (near) {
     snprintf(hint, PRY_HINT_MAX, "; did you mean \"%s\"?", near);
     return hint;
@@ -173,7 +178,7 @@ void pry_form_readable(lua_State *L, int index)
 struct pry_form pry_form_open(struct pry_declaration *d, lua_State *L, int index, struct pry_place place,
                               const char *subject)
 {
-  struct pry_form form = {.d = d, .L = L, .place = place, .subject = subject, .prefix = ""};
+  struct pry_form form = {.d = d, .L = L, .place = place, .subject = subject, .prefix = "", .noun = "field"};
   char shown[PRY_SHOWN_MAX];
   luaL_checkstack(L, 20, "too many nested tables");
   pry_form_readable(L, index);
@@ -184,7 +189,7 @@ struct pry_form pry_form_open(struct pry_declaration *d, lua_State *L, int index
   return form;
 }
 
-static struct pry_place place_of_field(const struct pry_form *form, const char *key)
+struct pry_place pry_form_place(const struct pry_form *form, const char *key)
 {
   struct pry_place place = form->place;
   char path[128];
@@ -201,7 +206,7 @@ void pry_form_complain(const struct pry_form *form, const char *key, const char 
   va_start(arguments, format);
   vsnprintf(what, sizeof what, format, arguments);
   va_end(arguments);
-  pry_complain(form->d, place_of_field(form, key), "%s: %s%s %s", form->subject, form->prefix, key, what);
+  pry_complain(form->d, pry_form_place(form, key), "%s: %s%s %s", form->subject, form->prefix, key, what);
 }
 
 /* Pushes the field's value without metamethods; nil for a form without a table. */
@@ -248,7 +253,7 @@ static int compare_texts(const void *a, const void *b)
   return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Sorted, so that the same file gives the same findings in the same order. `numbers` counts elements 1..n. */
+/* Sorted, so that the same file gives the same findings in the same order. `others` counts what is no text. */
 static const char **collect_keys(const struct pry_form *form, size_t *count, size_t *others)
 {
   lua_State *L = form->L;
@@ -302,8 +307,8 @@ void pry_form_known(const struct pry_form *form, const char *const *known, size_
   char hint[PRY_HINT_MAX];
   for (size_t i = 0; i < key_count; i++)
     if (!is_known(keys[i], known, count))
-      pry_complain(form->d, place_of_field(form, keys[i]), "%s: no field \"%s%.60s\"%s", form->subject, form->prefix,
-                   keys[i], pry_hint(keys[i], known, count, "it takes", hint));
+      pry_complain(form->d, pry_form_place(form, keys[i]), "%s: no %s \"%s%.60s\"%s", form->subject, form->noun,
+                   form->prefix, keys[i], pry_hint(keys[i], known, count, "it takes", hint));
   if (others && !allow_list)
     pry_complain(form->d, form->place, "%s: takes only named fields (name = value), got a list element%s",
                  form->subject, *form->prefix ? " inside" : "");

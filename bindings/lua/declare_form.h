@@ -68,6 +68,8 @@ void pry_warn(struct pry_declaration *d, struct pry_place place, const char *for
 /* A value as findings show it: 40, "text", true, a table. */
 enum { PRY_SHOWN_MAX = 64 };
 const char *pry_show_value(lua_State *L, int index, char shown[PRY_SHOWN_MAX]);
+/* The same where a secret may have been pasted: a text is only "a text". */
+const char *pry_show_kind(lua_State *L, int index, char shown[PRY_SHOWN_MAX]);
 
 /* `; did you mean "x"?`, or `; it takes a, b, c`, for somebody who wrote `wrong`. `intro` begins the second form. */
 enum { PRY_HINT_MAX = 320 };
@@ -83,6 +85,7 @@ struct pry_form {
   struct pry_place place;
   const char *subject; /* begins every finding: `provider "kimi"` */
   const char *prefix;  /* path of a table inside the declaration: "timeouts.", or "" */
+  const char *noun;    /* what its fields are called: "field", or "parameter" */
 };
 
 /* Makes the stack slot `index` hold what lua_next() and lua_rawget() can read, if it is a table: files may declare with
@@ -95,6 +98,9 @@ struct pry_form pry_form_open(struct pry_declaration *d, lua_State *L, int index
 
 /* A form over the table in a field, which is pushed (something is pushed in any case). False: absent or no table. */
 bool pry_form_enter(const struct pry_form *form, const char *key, const char *prefix, struct pry_form *inner);
+
+/* Where the field is written, as far as that can be seen. */
+struct pry_place pry_form_place(const struct pry_form *form, const char *key);
 
 /* "file:line: subject: prefix.key what", at the line of the field. */
 void pry_form_complain(const struct pry_form *form, const char *key, const char *format, ...)

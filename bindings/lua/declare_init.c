@@ -29,12 +29,13 @@ int pry_declare_head(lua_State *L)
   struct pry_object **kept = pry_declare_take(L, d, sizeof *kept);
   *kept = head;
   pry_declare_push(L, d, &d->heads, kept);
+  head->complete = lua_type(L, 1) != LUA_TSTRING; /* one finding is enough */
   /* The object must live as long as d->heads points at it. */
   pry_functions_push(L, PRY_FUNCTIONS_POLICIES);
   lua_pushvalue(L, 3);
   lua_rawsetp(L, -2, kept);
   lua_settop(L, 3);
-  if (!lua_isnil(L, 2))
+  if (!lua_isnil(L, 2) && !head->complete)
     pry_object_complete(L, d, head);
   lua_settop(L, 3);
   return 1;
@@ -128,11 +129,9 @@ static struct pry_declared_auth read_auth(const struct pry_form *form, bool may_
     pry_form_complain(form, "auth", "must be %s; there is no client's own credential here", choices);
   else if (object)
     none = *(const struct pry_declared_auth *)object->data;
-  else if (lua_type(L, -1) == LUA_TSTRING)
-    pry_form_complain(form, "auth", "must be %s with X a secret \"NAME\" or credential \"name\", got a text", choices);
   else if (!lua_isnil(L, -1))
     pry_form_complain(form, "auth", "must be %s with X a secret \"NAME\" or credential \"name\", got %s", choices,
-                      pry_show_value(L, -1, shown));
+                      pry_show_kind(L, -1, shown));
   lua_pop(L, 1);
   return none;
 }
@@ -262,6 +261,7 @@ void pry_declare_service(lua_State *L, struct pry_declaration *d, const struct p
 static const char *read_secret(const struct pry_form *form, const char *key)
 {
   const char *name = NULL;
+  char shown[PRY_SHOWN_MAX];
   if (!form->table)
     return NULL;
   lua_pushstring(form->L, key);
@@ -270,7 +270,7 @@ static const char *read_secret(const struct pry_form *form, const char *key)
   if (secret)
     name = pry_declare_copy(form->L, form->d, pry_slice_of(secret));
   else if (!lua_isnil(form->L, -1))
-    pry_form_complain(form, key, "must be secret \"NAME\", got %s", luaL_typename(form->L, -1));
+    pry_form_complain(form, key, "must be secret \"NAME\", got %s", pry_show_kind(form->L, -1, shown));
   lua_pop(form->L, 1);
   return name;
 }

@@ -183,7 +183,9 @@ static bool refuse(const struct value_check *check, const char *format, ...)
   va_start(arguments, format);
   vsnprintf(what, sizeof what, format, arguments);
   va_end(arguments);
-  pry_form_complain(check->form, check->param->name, "%s%s%s", check->path, *check->path ? " " : "", what);
+  const struct pry_form *form = check->form;
+  pry_complain(form->d, pry_form_place(form, check->param->name), "%s: %s%s%s %s", form->subject, form->prefix,
+               check->param->name, check->path, what);
   return false;
 }
 
@@ -270,10 +272,7 @@ static void keep_reference(const struct value_check *check, int index, enum pry_
   reference->type = type;
   reference->name = pry_declare_copy(form->L, form->d, pry_slice_of(lua_tostring(form->L, index)));
   reference->what = pry_declare_copy(form->L, form->d, pry_slice_of(what));
-  reference->place = form->place;
-  if (form->place.file)
-    reference->place.line = pry_source_field_line(
-        (struct pry_slice){form->place.file->text, form->place.file->size}, form->place.line, check->param->name);
+  reference->place = pry_form_place(form, check->param->name);
   pry_declare_push(form->L, form->d, &form->d->references, reference);
 }
 
@@ -386,7 +385,7 @@ static bool accept(struct value_check *check, int index, enum pry_param_type typ
   case PRY_PARAM_SECRET:
     /* What stands here instead may be the secret itself: its text is not repeated. */
     return pry_declare_secret_name(L, index) ||
-           refuse(check, "must be secret \"NAME\", got %s", luaL_typename(L, index));
+           refuse(check, "must be secret \"NAME\", got %s", pry_show_kind(L, index, shown));
   default:
     if (!accept_text(check, index, type, top))
       return false;

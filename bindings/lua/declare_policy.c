@@ -57,13 +57,7 @@ static void read_param(const struct pry_form *params, const char *name, struct p
   lua_settop(L, table);
   if (lua_rawgeti(L, table, 1) == LUA_TNIL)
     return;
-  char plain[160];
-  snprintf(plain, sizeof plain, "%s: default of", params->subject);
-  struct pry_form at = *params;
-  at.subject = plain;
-  at.prefix = "";
-  at.place = object->place;
-  pry_param_accepts(&at, param, -1, false);
+  pry_param_accepts(params, param, -1, false);
 }
 
 /* The policy's table of functions is at `slots`; its defaults are added there. */
@@ -260,10 +254,11 @@ int pry_declare_policy(lua_State *L)
   policy->name = form.table ? policy_name(&form) : "";
   pry_form_text(&form, "doc", PRY_OPTIONAL);
   read_params(&form, policy, slots);
+  unsigned errors = d->report->errors;
   read_when(&form, &policy->when);
   read_handlers(&form, policy, slots);
   read_jobs(&form, policy, slots);
-  if (form.table && !policy->handlers)
+  if (form.table && !policy->handlers && errors == d->report->errors)
     pry_complain(d, place, "%s: has no handler; give it at least one of on_request, on_attempt, on_outcome, on_error, "
                  "on_done, on_event, every", subject);
   lua_pushliteral(L, "when");
@@ -403,10 +398,11 @@ void pry_declare_use_params(lua_State *L, struct pry_declaration *d, struct pry_
     return;
   int top = lua_gettop(L);
   struct pry_declared_policy *policy = use->policy;
-  struct pry_form form = {.d = d, .L = L, .place = use->place, .subject = policy->name, .prefix = ""};
+  struct pry_form form = {.d = d, .L = L, .place = use->place, .subject = policy->name, .prefix = "", .noun = "parameter"};
   luaL_checkstack(L, 20, "too many nested tables");
   if (index)
     form = pry_form_open(d, L, index, use->place, policy->name);
+  form.noun = "parameter";
   const char **known = pry_declare_take(L, d, (policy->param_count + 1) * sizeof *known);
   for (size_t i = 0; i < policy->param_count; i++)
     known[i] = policy->param_names[i];

@@ -36,9 +36,10 @@ static void check_rule_ties(const struct pry_form *form, const struct pry_declar
     for (size_t j = i + 1; j < count; j++) {
       struct pry_slice a = pry_slice_of(rules[i].pattern), b = pry_slice_of(rules[j].pattern);
       if (pry_glob_rank(a) == pry_glob_rank(b) && pry_globs_overlap(a, b))
-        pry_form_complain(form, rules[j].pattern,
-                          "and \"%.100s\" can match the same model and neither is more specific; make one longer",
-                          rules[i].pattern);
+        pry_complain(form->d, pry_form_place(form, rules[j].pattern),
+                     "%s: to: \"%.100s\" and \"%.100s\" can match the same model and neither is more specific; make one "
+                     "longer",
+                     form->subject, rules[i].pattern, rules[j].pattern);
     }
 }
 
@@ -58,8 +59,9 @@ static void read_rules(const struct pry_form *route_form, struct pry_declared_ro
     if (size == 0 || size > PATTERN_MAX)
       pry_complain(form.d, form.place, "%s: a pattern of by_model must have 1..%d bytes", form.subject, PATTERN_MAX);
     else if (lua_rawget(L, table) != LUA_TSTRING)
-      pry_form_complain(&form, patterns[i], "must be \"provider\" or \"provider/model\", got %s",
-                        pry_show_value(L, -1, shown));
+      pry_complain(form.d, pry_form_place(&form, patterns[i]),
+                   "%s: to: \"%.100s\" must be \"provider\" or \"provider/model\", got %s", form.subject, patterns[i],
+                   pry_show_value(L, -1, shown));
     else
       route->rules[route->rule_count++] = (struct pry_declared_rule){
           patterns[i], pry_declare_copy(L, form.d, pry_slice_of(lua_tostring(L, -1)))};

@@ -38,7 +38,7 @@ static bool is_beginning(const char *a, size_t a_size, const char *b, size_t b_s
   return least >= 3 && memcmp(a, b, least) == 0;
 }
 
-const char *pry_nearest_name(const char *wrong, const char *const *names, size_t count)
+const char *pry_declare_nearest(const char *wrong, const char *const *names, size_t count)
 {
   size_t size = strlen(wrong);
   if (!size || size > PRY_NAME_MAX)

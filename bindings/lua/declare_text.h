@@ -12,7 +12,7 @@ enum { PRY_NAME_MAX = 64 };
 
 /* Which of `names` somebody who wrote `wrong` meant: the one with the fewest letters changed, left out, added or
  * swapped, when these are few for its length. NULL: none is near. The first of equals. */
-const char *pry_nearest_name(const char *wrong, const char *const *names, size_t count);
+const char *pry_declare_nearest(const char *wrong, const char *const *names, size_t count);
 
 /* May something be called so? 1..63 letters, digits, '_', '-', '.'. NULL, or what is wrong, as a constant text. */
 const char *pry_name_complaint(struct pry_slice name);

@@ -2,7 +2,6 @@
 
 #include "freeze.h"
 
-#include <ctype.h>
 #include <stdio.h>
 
 enum { LEVELS_MAX = 64 };
@@ -73,7 +72,9 @@ static void describe(lua_State *thread, char *fault)
     snprintf(plain, sizeof(plain), LUA_NUMBER_FMT, lua_tonumber(thread, -1));
   else
     snprintf(plain, sizeof(plain), "(error object is a %s value)", luaL_typename(thread, -1));
-  snprintf(fault, PRY_FAULT_MAX, "%.*s%s", has_position(plain) ? 0 : 127, where, plain);
+  size_t prefix = has_position(plain) ? 0 : strlen(where);
+  memcpy(fault, where, prefix);
+  snprintf(fault + prefix, PRY_FAULT_MAX - prefix, "%s", plain);
 }
 
 static int message_handler(lua_State *L)

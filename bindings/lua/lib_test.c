@@ -45,15 +45,6 @@ static void table_at(lua_State *L, int index, const char *what)
 
 /* ---- Lua text of values -------------------------------------------------------------------------------- */
 
-static bool append_key(lua_State *L, struct pry_buffer *out)
-{
-  struct pry_slice text;
-  if (lua_type(L, -2) != LUA_TSTRING)
-    return true; /* a list element, or a number as key: written in order below */
-  text.data = lua_tolstring(L, -2, &text.size);
-  return pry_buffer_append_text(out, "[") && pry_world_quote(out, text) && pry_buffer_append_text(out, "] = ");
-}
-
 static void append_table(lua_State *L, int index, struct pry_buffer *out, int depth);
 
 static void append_value(lua_State *L, int index, struct pry_buffer *out, int depth)
@@ -95,9 +86,11 @@ static void append_table(lua_State *L, int index, struct pry_buffer *out, int de
     lua_pop(L, 1);
   }
   for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING)
-      continue;
-    need(L, append_key(L, out));
+    if (lua_isinteger(L, -2) && lua_tointeger(L, -2) >= 1 && lua_tointeger(L, -2) <= length)
+      continue; /* written above, in order */
+    need(L, pry_buffer_append_text(out, "["));
+    append_value(L, -2, out, depth + 1);
+    need(L, pry_buffer_append_text(out, "] = "));
     append_value(L, -1, out, depth + 1);
     need(L, pry_buffer_append_text(out, ", "));
   }
@@ -114,7 +107,7 @@ struct pry_buffer *pry_test_push_json(lua_State *L, int index)
   char complaint[256];
   index = lua_absindex(L, index);
   struct pry_buffer *out = pry_lua_buffer(L, PRY_LUA_JSON_MAX);
-  if (!pry_lua_json_append(L, index, out, PRY_SECRETS_REFUSED, NULL, complaint, sizeof complaint))
+  if (!pry_lua_json_append(L, index, out, NULL, NULL, complaint, sizeof complaint))
     luaL_error(L, "%s", complaint);
   return out;
 }
@@ -309,6 +302,26 @@ static int t_declare(lua_State *L)
   struct pry_world *world = pry_test_world(L);
   need(L, pry_world_declare(world, pry_lua_text(L, 2)));
   return 0;
+}
+
+/* t:refused(function() … end): what the configuration says against what the function declares, which is taken back. */
+static int t_refused(lua_State *L)
+{
+  struct pry_world *world = pry_test_world(L);
+  lua_settop(L, 2);
+  if (lua_type(L, 2) != LUA_TFUNCTION)
+    return luaL_error(L, "t:refused needs a function that declares something, got %s", luaL_typename(L, 2));
+  size_t chain = world->chain.size, declared = world->declared.size;
+  lua_call(L, 0, 0);
+  bool accepted = pry_world_load(world);
+  world->chain.size = chain;
+  world->declared.size = declared;
+  world->dirty = true;
+  if (accepted)
+    lua_pushnil(L);
+  else
+    lua_pushstring(L, world->refusal);
+  return 1;
 }
 
 /* ---- calling ------------------------------------------------------------------------------------------- */
@@ -572,6 +585,7 @@ static const luaL_Reg methods[] = {{"use", t_use},
                                    {"service", t_service},
                                    {"sink", t_sink},
                                    {"declare", t_declare},
+                                   {"refused", t_refused},
                                    {"call", t_call},
                                    {"start", t_start},
                                    {"run", t_run},

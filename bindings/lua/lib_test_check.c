@@ -18,7 +18,7 @@ static const char *push_shown(lua_State *L, int index)
   if (type != LUA_TSTRING && type != LUA_TTABLE)
     return pry_sandbox_tostring(L, index, NULL);
   struct pry_buffer *json = pry_lua_buffer(L, PRY_LUA_JSON_MAX);
-  if (!pry_lua_json_append(L, index, json, PRY_SECRETS_REFUSED, NULL, complaint, sizeof complaint))
+  if (!pry_lua_json_append(L, index, json, NULL, NULL, complaint, sizeof complaint))
     return lua_pushstring(L, "a table");
   struct pry_slice text = pry_buffer_slice(json);
   bool cut = text.size > SHOWN;
@@ -123,14 +123,16 @@ static int t_match(lua_State *L)
 static int t_near(lua_State *L)
 {
   pry_test_world(L);
-  lua_settop(L, 4);
+  lua_settop(L, 5);
   if (lua_type(L, 3) != LUA_TNUMBER)
     return luaL_error(L, "t:near needs a number to compare with, got %s", luaL_typename(L, 3));
   double within = luaL_optnumber(L, 4, 0.001);
   if (lua_type(L, 2) == LUA_TNUMBER && fabs(lua_tonumber(L, 2) - lua_tonumber(L, 3)) <= within)
     return 0;
   lua_pushnumber(L, within);
-  return luaL_error(L, "expected %s within %s, got %s", push_shown(L, 3), lua_tostring(L, -1), push_shown(L, 2));
+  lua_replace(L, 4);
+  return luaL_error(L, "%sexpected %s within %s, got %s", note(L, 5), push_shown(L, 3), push_shown(L, 4),
+                    push_shown(L, 2));
 }
 
 static int t_fail(lua_State *L)

@@ -105,7 +105,7 @@ static void run_module(lua_State *L, const char *name)
 {
   const struct pry_script *script = pry_script_of(L);
   char path[MODULE_NAME_MAX];
-  struct pry_slice text;
+  struct pry_slice text = {NULL, 0};
 
   if (!module_path(name, path, sizeof(path)))
     luaL_error(L, "require '%s': only files below lib/ can be required, as 'lib.name'", name);

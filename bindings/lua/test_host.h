@@ -21,6 +21,8 @@
  *   t:service("s", { step, … })    http://s.service.test
  *   t:sink(name)                   a webhook; what arrives is in t:alerts()
  *   t:declare(text)                any other declaration of init.lua, as text
+ *   t:refused(function() … end)    what check says against what the function declares (t:use, t:declare), nil when it is
+ *                                  fine; that is taken back afterwards
  *   t:call { model =, messages =, stream =, path =, method =, body =, headers = }   makes a call and lets time pass until
  *                                  it has ended; gives a result:
  *       status headers body json ok category target attempts upstream_calls waited elapsed truncated ledger why events faults
@@ -35,8 +37,8 @@
  *   t:alerts()                     { { sink, key, text, state, count }, … }
  *   t:emit(name, [fields])         a host's event for the chain; the verdict { verdict, after, category, status, message, why,
  *                                  policy }, or nil
- *   t:eq(got, want, [note]) t:ne(…) t:ok(value, [note]) t:match(text, pattern, [note]) t:near(got, want, [within = 0.001])
- *   t:fail(text)
+ *   t:eq(got, want, [note]) t:ne(…) t:ok(value, [note]) t:match(text, pattern, [note]) t:near(got, want, [within = 0.001],
+ *   [note]) t:fail(text)
  *
  * A failing check ends its test with file:line and both values. Budgets are a thousand times those of a handler.
  * Thread: any, one at a time per run; the run uses no state outside it.

@@ -218,15 +218,14 @@ static struct pry_policy_set *make_set(const struct pry_world *world)
 /* The first error of the report: a test needs one reason. */
 static void explain(struct pry_world *world, const struct pry_report *report)
 {
-  snprintf(world->error, sizeof world->error, "the configuration of this test was refused");
-  for (size_t i = 0; i < report->count; i++) {
-    const struct pry_finding *finding = &report->findings[i];
-    if (finding->severity == PRY_FINDING_ERROR) {
-      snprintf(world->error, sizeof world->error, "the configuration of this test was refused: %s: %s", finding->where,
-               finding->what);
-      return;
-    }
-  }
+  size_t i = 0;
+  while (i < report->count && report->findings[i].severity != PRY_FINDING_ERROR)
+    i++;
+  if (i < report->count)
+    snprintf(world->refusal, sizeof world->refusal, "%s: %s", report->findings[i].where, report->findings[i].what);
+  else
+    snprintf(world->refusal, sizeof world->refusal, "for no reason that was told");
+  snprintf(world->error, sizeof world->error, "the configuration of this test was refused: %s", world->refusal);
 }
 
 bool pry_world_load(struct pry_world *world)
@@ -235,7 +234,8 @@ bool pry_world_load(struct pry_world *world)
     return true;
   struct pry_policy_set *set = make_set(world);
   if (!set) {
-    snprintf(world->error, sizeof world->error, "memory is short, or the configuration is too large");
+    snprintf(world->refusal, sizeof world->refusal, "memory is short, or the configuration is too large");
+    snprintf(world->error, sizeof world->error, "%s", world->refusal);
     return false;
   }
   struct pry_report report;

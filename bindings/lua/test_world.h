@@ -38,6 +38,7 @@ struct pry_world {
   bool dirty;                        /* declared something that is not loaded yet */
   struct pry_list calls;             /* struct pry_world_call, oldest first */
   unsigned call_count;
+  char refusal[700]; /* the finding for which the configuration was refused last: "init.lua:2: …" */
   char error[768];
 };
 

@@ -42,10 +42,10 @@ struct lane {
   size_t count;
   struct pry_timer timer; /* runs all the time: parked, until the next try, or the limit of this one */
   struct pry_http_exchange *exchange;
-  unsigned tries;    /* of the first delivery */
-  int status;        /* of the answer; 0: none yet */
-  pry_time wait;     /* what the answer asked for */
-  size_t answered;   /* bytes of body */
+  unsigned tries;  /* of the first delivery */
+  int status;      /* of the answer; 0: none yet */
+  pry_time wait;   /* what the answer asked for */
+  size_t answered; /* bytes of body */
   char sink[];
 };
 

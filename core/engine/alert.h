@@ -7,13 +7,13 @@
  *
  * Delivery: POST of a JSON object to the sink's URL,
  *   {"key","text","state":"firing"|"resolved","count","time","generation"?,"source":"parry"}
- * at most 10 s a try; any 2xx is success. After a failed try it is tried again 1, 4 and 16 s later (later still when the
- * answer names a time within a minute), unless the answer is a 4xx that no repetition cures. What cannot be delivered
- * is logged (sink's name, never its URL) and counted; told again a minute later, the alert is tried anew. Each sink has
- * a queue of its own, in order, so that one that is down delays no other.
+ * at most 10 s a try; any 2xx is success. After a failed try it is tried again 1, 4 and 16 s later (later still when
+ * the answer names a time within a minute), unless the answer is a 4xx that no repetition cures. What cannot be
+ * delivered is logged (sink's name, never its URL) and counted; told again a minute later, the alert is tried anew.
+ * Each sink has a queue of its own, in order, so that one that is down delays no other.
  *
- * Bounded: PRY_ALERT_QUEUE_MAX deliveries a sink; PRY_ALERTS_OPEN_MAX open alerts, of which the one not told for longest
- * is forgotten first.
+ * Bounded: PRY_ALERT_QUEUE_MAX deliveries a sink; PRY_ALERTS_OPEN_MAX open alerts, of which the one not told for
+ * longest is forgotten first.
  *
  * Thread: the loop's.
  */

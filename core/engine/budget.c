@@ -141,11 +141,11 @@ struct pry_permit *pry_budget_retry(struct pry_budgets *budgets, struct pry_slic
   return take(budgets, target, SHARE_RETRY);
 }
 
-double pry_budget_remaining(struct pry_budgets *budgets, struct pry_slice name)
+double pry_budget_remaining(struct pry_budgets *budgets, struct pry_slice target)
 {
   pthread_mutex_lock(&budgets->lock);
-  const struct target *target = find_target(budgets, name);
-  double left = target ? remaining(target) : 1;
+  const struct target *found = find_target(budgets, target);
+  double left = found ? remaining(found) : 1;
   pthread_mutex_unlock(&budgets->lock);
   return left;
 }

@@ -12,19 +12,20 @@
  *
  * Every token has a version. A failed call says which version it used: when that is not the current one, another
  * renewal has already happened and the call just goes on with the new token (a late 401 for the old token renews
- * nothing). The job belongs to the engine, not to the call that started it: it goes on when that call dies. A job
- * that gives no answer within 30 s is cancelled and counts as failed. Jobs begin, and waiters hear, from the loop, never
+ * nothing). The job belongs to the engine, not to the call that started it: it goes on when that call dies. A job that
+ * gives no answer within 30 s is cancelled and counts as failed. Jobs begin, and waiters hear, from the loop, never
  * from inside a call of these functions.
  *
- * A token that was reported bad is given to nobody while its renewal runs. When that renewal fails and the token has not
- * expired, it is given out again: a 401 may have been about something else, and the provider's answer says more than ours.
+ * A token that was reported bad is given to nobody while its renewal runs. When that renewal fails and the token has
+ * not expired, it is given out again: a 401 may have been about something else, and the provider's answer says more
+ * than ours.
  *
  * A rotated refresh token is persisted (--state, mode 0600, written and renamed) before the new access token is used.
  * When persisting fails the token is used all the same and the failure is logged as an error (credential_file.h).
  *
- * Lifetimes: a token is used for at least 5 s, and renewed in the background no sooner than 30 s after it came, whatever
- * its expiry says, so that a token service with a wrong clock is not hammered. One that lives less than two minutes
- * is renewed at half of its life. Without an expiry only a failed call renews it.
+ * Lifetimes: a token is used for at least 5 s, and renewed in the background no sooner than 30 s after it came,
+ * whatever its expiry says, so that a token service with a wrong clock is not hammered. One that lives less than two
+ * minutes is renewed at half of its life. Without an expiry only a failed call renews it.
  *
  * Thread: one worker owns the jobs; with several workers the requests and grants cross as mailbox messages.
  */
@@ -49,6 +50,8 @@ struct pry_credentials_environment {
   struct pry_state *(*current_state)(void *user);
   /* A renewal failed: for alerts. */
   void (*failed)(void *user, const char *credential, const char *why);
+  /* One worked after one that had failed: what was told is over. */
+  void (*recovered)(void *user, const char *credential);
   void *user;
 };
 
@@ -57,16 +60,16 @@ struct pry_credentials *pry_credentials_new(const struct pry_credentials_environ
 /* Cancels jobs; waiters must have left. */
 void pry_credentials_free(struct pry_credentials *credentials);
 
-/* Takes over a generation's list: new ones appear, changed ones keep their token unless their secrets changed, those
- * no longer declared are forgotten and their waiters told. A running job goes on with the state it began with, except where
- * secrets changed: then its waiters wait for the new one's. A cooldown ends: what was edited may be the cure. False:
- * memory; nothing has changed. */
+/* Takes over a generation's list: new ones appear, changed ones keep their token unless their secrets changed, those no
+ * longer declared are forgotten and their waiters told. A running job goes on with the state it began with, except
+ * where secrets changed: then its waiters wait for the new one's. A cooldown ends: what was edited may be the cure.
+ * False: memory; nothing has changed. */
 bool pry_credentials_adopt(struct pry_credentials *credentials, const struct pry_config *config);
 
 enum pry_token_status {
   PRY_TOKEN_READY,   /* token and version are set */
   PRY_TOKEN_WAITING, /* the waiter is told later */
-  PRY_TOKEN_FAILED   /* cannot be had now: `why` says so (cooldown, no refresh token, no memory); valid until the next turn */
+  PRY_TOKEN_FAILED /* cannot be had now: `why` says so (cooldown, no refresh token, no memory); valid until the next turn */
 };
 
 /* Embedded in the asker; leave before its memory goes. */
@@ -80,19 +83,19 @@ struct pry_token_waiter {
   const char *why;
 };
 
-/* The current token, appended to `token` (to be wiped by the caller). WAITING: no token that still works; a renewal runs. */
+/* The current token, appended to `token` (to be wiped by the caller). WAITING: no token that still works; a renewal
+ * runs. */
 enum pry_token_status pry_credential_token(struct pry_credentials *credentials, const char *name,
-                                           struct pry_buffer *token, uint64_t *version,
-                                           struct pry_token_waiter *waiter,
-                                           void (*ready)(struct pry_token_waiter *, bool renewed, const char *why, void *),
+                                           struct pry_buffer *token, uint64_t *version, struct pry_token_waiter *waiter,
+                                           void (*ready)(struct pry_token_waiter *, bool renewed, const char *why,
+                                                         void *),
                                            void *user, const char **why);
 
 /* "The token of this version did not work": READY when a newer one is already there, WAITING while one is being
  * fetched, FAILED in cooldown. */
-enum pry_token_status pry_credential_renew(struct pry_credentials *credentials, const char *name, uint64_t bad_version,
-                                           struct pry_token_waiter *waiter,
-                                           void (*ready)(struct pry_token_waiter *, bool renewed, const char *why, void *),
-                                           void *user, const char **why);
+enum pry_token_status pry_credential_renew(
+    struct pry_credentials *credentials, const char *name, uint64_t bad_version, struct pry_token_waiter *waiter,
+    void (*ready)(struct pry_token_waiter *, bool renewed, const char *why, void *), void *user, const char **why);
 
 void pry_token_leave(struct pry_token_waiter *waiter);
 

@@ -40,8 +40,8 @@ static bool digest(struct pry_slice secret, char hex[DIGEST_HEX_SIZE])
   return true;
 }
 
-/* A name from a policy file becomes a file's name: everything but letters, digits, '-' and '_' is spelled %XX, so that it
- * can neither leave the folder nor collide with another. */
+/* A name from a policy file becomes a file's name: everything but letters, digits, '-' and '_' is spelled %XX, so that
+ * it can neither leave the folder nor collide with another. */
 static const char *file_name(struct pry_buffer *path, const char *name, const char *suffix)
 {
   for (; *name; name++) {

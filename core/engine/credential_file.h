@@ -3,8 +3,8 @@
  *
  * One file per credential, STATE/credentials/NAME.json, mode 0600 in a folder of mode 0700. It holds the refresh token
  * and the SHA-256 of the configured secret it descends from: when ops put another secret into the configuration, the
- * file no longer speaks about it and is ignored. Written aside, synced, renamed over the old one, and the folder synced,
- * so that after a crash there is the old token or the new one and never half of one.
+ * file no longer speaks about it and is ignored. Written aside, synced, renamed over the old one, and the folder
+ * synced, so that after a crash there is the old token or the new one and never half of one.
  *
  * What is read is bounded and checked like anything from outside. The calls block for the time of a small write; they
  * happen once per renewal.

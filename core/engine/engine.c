@@ -37,6 +37,16 @@ static void renewal_failed(void *user, const char *credential, const char *why)
   pry_buffer_fini(&fields);
 }
 
+static void renewal_recovered(void *user, const char *credential)
+{
+  struct pry_buffer fields;
+  pry_buffer_init(&fields, 4096);
+  if (pry_buffer_append_text(&fields, "{\"credential\":\"") && pry_buffer_append_json(&fields, pry_slice_of(credential)) &&
+      pry_buffer_append_text(&fields, "\"}"))
+    pry_engine_emit(user, "credential_renewed", pry_buffer_slice(&fields));
+  pry_buffer_fini(&fields);
+}
+
 static void sweep(void *user)
 {
   struct pry_engine *engine = user;
@@ -66,6 +76,7 @@ static struct pry_credentials *new_credentials(struct pry_engine *engine)
       .state_dir = engine->options.state_dir,
       .current_state = current_state,
       .failed = renewal_failed,
+      .recovered = renewal_recovered,
       .user = engine,
   };
   return pry_credentials_new(&environment);

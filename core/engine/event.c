@@ -127,9 +127,9 @@ static bool add_failure(const struct pry_event_record *record, struct pry_buffer
 {
   if (record->category == PRY_NONE)
     return true;
-  return pry_buffer_append_format(text, ",\"err\":{\"category\":\"%s\",\"source\":\"%s\",\"status\":%d,\"curl_code\":%d",
-                                  pry_category_name(record->category), pry_source_name(record->source),
-                                  record->status, record->curl_code) &&
+  return pry_buffer_append_format(
+             text, ",\"err\":{\"category\":\"%s\",\"source\":\"%s\",\"status\":%d,\"curl_code\":%d",
+             pry_category_name(record->category), pry_source_name(record->source), record->status, record->curl_code) &&
          add_text_if_any(text, "code", record->code) && add_number_if_said(text, "retry_after", record->retry_after) &&
          pry_buffer_append_format(text, ",\"retryable\":%s}", record->retryable ? "true" : "false");
 }
@@ -153,19 +153,18 @@ bool pry_event_json(const struct pry_event_record *record, struct pry_buffer *te
 {
   size_t before = text->size;
   /* The seed is text: a JSON number holds 53 bits in most readers. */
-  bool ok = pry_buffer_append_format(text, "{\"sequence\":%llu", (unsigned long long)record->sequence) &&
-            add_number(text, "time", record->time) &&
-            pry_buffer_append_format(text, ",\"seed\":\"%016llx\"", (unsigned long long)record->seed) &&
-            add_text(text, "handler", pry_handler_name(record->handler)) &&
-            add_text_if_any(text, "call", record->call_id) &&
-            pry_buffer_append_format(text, ",\"attempt\":%u", record->attempt) &&
-            add_text_if_any(text, "target", record->target) && add_text_if_any(text, "policy", record->policy) &&
-            add_text_if_any(text, "generation", record->generation) &&
-            add_number_if_said(text, "deadline_left", record->deadline_left) && add_failure(record, text) &&
-            pry_buffer_append_text(text, ",\"reads\":[") &&
-            pry_buffer_append_slice(text, pry_buffer_slice(&record->reads)) &&
-            pry_buffer_append_format(text, "],\"reads_cut\":%s", record->reads_cut ? "true" : "false") &&
-            add_verdict(record, text) && pry_buffer_append_text(text, "}");
+  bool ok =
+      pry_buffer_append_format(text, "{\"sequence\":%llu", (unsigned long long)record->sequence) &&
+      add_number(text, "time", record->time) &&
+      pry_buffer_append_format(text, ",\"seed\":\"%016llx\"", (unsigned long long)record->seed) &&
+      add_text(text, "handler", pry_handler_name(record->handler)) && add_text_if_any(text, "call", record->call_id) &&
+      pry_buffer_append_format(text, ",\"attempt\":%u", record->attempt) &&
+      add_text_if_any(text, "target", record->target) && add_text_if_any(text, "policy", record->policy) &&
+      add_text_if_any(text, "generation", record->generation) &&
+      add_number_if_said(text, "deadline_left", record->deadline_left) && add_failure(record, text) &&
+      pry_buffer_append_text(text, ",\"reads\":[") && pry_buffer_append_slice(text, pry_buffer_slice(&record->reads)) &&
+      pry_buffer_append_format(text, "],\"reads_cut\":%s", record->reads_cut ? "true" : "false") &&
+      add_verdict(record, text) && pry_buffer_append_text(text, "}");
   if (!ok)
     text->size = before;
   return ok;

@@ -20,7 +20,14 @@
 enum { PRY_EVENT_READS_MAX = 4096, PRY_CALL_ID_MAX = 32, PRY_GENERATION_ID_MAX = 65 };
 
 /* How a handler's run ended. */
-enum pry_run_result { PRY_RUN_OK, PRY_RUN_ERROR, PRY_RUN_OVER_BUDGET, PRY_RUN_NO_MEMORY, PRY_RUN_BAD_VERDICT, PRY_RUN_CANCELLED };
+enum pry_run_result {
+  PRY_RUN_OK,
+  PRY_RUN_ERROR,
+  PRY_RUN_OVER_BUDGET,
+  PRY_RUN_NO_MEMORY,
+  PRY_RUN_BAD_VERDICT,
+  PRY_RUN_CANCELLED
+};
 
 struct pry_event_record {
   uint64_t sequence; /* global, from 1 */
@@ -66,16 +73,16 @@ void pry_event_ring_free(struct pry_event_ring *ring);
  * again with pry_event_find(). */
 struct pry_event_record *pry_event_next(struct pry_event_ring *ring);
 
-/* Appends one read, a whole JSON array as text. The first that does not fit (or finds no memory) sets reads_cut, and nothing
- * is appended any more: what is there is a prefix of what was read. */
+/* Appends one read, a whole JSON array as text. The first that does not fit (or finds no memory) sets reads_cut, and
+ * nothing is appended any more: what is there is a prefix of what was read. */
 bool pry_event_add_read(struct pry_event_record *record, struct pry_slice read);
 
 /* The record with that sequence, or NULL when it was overwritten. */
 struct pry_event_record *pry_event_find(struct pry_event_ring *ring, uint64_t sequence);
 
 /* Newest first, at most `limit`; stops when `visit` returns false. */
-void pry_event_visit(struct pry_event_ring *ring, size_t limit, bool (*visit)(void *user, const struct pry_event_record *),
-                     void *user);
+void pry_event_visit(struct pry_event_ring *ring, size_t limit,
+                     bool (*visit)(void *user, const struct pry_event_record *), void *user);
 
 uint64_t pry_event_overwritten(const struct pry_event_ring *ring);
 

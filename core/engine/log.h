@@ -78,7 +78,8 @@ struct pry_scrubber;
 struct pry_scrubber *pry_scrubber_new(void);
 void pry_scrubber_free(struct pry_scrubber *scrubber);
 
-/* Adds a value; each add needs its remove. Also matches the value as it looks inside a JSON string. False: no memory. */
+/* Adds a value; each add needs its remove. Also matches the value as it looks inside a JSON string. False: no
+ * memory. */
 bool pry_scrubber_add(struct pry_scrubber *scrubber, struct pry_slice value);
 void pry_scrubber_remove(struct pry_scrubber *scrubber, struct pry_slice value);
 
@@ -89,6 +90,8 @@ void pry_scrubber_apply(struct pry_scrubber *scrubber, struct pry_buffer *text);
 void pry_scrubber_apply_text(struct pry_scrubber *scrubber, char *text);
 
 /* NULL scrubber: no longer. NULL log: nothing. */
+/* At the start, before other threads log; the scrubber outlives the log, or is taken back with NULL. NULL log:
+ * nothing. */
 void pry_log_set_scrubber(struct pry_log *log, struct pry_scrubber *scrubber);
 
 #endif

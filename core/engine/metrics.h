@@ -14,26 +14,26 @@
 #include "slice.h"
 
 /* X(enumerator, name, type, label names separated by commas, help) */
-#define PRY_METRICS(X)                                                                                                  \
-  X(PRY_M_CALLS, "parry_calls_total", PRY_COUNTER, "route,outcome", "Calls by their single outcome.")                   \
-  X(PRY_M_ATTEMPTS, "parry_attempts_total", PRY_COUNTER, "target,category", "Attempts by target and result.")           \
-  X(PRY_M_CALL_DURATION, "parry_call_duration_seconds", PRY_HISTOGRAM, "route", "From arrival to outcome.")             \
-  X(PRY_M_FIRST_BYTE, "parry_attempt_first_byte_seconds", PRY_HISTOGRAM, "target", "From sending to the first byte.")   \
-  X(PRY_M_WAIT, "parry_wait_seconds_total", PRY_COUNTER, "reason", "Time calls spent waiting.")                         \
-  X(PRY_M_VERDICTS, "parry_verdicts_total", PRY_COUNTER, "policy,verdict", "Verdicts executed.")                        \
-  X(PRY_M_POLICY_FAULTS, "parry_policy_faults_total", PRY_COUNTER, "policy,kind", "Policies that failed.")              \
-  X(PRY_M_BREAKER_STATE, "parry_breaker_state", PRY_GAUGE, "target,state", "1 for the state the breaker is in.")        \
-  X(PRY_M_BREAKER_TRANSITIONS, "parry_breaker_transitions_total", PRY_COUNTER, "target,to", "Breaker state changes.")   \
-  X(PRY_M_BUDGET, "parry_retry_budget_remaining_ratio", PRY_GAUGE, "target", "Share of the retry budget left.")         \
-  X(PRY_M_QUEUE_DEPTH, "parry_queue_depth", PRY_GAUGE, "", "Calls waiting for a place.")                                \
-  X(PRY_M_RENEWALS, "parry_renewals_total", PRY_COUNTER, "credential,result", "Credential renewals.")                   \
-  X(PRY_M_TOKEN_EXPIRY, "parry_token_expiry_timestamp_seconds", PRY_GAUGE, "credential", "When the token expires.")     \
-  X(PRY_M_RELOAD_OK, "parry_config_last_reload_successful", PRY_GAUGE, "", "Whether the last reload was taken over.")   \
-  X(PRY_M_RELOAD_TIME, "parry_config_last_reload_success_timestamp_seconds", PRY_GAUGE, "", "When that was.")           \
-  X(PRY_M_GENERATION, "parry_generation_info", PRY_GAUGE, "generation", "1 for the serving generation.")                \
-  X(PRY_M_ALERTS, "parry_alerts_total", PRY_COUNTER, "sink,result", "Alerts by result of delivery.")                    \
-  X(PRY_M_EVENTS_DROPPED, "parry_event_records_overwritten_total", PRY_COUNTER, "", "Event records the ring lost.")     \
-  X(PRY_M_OPEN_CALLS, "parry_calls_open", PRY_GAUGE, "", "Calls without an outcome yet.")                               \
+#define PRY_METRICS(X)                                                                                                 \
+  X(PRY_M_CALLS, "parry_calls_total", PRY_COUNTER, "route,outcome", "Calls by their single outcome.")                  \
+  X(PRY_M_ATTEMPTS, "parry_attempts_total", PRY_COUNTER, "target,category", "Attempts by target and result.")          \
+  X(PRY_M_CALL_DURATION, "parry_call_duration_seconds", PRY_HISTOGRAM, "route", "From arrival to outcome.")            \
+  X(PRY_M_FIRST_BYTE, "parry_attempt_first_byte_seconds", PRY_HISTOGRAM, "target", "From sending to the first byte.")  \
+  X(PRY_M_WAIT, "parry_wait_seconds_total", PRY_COUNTER, "reason", "Time calls spent waiting.")                        \
+  X(PRY_M_VERDICTS, "parry_verdicts_total", PRY_COUNTER, "policy,verdict", "Verdicts executed.")                       \
+  X(PRY_M_POLICY_FAULTS, "parry_policy_faults_total", PRY_COUNTER, "policy,kind", "Policies that failed.")             \
+  X(PRY_M_BREAKER_STATE, "parry_breaker_state", PRY_GAUGE, "target,state", "1 for the state the breaker is in.")       \
+  X(PRY_M_BREAKER_TRANSITIONS, "parry_breaker_transitions_total", PRY_COUNTER, "target,to", "Breaker state changes.")  \
+  X(PRY_M_BUDGET, "parry_retry_budget_remaining_ratio", PRY_GAUGE, "target", "Share of the retry budget left.")        \
+  X(PRY_M_QUEUE_DEPTH, "parry_queue_depth", PRY_GAUGE, "", "Calls waiting for a place.")                               \
+  X(PRY_M_RENEWALS, "parry_renewals_total", PRY_COUNTER, "credential,result", "Credential renewals.")                  \
+  X(PRY_M_TOKEN_EXPIRY, "parry_token_expiry_timestamp_seconds", PRY_GAUGE, "credential", "When the token expires.")    \
+  X(PRY_M_RELOAD_OK, "parry_config_last_reload_successful", PRY_GAUGE, "", "Whether the last reload was taken over.")  \
+  X(PRY_M_RELOAD_TIME, "parry_config_last_reload_success_timestamp_seconds", PRY_GAUGE, "", "When that was.")          \
+  X(PRY_M_GENERATION, "parry_generation_info", PRY_GAUGE, "generation", "1 for the serving generation.")               \
+  X(PRY_M_ALERTS, "parry_alerts_total", PRY_COUNTER, "sink,result", "Alerts by result of delivery.")                   \
+  X(PRY_M_EVENTS_DROPPED, "parry_event_records_overwritten_total", PRY_COUNTER, "", "Event records the ring lost.")    \
+  X(PRY_M_OPEN_CALLS, "parry_calls_open", PRY_GAUGE, "", "Calls without an outcome yet.")                              \
   X(PRY_M_BUILD, "parry_build_info", PRY_GAUGE, "version", "1, with the version.")
 
 enum pry_metric {

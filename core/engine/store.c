@@ -1,9 +1,8 @@
 #include "store_internal.h"
 
-#include <float.h>
 #include <stdlib.h>
 
-enum { SWEEP_MAX = 256, FIRST_HEAP = 32, FIRST_INSTANTS = 8 };
+enum { SWEEP_MAX = 256, FIRST_HEAP = 32 };
 
 #define KEYS_DEFAULT ((size_t)100000)
 #define BYTES_DEFAULT ((size_t)64 * 1024 * 1024)
@@ -72,7 +71,7 @@ pry_time pry_store_after(pry_time time, pry_time duration)
 
 /* ---- objects ----------------------------------------------------------------------------------------- */
 
-static bool charge(struct pry_store *store, struct pry_object *object, size_t bytes)
+bool pry_store_charge(struct pry_store *store, struct pry_object *object, size_t bytes)
 {
   if (atomic_fetch_add(&store->bytes, bytes) + bytes > store->max_bytes) {
     atomic_fetch_sub(&store->bytes, bytes);
@@ -82,7 +81,7 @@ static bool charge(struct pry_store *store, struct pry_object *object, size_t by
   return true;
 }
 
-static void discharge(struct pry_store *store, struct pry_object *object, size_t bytes)
+void pry_store_discharge(struct pry_store *store, struct pry_object *object, size_t bytes)
 {
   atomic_fetch_sub(&store->bytes, bytes);
   object->bytes -= bytes;
@@ -105,7 +104,7 @@ static void free_content(struct pry_object *object)
   }
 }
 
-static void drop(struct pry_store *store, struct pry_shard *shard, struct pry_object *object)
+void pry_store_drop(struct pry_store *store, struct pry_shard *shard, struct pry_object *object)
 {
   pry_table_remove(&shard->table, &object->node);
   size_t count = shard->table.count;
@@ -117,7 +116,7 @@ static void drop(struct pry_store *store, struct pry_shard *shard, struct pry_ob
   }
   free_content(object);
   atomic_fetch_sub(&store->keys, 1);
-  discharge(store, object, object->bytes);
+  pry_store_discharge(store, object, object->bytes);
   free(object);
 }
 
@@ -128,7 +127,7 @@ static size_t sweep_shard(struct pry_store *store, struct pry_shard *shard, size
   while (dropped < limit && shard->table.count && shard->heap[0]->queued <= now) {
     struct pry_object *object = shard->heap[0];
     if (object->expires <= now) {
-      drop(store, shard, object);
+      pry_store_drop(store, shard, object);
       dropped++;
     } else {
       object->queued = object->expires;
@@ -145,8 +144,7 @@ void pry_store_sweep(struct pry_store *store, pry_time now)
     sweep_shard(store, &store->shards[i], SWEEP_MAX, now);
 }
 
-/* Before something grows by at most `bytes`: what has expired goes when there is no room without. */
-static void make_room(struct pry_store *store, size_t bytes, pry_time now)
+void pry_store_make_room(struct pry_store *store, size_t bytes, pry_time now)
 {
   if (atomic_load(&store->keys) < store->max_keys && atomic_load(&store->bytes) + bytes <= store->max_bytes)
     return;
@@ -166,7 +164,7 @@ static struct pry_object *lookup(struct pry_store *store, struct pry_shard *shar
   struct pry_object *object = PRY_CONTAINER_OF(node, struct pry_object, node);
   if (object->expires > now)
     return object;
-  drop(store, shard, object);
+  pry_store_drop(store, shard, object);
   return NULL;
 }
 
@@ -178,7 +176,8 @@ static enum pry_store_status create(struct pry_store *store, struct pry_shard *s
   struct pry_object *object = calloc(1, sizeof *object + key.size);
   if (!object)
     return PRY_STORE_NO_MEMORY;
-  if (atomic_fetch_add(&store->keys, 1) >= store->max_keys || !charge(store, object, sizeof *object + key.size)) {
+  if (atomic_fetch_add(&store->keys, 1) >= store->max_keys ||
+      !pry_store_charge(store, object, sizeof *object + key.size)) {
     atomic_fetch_sub(&store->keys, 1);
     free(object);
     return PRY_STORE_FULL;
@@ -213,7 +212,7 @@ enum pry_store_status pry_store_open(struct pry_store *store, struct pry_slice k
 {
   if (key.size > PRY_STORE_KEY_MAX)
     return PRY_STORE_TOO_LONG;
-  make_room(store, sizeof **object + key.size, now);
+  pry_store_make_room(store, sizeof **object + key.size, now);
   *shard = pry_store_shard(store, key);
   pthread_mutex_lock(&(*shard)->lock);
   *object = lookup(store, *shard, key, now);
@@ -226,11 +225,6 @@ enum pry_store_status pry_store_open(struct pry_store *store, struct pry_slice k
   if (status != PRY_STORE_OK)
     pthread_mutex_unlock(&(*shard)->lock);
   return status;
-}
-
-static pry_time expiry(pry_time ttl, pry_time now)
-{
-  return pry_store_after(now, ttl > 0 ? ttl : PRY_STORE_TTL_DEFAULT);
 }
 
 /* ---- the store --------------------------------------------------------------------------------------- */
@@ -261,7 +255,7 @@ void pry_store_free(struct pry_store *store)
   for (size_t i = 0; i < PRY_STORE_SHARDS; i++) {
     struct pry_shard *shard = &store->shards[i];
     while (shard->table.count)
-      drop(store, shard, shard->heap[shard->table.count - 1]);
+      pry_store_drop(store, shard, shard->heap[shard->table.count - 1]);
     pry_table_fini(&shard->table);
     free(shard->heap);
     pthread_mutex_destroy(&shard->lock);
@@ -301,237 +295,7 @@ enum pry_store_status pry_store_remove(struct pry_store *store, struct pry_slice
   pthread_mutex_lock(&shard->lock);
   struct pry_object *object = lookup(store, shard, key, now);
   if (object)
-    drop(store, shard, object);
+    pry_store_drop(store, shard, object);
   pthread_mutex_unlock(&shard->lock);
   return object ? PRY_STORE_OK : PRY_STORE_ABSENT;
-}
-
-/* ---- value ------------------------------------------------------------------------------------------- */
-
-/* On failure an existing value stays as it was; a new object must not be seen without one. */
-static enum pry_store_status assign(struct pry_store *store, struct pry_object *object, struct pry_slice value)
-{
-  size_t old_size = object->value.size;
-  if (value.size > old_size && !charge(store, object, value.size - old_size))
-    return PRY_STORE_FULL;
-  char *data = malloc(value.size ? value.size : 1);
-  if (!data) {
-    if (value.size > old_size)
-      discharge(store, object, value.size - old_size);
-    return PRY_STORE_NO_MEMORY;
-  }
-  if (value.size)
-    memcpy(data, value.data, value.size);
-  free(object->value.data);
-  object->value = (struct pry_object_value){data, value.size};
-  if (old_size > value.size)
-    discharge(store, object, old_size - value.size);
-  return PRY_STORE_OK;
-}
-
-static enum pry_store_status write_value(struct pry_store *store, struct pry_slice key, struct pry_slice value,
-                                         pry_time ttl, pry_time now, bool only_absent, bool *stored)
-{
-  *stored = false;
-  if (value.size > PRY_STORE_VALUE_MAX)
-    return PRY_STORE_TOO_LONG;
-  make_room(store, sizeof(struct pry_object) + key.size + value.size, now);
-  struct pry_shard *shard;
-  struct pry_object *object;
-  bool created;
-  enum pry_store_status status = pry_store_open(store, key, PRY_OBJECT_VALUE, now, &shard, &object, &created);
-  if (status != PRY_STORE_OK)
-    return status;
-  if (created || !only_absent) {
-    status = assign(store, object, value);
-    *stored = status == PRY_STORE_OK;
-  }
-  if (*stored)
-    pry_store_live_until(shard, object, expiry(ttl, now));
-  else if (created)
-    drop(store, shard, object);
-  pthread_mutex_unlock(&shard->lock);
-  return status;
-}
-
-enum pry_store_status pry_store_set(struct pry_store *store, struct pry_slice key, struct pry_slice value, pry_time ttl,
-                                    pry_time now)
-{
-  bool stored;
-  return write_value(store, key, value, ttl, now, false, &stored);
-}
-
-enum pry_store_status pry_store_add(struct pry_store *store, struct pry_slice key, struct pry_slice value, pry_time ttl,
-                                    pry_time now, bool *stored)
-{
-  return write_value(store, key, value, ttl, now, true, stored);
-}
-
-enum pry_store_status pry_store_get(struct pry_store *store, struct pry_slice key, struct pry_buffer *value,
-                                    pry_time now)
-{
-  struct pry_shard *shard;
-  struct pry_object *object;
-  enum pry_store_status status = pry_store_find(store, key, PRY_OBJECT_VALUE, now, &shard, &object);
-  if (status != PRY_STORE_OK)
-    return status;
-  if (!pry_buffer_append(value, object->value.data, object->value.size))
-    status = PRY_STORE_NO_MEMORY;
-  pthread_mutex_unlock(&shard->lock);
-  return status;
-}
-
-/* ---- counter ----------------------------------------------------------------------------------------- */
-
-/* Stays a number whatever is added: infinity and NaN could never be counted back from. */
-static double bounded_sum(double a, double b)
-{
-  double sum = a + b;
-  return sum > DBL_MAX ? DBL_MAX : sum < -DBL_MAX ? -DBL_MAX : sum != sum ? a : sum;
-}
-
-enum pry_store_status pry_store_count(struct pry_store *store, struct pry_slice key, double by, pry_time ttl,
-                                      pry_time now, double *total)
-{
-  *total = 0;
-  struct pry_shard *shard;
-  struct pry_object *object;
-  bool created;
-  enum pry_store_status status = pry_store_open(store, key, PRY_OBJECT_COUNTER, now, &shard, &object, &created);
-  if (status != PRY_STORE_OK)
-    return status;
-  object->counter = bounded_sum(object->counter, by);
-  *total = object->counter;
-  pry_store_live_until(shard, object, expiry(ttl, now));
-  pthread_mutex_unlock(&shard->lock);
-  return status;
-}
-
-enum pry_store_status pry_store_counter(struct pry_store *store, struct pry_slice key, pry_time now, double *total)
-{
-  *total = 0;
-  struct pry_shard *shard;
-  struct pry_object *object;
-  enum pry_store_status status = pry_store_find(store, key, PRY_OBJECT_COUNTER, now, &shard, &object);
-  if (status != PRY_STORE_OK)
-    return status == PRY_STORE_ABSENT ? PRY_STORE_OK : status;
-  *total = object->counter;
-  pthread_mutex_unlock(&shard->lock);
-  return PRY_STORE_OK;
-}
-
-/* ---- window ------------------------------------------------------------------------------------------ */
-
-static pry_time instant_at(const struct pry_object_window *window, unsigned i)
-{
-  return window->instants[(window->first + i) % window->capacity];
-}
-
-/* How many lie after `start`: instants never decrease, so the first of them is found by halving. */
-static unsigned count_after(const struct pry_object_window *window, pry_time start)
-{
-  unsigned low = 0, high = window->count;
-  while (low < high) {
-    unsigned middle = low + (high - low) / 2;
-    if (instant_at(window, middle) > start)
-      high = middle;
-    else
-      low = middle + 1;
-  }
-  return window->count - low;
-}
-
-static void forget_oldest(struct pry_object_window *window, unsigned keep)
-{
-  while (window->count > keep) {
-    window->first = (window->first + 1) % window->capacity;
-    window->count--;
-  }
-}
-
-static enum pry_store_status grow_window(struct pry_store *store, struct pry_object *object, unsigned limit)
-{
-  struct pry_object_window *window = &object->window;
-  unsigned capacity = window->capacity ? window->capacity * 2 : FIRST_INSTANTS;
-  if (capacity > limit)
-    capacity = limit;
-  size_t more = (capacity - window->capacity) * sizeof *window->instants;
-  if (!charge(store, object, more))
-    return PRY_STORE_FULL;
-  pry_time *instants = malloc(capacity * sizeof *instants);
-  if (!instants) {
-    discharge(store, object, more);
-    return PRY_STORE_NO_MEMORY;
-  }
-  for (unsigned i = 0; i < window->count; i++)
-    instants[i] = instant_at(window, i);
-  free(window->instants);
-  *window = (struct pry_object_window){.instants = instants, .count = window->count, .capacity = capacity};
-  return PRY_STORE_OK;
-}
-
-static enum pry_store_status record_instant(struct pry_store *store, struct pry_object *object, unsigned limit,
-                                            pry_time now)
-{
-  struct pry_object_window *window = &object->window;
-  forget_oldest(window, limit - 1);
-  if (window->count == window->capacity) {
-    enum pry_store_status status = grow_window(store, object, limit);
-    if (status != PRY_STORE_OK)
-      return status;
-  }
-  /* Another worker's clock may be a moment ahead; the order of instants must hold. */
-  if (window->count && instant_at(window, window->count - 1) > now)
-    now = instant_at(window, window->count - 1);
-  window->instants[(window->first + window->count++) % window->capacity] = now;
-  return PRY_STORE_OK;
-}
-
-enum pry_store_status pry_store_window_add(struct pry_store *store, struct pry_slice key, pry_time length,
-                                           unsigned limit, pry_time now, unsigned *count)
-{
-  *count = 0;
-  limit = limit < 1 ? 1 : limit > PRY_STORE_WINDOW_MAX ? PRY_STORE_WINDOW_MAX : limit;
-  make_room(store, sizeof(struct pry_object) + key.size + limit * sizeof(pry_time), now);
-  struct pry_shard *shard;
-  struct pry_object *object;
-  bool created;
-  enum pry_store_status status = pry_store_open(store, key, PRY_OBJECT_WINDOW, now, &shard, &object, &created);
-  if (status != PRY_STORE_OK)
-    return status;
-  status = record_instant(store, object, limit, now);
-  if (status == PRY_STORE_OK) {
-    *count = count_after(&object->window, now - length);
-    pry_store_live_until(shard, object, expiry(length, now));
-  } else if (created) {
-    drop(store, shard, object);
-  }
-  pthread_mutex_unlock(&shard->lock);
-  return status;
-}
-
-enum pry_store_status pry_store_window_count(struct pry_store *store, struct pry_slice key, pry_time length,
-                                             pry_time now, unsigned *count)
-{
-  *count = 0;
-  struct pry_shard *shard;
-  struct pry_object *object;
-  enum pry_store_status status = pry_store_find(store, key, PRY_OBJECT_WINDOW, now, &shard, &object);
-  if (status != PRY_STORE_OK)
-    return status == PRY_STORE_ABSENT ? PRY_STORE_OK : status;
-  *count = count_after(&object->window, now - length);
-  pthread_mutex_unlock(&shard->lock);
-  return PRY_STORE_OK;
-}
-
-enum pry_store_status pry_store_window_clear(struct pry_store *store, struct pry_slice key, pry_time now)
-{
-  struct pry_shard *shard;
-  struct pry_object *object;
-  enum pry_store_status status = pry_store_find(store, key, PRY_OBJECT_WINDOW, now, &shard, &object);
-  if (status != PRY_STORE_OK)
-    return status == PRY_STORE_ABSENT ? PRY_STORE_OK : status;
-  drop(store, shard, object);
-  pthread_mutex_unlock(&shard->lock);
-  return PRY_STORE_OK;
 }

@@ -78,9 +78,8 @@ static void open_breaker(struct pry_store *store, struct pry_object_breaker *bre
 /* An open breaker must not be forgotten before its cooldown has passed: forgetting would close it. */
 static void keep(struct pry_shard *shard, struct pry_object *object, pry_time now)
 {
-  pry_time from = object->breaker.state == PRY_BREAKER_OPEN && object->breaker.open_until > now
-                      ? object->breaker.open_until
-                      : now;
+  pry_time from =
+      object->breaker.state == PRY_BREAKER_OPEN && object->breaker.open_until > now ? object->breaker.open_until : now;
   pry_store_live_until(shard, object, pry_store_after(from, PRY_STORE_TTL_DEFAULT));
 }
 

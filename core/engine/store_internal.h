@@ -1,8 +1,8 @@
 /*
- * store_internal.h: what store.c and store_breaker.c share; nobody else includes it.
+ * store_internal.h: what store.c, store_data.c and store_breaker.c share; nobody else includes it.
  *
- * Keys are spread over shards, each with its lock, its table and its heap of objects by time of expiry. Number and bytes
- * of all objects are counted in the store, atomically, so that a bound holds whatever shard grows.
+ * Keys are spread over shards, each with its lock, its table and its heap of objects by time of expiry. Number and
+ * bytes of all objects are counted in the store, atomically, so that a bound holds whatever shard grows.
  */
 #ifndef PRY_STORE_INTERNAL_H
 #define PRY_STORE_INTERNAL_H
@@ -86,6 +86,16 @@ void pry_store_live_until(struct pry_shard *shard, struct pry_object *object, pr
 
 /* `duration` after `time`, without overflow. */
 pry_time pry_store_after(pry_time time, pry_time duration);
+
+/* Before something grows by at most `bytes`, nothing locked: what has expired goes when there is no room without. */
+void pry_store_make_room(struct pry_store *store, size_t bytes, pry_time now);
+
+/* Counts bytes for a locked object. False: over the bound, nothing counted. */
+bool pry_store_charge(struct pry_store *store, struct pry_object *object, size_t bytes);
+void pry_store_discharge(struct pry_store *store, struct pry_object *object, size_t bytes);
+
+/* Removes and frees a locked object; the shard stays locked. */
+void pry_store_drop(struct pry_store *store, struct pry_shard *shard, struct pry_object *object);
 
 /* Called with the shard locked, before a breaker's memory goes: its permits stay valid and hold no place. */
 void pry_breaker_drop(struct pry_object_breaker *breaker);

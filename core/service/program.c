@@ -110,9 +110,10 @@ static void told_to_reload(int signal_number, void *user)
 
 /* ---- starting, step by step ---------------------------------------------------------------------------------- */
 
-static double unix_time(void *user)
+double pry_program_clock(void *user)
 {
-  return pry_loop_unix_time(user);
+  const struct pry_program *program = user;
+  return pry_loop_unix_time(program->loop);
 }
 
 static bool check_addresses(struct starting *starting)
@@ -149,7 +150,7 @@ static bool make_engine(struct starting *starting)
 {
   struct pry_program *program = starting->program;
   const struct pry_program_options *options = &program->options;
-  program->log = pry_log_new(options->log, options->log_user, options->log_level, unix_time, program->loop);
+  program->log = pry_log_new(options->log, options->log_user, options->log_level, pry_program_clock, program);
   program->http = pry_http_new(program->loop, NULL);
   struct pry_engine_options engine = {.loop = program->loop,
                                       .http = program->http,

@@ -61,6 +61,9 @@ struct pry_http *pry_program_http(const struct pry_program *program);
 const char *pry_program_address(const struct pry_program *program);       /* the gateway's */
 const char *pry_program_admin_address(const struct pry_program *program);
 
+/* Unix seconds on the program's loop; for a log of the caller's own. `user` is the program. */
+double pry_program_clock(void *user);
+
 /* True for numeric loopback addresses with a port, "localhost:PORT", and unix sockets. */
 bool pry_address_is_loopback(const char *address);
 

@@ -1,5 +1,5 @@
--- How a credential gets a new access token: one function per `grant` of init.lua. What init.lua gives as `refresh` replaces
--- these and has the same form:
+-- How a credential gets a new access token: one function per `grant` of init.lua. What init.lua gives as `refresh`
+-- replaces these and has the same form:
 --
 --   function(cred) → { token =, expires_in =, refresh_token = }   or nil, "why"
 --

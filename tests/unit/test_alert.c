@@ -110,8 +110,9 @@ static void test_fire_repeat_resolve(void **state)
   struct pry_slice type;
   assert_true(pry_headers_get(&seen->headers, PRY_SLICE("content-type"), &type));
   assert_true(pry_slice_equal(type, PRY_SLICE("application/json")));
-  assert_sent(world, 0, "{\"key\":\"breaker:p/m\",\"text\":\"it is bad\",\"state\":\"firing\",\"count\":1,\"time\":1000.000,"
-                        "\"source\":\"parry\"}");
+  assert_sent(world, 0,
+              "{\"key\":\"breaker:p/m\",\"text\":\"it is bad\",\"state\":\"firing\",\"count\":1,\"time\":1000.000,"
+              "\"source\":\"parry\"}");
   for (int i = 0; i < 5; i++) { /* within the hour it only counts */
     pry_loop_advance(world->loop, 10 * MINUTE - PRY_SECOND);
     notify(world, &ops, "breaker:p/m", false);
@@ -121,15 +122,17 @@ static void test_fire_repeat_resolve(void **state)
   notify(world, &ops, "breaker:p/m", false);
   pry_loop_advance(world->loop, PRY_SECOND);
   assert_int_equal(sent(world), 2);
-  assert_sent(world, 1, "{\"key\":\"breaker:p/m\",\"text\":\"it is bad\",\"state\":\"firing\",\"count\":7,\"time\":4601.000,"
-                        "\"source\":\"parry\"}");
+  assert_sent(world, 1,
+              "{\"key\":\"breaker:p/m\",\"text\":\"it is bad\",\"state\":\"firing\",\"count\":7,\"time\":4601.000,"
+              "\"source\":\"parry\"}");
   notify(world, &ops, "breaker:p/m", true);
   notify(world, &ops, "breaker:p/m", true); /* delivered once */
   notify(world, &ops, "another", true);     /* never raised */
   pry_loop_advance(world->loop, PRY_SECOND);
   assert_int_equal(sent(world), 3);
-  assert_sent(world, 2, "{\"key\":\"breaker:p/m\",\"text\":\"it is bad\",\"state\":\"resolved\",\"count\":7,\"time\":4602.000,"
-                        "\"source\":\"parry\"}");
+  assert_sent(world, 2,
+              "{\"key\":\"breaker:p/m\",\"text\":\"it is bad\",\"state\":\"resolved\",\"count\":7,\"time\":4602.000,"
+              "\"source\":\"parry\"}");
   assert_int_equal(pry_alerts_open(world->alerts), 0);
   assert_int_equal(pry_alerts_queued(world->alerts), 0);
   notify(world, &ops, "breaker:p/m", false); /* a new life */
@@ -153,8 +156,9 @@ static void test_options(void **state)
   pry_alerts_notify(world->alerts, &oncall, &alert); /* the same key at another sink is another alert */
   pry_loop_advance(world->loop, PRY_SECOND);
   assert_int_equal(sent(world), 3);
-  assert_sent(world, 1, "{\"key\":\"k\",\"text\":\"t\",\"state\":\"firing\",\"generation\":\"abc123\",\"count\":2,"
-                        "\"time\":1010.000,\"source\":\"parry\"}");
+  assert_sent(world, 1,
+              "{\"key\":\"k\",\"text\":\"t\",\"state\":\"firing\",\"generation\":\"abc123\",\"count\":2,"
+              "\"time\":1010.000,\"source\":\"parry\"}");
   assert_int_equal(pry_alerts_open(world->alerts), 2);
   free_world(world);
 }

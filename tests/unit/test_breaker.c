@@ -152,9 +152,9 @@ static void test_scripts(void **state)
       /* closed: consecutive failures */
       "=c e e e f0 f1 =c F2 =o x10",
       "e e e e e f0 f1 s2 f3 f4 =c",
-      "e f0 f0 f0 f0 =c",                       /* an outcome counts once */
-      "e e e f0 f1 r2 =c f2 =c",                /* released without an outcome: nothing */
-      "e e e f0 f1 e r3 F2 =o",                 /* and it is neutral, not a success */
+      "e f0 f0 f0 f0 =c",        /* an outcome counts once */
+      "e e e f0 f1 r2 =c f2 =c", /* released without an outcome: nothing */
+      "e e e f0 f1 e r3 F2 =o",  /* and it is neutral, not a success */
       /* open: cooldown */
       "e e e f0 f1 F2 +4 x6 +6 e =h",
       "e e e f0 f1 F2/30 x30 +10 x20 +20 e =h", /* the server's time is longer */
@@ -166,20 +166,20 @@ static void test_scripts(void **state)
       "e e e e f0 f1 F2 s3/40 x10",             /* and says nothing about time */
       /* half-open: one permit */
       "e e e f0 f1 F2 +10 e x1 s3 =h e S4 =c",
-      "e e e f0 f1 F2 +10 e F3 =o x10",         /* one failure re-opens */
-      "e e e f0 f1 F2 +10 e s3 e F4 =o x10",    /* also after a success */
+      "e e e f0 f1 F2 +10 e F3 =o x10",      /* one failure re-opens */
+      "e e e f0 f1 F2 +10 e s3 e F4 =o x10", /* also after a success */
       "e e e f0 f1 F2 +10 e s3 e F4 +10 e s5 =h e S6 =c",
       "e e e f0 f1 F2 +10 e x r3 e =h x r4 e s5 =h", /* cancelled probes are neutral */
-      "e e e f0 f1 F2 +10 e r3 r3 e x",         /* a place is given back once */
-      "e e e f0 f1 F2 +10 e s3 r3 e x",         /* recorded, then released: once */
+      "e e e f0 f1 F2 +10 e r3 r3 e x",              /* a place is given back once */
+      "e e e f0 f1 F2 +10 e s3 r3 e x",              /* recorded, then released: once */
       /* late results of an earlier state */
       "e e e e e f0 f1 F2 +10 e s3 f4 =h x s5 e S6 =c",
       "e e e e f0 f1 F2 +10 e s4 e S5 =c f3 e f6 e f7 =c e F8 =o",
-      "e e e f0 f1 F2 +10 e +10 s3 e S4 =c",    /* a slow probe is still a probe */
+      "e e e f0 f1 F2 +10 e +10 s3 e S4 =c", /* a slow probe is still a probe */
       /* a permit that never comes back */
       "e e e f0 f1 F2 +10 e +59 x1 +1 e x =h",
       "e e e f0 f1 F2 +10 e +60 e r3 x s4 e S5 =c",
-      "e e e f0 f1 F2 +10 e +60 e F3 =o",       /* its failure is still true */
+      "e e e f0 f1 F2 +10 e +60 e F3 =o", /* its failure is still true */
       /* the key goes while attempts are under way */
       "e e k f0 f1 =c e f2 e f3 =c e F4 =o",
       "e e e f0 f1 F2 +10 e k =c r3 e =c",
@@ -200,9 +200,7 @@ static void test_several_permits(void **state)
 {
   (void)state;
   static const char *const scripts[] = {
-      "e F0 +10 e e e x s1 e x s2 e S3 =c",
-      "e F0 +10 e e e F2 =o s1 s3 =o x10",
-      "e F0 +10 e e e +7 x r2 e x",
+      "e F0 +10 e e e x s1 e x s2 e S3 =c", "e F0 +10 e e e F2 =o s1 s3 =o x10", "e F0 +10 e e e +7 x r2 e x",
       "e F0 +10 e +2 e +2 e +3 x +1 e x1 +1 x1 +1 e x", /* places lapse one by one, oldest first */
   };
   for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) {
@@ -383,9 +381,9 @@ static void test_random_against_model(void **state)
   unsigned visited[3] = {0};
   for (unsigned seed = 1; seed <= 40; seed++) {
     srandom(seed);
-    struct world *world = new_world((struct pry_breaker_parameters){
-        1 + (unsigned)random() % 4, 1 + (unsigned)random() % 3, 1 + (unsigned)random() % 3, 5 * PRY_SECOND,
-        (1 + random() % 10) * PRY_SECOND});
+    struct world *world = new_world(
+        (struct pry_breaker_parameters){1 + (unsigned)random() % 4, 1 + (unsigned)random() % 3,
+                                        1 + (unsigned)random() % 3, 5 * PRY_SECOND, (1 + random() % 10) * PRY_SECOND});
     struct model *model = calloc(1, sizeof *model);
     for (int step = 0; step < 5000; step++) {
       unsigned i = (unsigned)random() % ATTEMPTS_MAX;

@@ -31,8 +31,8 @@ static void test_share(void **state)
   static const struct {
     unsigned calls, client_retries, granted;
   } cases[] = {
-      {0, 0, 3}, {1, 0, 3}, {15, 0, 3}, {19, 0, 3}, {20, 0, 4}, {100, 0, 20}, {104, 0, 20}, {105, 0, 21},
-      {0, 1, 2}, {0, 3, 0}, {1, 5, 0}, {98, 2, 18}, {80, 20, 0}, {80, 30, 0},
+      {0, 0, 3},    {1, 0, 3}, {15, 0, 3}, {19, 0, 3}, {20, 0, 4},  {100, 0, 20}, {104, 0, 20},
+      {105, 0, 21}, {0, 1, 2}, {0, 3, 0},  {1, 5, 0},  {98, 2, 18}, {80, 20, 0},  {80, 30, 0},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct pry_budgets *budgets = pry_budgets_new();

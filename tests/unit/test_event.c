@@ -94,8 +94,9 @@ static void test_json(void **state)
 {
   (void)state;
   struct pry_event_ring *ring = pry_event_ring_new(2);
-  assert_json(pry_event_next(ring), "{\"sequence\":1,\"time\":0,\"seed\":\"0000000000000000\",\"handler\":\"on_request\","
-                                    "\"attempt\":0,\"reads\":[],\"reads_cut\":false,\"result\":\"ok\",\"verdict\":\"none\"}");
+  assert_json(pry_event_next(ring),
+              "{\"sequence\":1,\"time\":0,\"seed\":\"0000000000000000\",\"handler\":\"on_request\","
+              "\"attempt\":0,\"reads\":[],\"reads_cut\":false,\"result\":\"ok\",\"verdict\":\"none\"}");
   struct pry_event_record *record = pry_event_next(ring);
   record->time = 1700000000.123;
   record->seed = UINT64_MAX;
@@ -118,13 +119,15 @@ static void test_json(void **state)
   record->after = 2;
   record->line = 12;
   snprintf(record->why, sizeof record->why, "attempt 2 of 4");
-  assert_json(record,
-              "{\"sequence\":2,\"time\":1700000000.123,\"seed\":\"ffffffffffffffff\",\"handler\":\"on_error\",\"call\":\"c_0_1\","
-              "\"attempt\":2,\"target\":\"p/m\",\"policy\":\"retry\",\"generation\":\"abc\",\"deadline_left\":0.1,\"err\":{"
-              "\"category\":\"rate_limit\",\"source\":\"provider\",\"status\":429,\"curl_code\":0,\"code\":\"slow "
-              "\\\"down\\\"\\n\",\"retry_after\":1.5,\"retryable\":true},\"reads\":[[\"now\",1.5],[\"random\",0.25]],"
-              "\"reads_cut\":false,\"result\":\"ok\",\"verdict\":\"retry\",\"after\":2,\"line\":12,\"why\":\"attempt 2 of "
-              "4\"}");
+  assert_json(
+      record,
+      "{\"sequence\":2,\"time\":1700000000.123,\"seed\":\"ffffffffffffffff\",\"handler\":\"on_error\",\"call\":\"c_0_"
+      "1\","
+      "\"attempt\":2,\"target\":\"p/m\",\"policy\":\"retry\",\"generation\":\"abc\",\"deadline_left\":0.1,\"err\":{"
+      "\"category\":\"rate_limit\",\"source\":\"provider\",\"status\":429,\"curl_code\":0,\"code\":\"slow "
+      "\\\"down\\\"\\n\",\"retry_after\":1.5,\"retryable\":true},\"reads\":[[\"now\",1.5],[\"random\",0.25]],"
+      "\"reads_cut\":false,\"result\":\"ok\",\"verdict\":\"retry\",\"after\":2,\"line\":12,\"why\":\"attempt 2 of "
+      "4\"}");
   record->time = NAN;
   record->result = PRY_RUN_OVER_BUDGET;
   struct pry_buffer text;

@@ -50,8 +50,9 @@ static void test_fields(void **state)
           pry_log_text("null", NULL), pry_log_slice("part", (struct pry_slice){"partly", 4}),
           pry_log_number("number", 0.1), pry_log_number("nan", NAN), pry_log_integer("integer", -7),
           pry_log_boolean("yes", true), pry_log_boolean("no", false));
-  assert_line(&sink, "{\"ts\":\"2023-11-14T22:13:20.987Z\",\"level\":\"info\",\"msg\":\"hello \\\"you\\\"\",\"a\":\"b\\n\\u0001"
-                     "\xEF\xBF\xBD\",\"part\":\"part\",\"number\":0.1,\"nan\":null,\"integer\":-7,\"yes\":true,\"no\":false}");
+  assert_line(
+      &sink, "{\"ts\":\"2023-11-14T22:13:20.987Z\",\"level\":\"info\",\"msg\":\"hello \\\"you\\\"\",\"a\":\"b\\n\\u0001"
+             "\xEF\xBF\xBD\",\"part\":\"part\",\"number\":0.1,\"nan\":null,\"integer\":-7,\"yes\":true,\"no\":false}");
   sink.time = 951782399.5; /* the last second of a leap day */
   const struct pry_log_field ended[] = {pry_log_text("x", "1"), {.name = NULL}, pry_log_text("y", "2")};
   pry_log_write(log, PRY_LOG_ERROR, "m", ended, 3);
@@ -97,7 +98,9 @@ static void test_long_lines(void **state)
     size_t width = strlen(fills[fill]);
     for (size_t i = 0; i + width <= sizeof text; i += width)
       memcpy(text + i, fills[fill], width);
-    for (size_t size = 0; size < sizeof text - 4; size = size < 16000 ? size + 1500 : size < 16500 ? size + 7 : size * 2) {
+    for (size_t size = 0; size < sizeof text - 4; size = size < 16000   ? size + 1500
+                                                         : size < 16500 ? size + 7
+                                                                        : size * 2) {
       struct pry_slice part = {text, size - size % width};
       pry_log(log, PRY_LOG_INFO, "m", pry_log_slice("first", part), pry_log_text("second", "short"),
               pry_log_slice("third", part), pry_log_integer("fourth", 4));
@@ -149,11 +152,11 @@ static void test_scrubbing(void **state)
       {"sk-secret", "***"},
       {"Bearer sk-secret.", "Bearer ***."},
       {"sk-secret and sk-secret", "*** and ***"},
-      {"sk-secretsk-secret", "***"},              /* runs go as one */
-      {"sk-secret-long", "***"},                  /* the longest */
-      {"sk-secret-long-tail!", "***!"},           /* overlapping: no end is left */
+      {"sk-secretsk-secret", "***"},    /* runs go as one */
+      {"sk-secret-long", "***"},        /* the longest */
+      {"sk-secret-long-tail!", "***!"}, /* overlapping: no end is left */
       {"sk-sk-secret", "sk-***"},
-      {"aaaaaaaaaa", "***"},                      /* overlapping itself */
+      {"aaaaaaaaaa", "***"}, /* overlapping itself */
       {"xaaaaaaabcdefx", "x***x"},
       {"a\"b\\c/d\ne", "***"},
       {"{\"e\":\"a\\\"b\\\\c/d\\ne\"}", "{\"e\":\"***\"}"},   /* as JSON writes it */

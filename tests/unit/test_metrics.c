@@ -124,9 +124,17 @@ static void test_escaping(void **state)
   static const struct {
     const char *label, *expected;
   } cases[] = {
-      {"plain", "plain"},     {"a\"b", "a\\\"b"},  {"a\\b", "a\\\\b"},          {"a\nb", "a\\nb"},
-      {"a\tb\rc", "a b c"},   {"\n\n", "\\n\\n"},  {"\x7f", " "},               {"\xC3\xA4", "\xC3\xA4"},
-      {"\xff", "\xEF\xBF\xBD"}, {"", ""},          {"{le=\"1\"}", "{le=\\\"1\\\"}"},
+      {"plain", "plain"},
+      {"a\"b", "a\\\"b"},
+      {"a\\b", "a\\\\b"},
+      {"a\nb", "a\\nb"},
+      {"a\tb\rc", "a b c"},
+      {"\n\n", "\\n\\n"},
+      {"\x7f", " "},
+      {"\xC3\xA4", "\xC3\xA4"},
+      {"\xff", "\xEF\xBF\xBD"},
+      {"", ""},
+      {"{le=\"1\"}", "{le=\\\"1\\\"}"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct pry_metrics *metrics = pry_metrics_new();
@@ -181,9 +189,8 @@ static void test_no_room(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_empty),        cmocka_unit_test(test_counters_and_gauges),
-      cmocka_unit_test(test_histogram),    cmocka_unit_test(test_escaping),
-      cmocka_unit_test(test_series_are_bounded), cmocka_unit_test(test_no_room),
+      cmocka_unit_test(test_empty),    cmocka_unit_test(test_counters_and_gauges), cmocka_unit_test(test_histogram),
+      cmocka_unit_test(test_escaping), cmocka_unit_test(test_series_are_bounded),  cmocka_unit_test(test_no_room),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -66,7 +66,11 @@ static void test_times_to_live(void **state)
   static const struct {
     pry_time ttl, last_alive;
   } cases[] = {
-      {0, HOUR - 1}, {-5, HOUR - 1}, {1, 0}, {30 * PRY_SECOND, 30 * PRY_SECOND - 1}, {PRY_TIME_NEVER, PRY_TIME_NEVER - 1},
+      {0, HOUR - 1},
+      {-5, HOUR - 1},
+      {1, 0},
+      {30 * PRY_SECOND, 30 * PRY_SECOND - 1},
+      {PRY_TIME_NEVER, PRY_TIME_NEVER - 1},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct pry_store *store = new_store(0, 0);
@@ -130,7 +134,8 @@ static void test_windows(void **state)
     int now, length;
     unsigned count;
   } cases[] = {
-      {80, 60, 5}, {99, 60, 5}, {100, 60, 4}, {109, 60, 4}, {139, 60, 1}, {81, 10, 1}, {81, 11, 1}, {81, 12, 2}, {80, 1000, 5},
+      {80, 60, 5}, {99, 60, 5}, {100, 60, 4}, {109, 60, 4},  {139, 60, 1},
+      {81, 10, 1}, {81, 11, 1}, {81, 12, 2},  {80, 1000, 5},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     pry_store_window_count(store, KEY, cases[i].length * PRY_SECOND, cases[i].now * PRY_SECOND, &count);
@@ -139,7 +144,7 @@ static void test_windows(void **state)
   pry_store_window_add(store, KEY, minute, 3, 81 * PRY_SECOND, &count);
   assert_int_equal(count, 3); /* a smaller limit forgets the oldest */
   pry_store_window_add(store, KEY, minute, 5, 82 * PRY_SECOND, &count);
-  assert_int_equal(count, 4); /* and a larger one has room again */
+  assert_int_equal(count, 4);                                           /* and a larger one has room again */
   pry_store_window_add(store, KEY, minute, 5, 70 * PRY_SECOND, &count); /* a clock that is behind */
   pry_store_window_count(store, KEY, PRY_SECOND, 82 * PRY_SECOND, &count);
   assert_int_equal(count, 2);
@@ -232,7 +237,8 @@ static void test_lengths(void **state)
   assert_int_equal(pry_store_remove(store, long_key, 0), PRY_STORE_TOO_LONG);
   assert_int_equal(pry_store_set(store, KEY, (struct pry_slice){bytes, sizeof bytes}, 0, 0), PRY_STORE_TOO_LONG);
   assert_int_equal(pry_store_key_count(store), 0);
-  assert_int_equal(pry_store_set(store, longest_key, (struct pry_slice){bytes, PRY_STORE_VALUE_MAX}, 0, 0), PRY_STORE_OK);
+  assert_int_equal(pry_store_set(store, longest_key, (struct pry_slice){bytes, PRY_STORE_VALUE_MAX}, 0, 0),
+                   PRY_STORE_OK);
   assert_int_equal(pry_store_set(store, PRY_SLICE(""), PRY_SLICE("v"), 0, 0), PRY_STORE_OK);
   for (enum pry_store_status status = PRY_STORE_OK; status <= PRY_STORE_NO_MEMORY; status++)
     assert_true(pry_store_status_text(status)[0]);

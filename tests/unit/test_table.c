@@ -16,7 +16,10 @@ static void test_hash_vectors(void **state)
     size_t size;
     uint64_t hash;
   } cases[] = {
-      {0, 0x726fdb47dd0e0e31}, {1, 0x74f839c593dc67fd}, {8, 0x93f5f5799a932462}, {15, 0xa129ca6149be45e5},
+      {0, 0x726fdb47dd0e0e31},
+      {1, 0x74f839c593dc67fd},
+      {8, 0x93f5f5799a932462},
+      {15, 0xa129ca6149be45e5},
   };
   const uint64_t seed[2] = {0x0706050403020100, 0x0f0e0d0c0b0a0908};
   char message[16];
@@ -51,7 +54,8 @@ static void test_add_find_remove(void **state)
   for (int i = 0; i < ITEMS; i++)
     assert_ptr_equal(pry_table_find(&table, pry_slice_of(items[i].key)), i % 2 ? &items[i].node : NULL);
   size_t walked = 0;
-  for (struct pry_table_node *node = pry_table_next(&table, NULL); node; node = pry_table_next(&table, node), walked++) {
+  for (struct pry_table_node *node = pry_table_next(&table, NULL); node;
+       node = pry_table_next(&table, node), walked++) {
     struct item *item = (struct item *)(void *)node;
     assert_false(item->seen);
     item->seen = true;

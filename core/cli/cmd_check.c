@@ -1,0 +1,151 @@
+#include "cli.h"
+#include "loader.h"
+#include "options.h"
+#include "places.h"
+#include "policies.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+static const char DOC[] = "Says whether a running parry would take over a folder of policies: loads it in the\n"
+                          "real sandbox, checks every declaration and parameter, looks for the secrets and\n"
+                          "runs the policies' own tests. Prints nothing when all is well, except on a terminal.";
+
+static const char AFTER[] = "PATH is ./policies, or /etc/parry/policies, when it is not given.\n"
+                            "Exit code 0: it would be taken over; 1: it would be refused.\n";
+
+struct check {
+  const char *folder;
+  struct pry_generation *generation; /* NULL: refused */
+  struct pry_report report;
+  char unreadable[512]; /* why the folder could not be read at all; "" when it could */
+};
+
+struct check_options {
+  bool json, strict, verbose, no_tests;
+};
+
+static unsigned count_warnings(const struct pry_report *report)
+{
+  unsigned count = 0;
+  for (size_t i = 0; i < report->count; i++)
+    count += report->findings[i].severity == PRY_FINDING_WARNING;
+  return count;
+}
+
+static void load(struct check *check, bool run_tests)
+{
+  static const struct pry_script_limits limits = {0};
+  struct pry_buffer text;
+  pry_buffer_init(&text, sizeof check->unreadable - 1);
+  struct pry_policy_set *set = pry_policy_set_read(check->folder, &text);
+  if (!set) {
+    struct pry_slice why = pry_buffer_slice(&text);
+    while (why.size && why.data[why.size - 1] == '\n')
+      why.size--;
+    snprintf(check->unreadable, sizeof check->unreadable, "%.*s", (int)why.size, why.data ? why.data : "cannot be read");
+    check->report.errors++;
+  } else {
+    check->generation = pry_lua_loader.load(set, &limits, &check->report);
+    if (!check->generation)
+      pry_policy_set_free(set);
+    else if (run_tests)
+      pry_lua_loader.test(check->generation->set, &limits, NULL, &check->report, NULL, NULL);
+  }
+  pry_buffer_fini(&text);
+}
+
+static void print_secrets(const struct pry_config *config)
+{
+  for (size_t i = 0; i < config->secret_count; i++) {
+    const struct pry_secret *secret = &config->secrets[i];
+    printf("secret %s: %s\n", secret->name, secret->value ? secret->origin : "missing");
+  }
+}
+
+static void print_text(const struct check *check, bool verbose)
+{
+  const struct pry_report *report = &check->report;
+  if (*check->unreadable)
+    printf("%s\n", check->unreadable);
+  pry_print_findings(check->folder, report);
+  if (check->generation && verbose)
+    print_secrets(check->generation->config);
+  if (report->errors)
+    printf("%s: would be refused: %u error%s\n", check->folder, report->errors, report->errors == 1 ? "" : "s");
+  else if (isatty(STDOUT_FILENO) || verbose)
+    printf("%s: good · generation %.7s · %u policies · %u/%u tests\n", check->folder, check->generation->id,
+           check->generation->policies, report->tests_passed, report->tests_passed + report->tests_failed);
+}
+
+static bool append_secrets(const struct pry_config *config, struct pry_buffer *out)
+{
+  bool ok = pry_buffer_append_text(out, "[");
+  for (size_t i = 0; ok && config && i < config->secret_count; i++) {
+    const struct pry_secret *secret = &config->secrets[i];
+    ok = pry_buffer_append_format(out, "%s{\"name\":\"", i ? "," : "") &&
+         pry_buffer_append_json(out, pry_slice_of(secret->name)) &&
+         pry_buffer_append_text(out, secret->value ? "\",\"found\":true,\"origin\":\"" : "\",\"found\":false,\"origin\":\"") &&
+         pry_buffer_append_json(out, pry_slice_of(secret->origin)) && pry_buffer_append_text(out, "\"}");
+  }
+  return ok && pry_buffer_append_text(out, "]");
+}
+
+static void print_json(const struct check *check)
+{
+  const struct pry_report *report = &check->report;
+  const struct pry_generation *generation = check->generation;
+  struct pry_buffer out;
+  pry_buffer_init(&out, 0);
+  bool ok = pry_buffer_append_format(&out, "{\"ok\":%s,\"folder\":\"", report->errors ? "false" : "true") &&
+            pry_buffer_append_json(&out, pry_slice_of(check->folder)) &&
+            pry_buffer_append_format(&out, "\",\"generation\":\"%s\",\"policies\":%u,\"errors\":%u,\"warnings\":%u,",
+                                     generation ? generation->id : "", generation ? generation->policies : 0,
+                                     report->errors, count_warnings(report)) &&
+            pry_buffer_append_format(&out, "\"tests\":{\"passed\":%u,\"failed\":%u},\"error\":\"", report->tests_passed,
+                                     report->tests_failed) &&
+            pry_buffer_append_json(&out, pry_slice_of(check->unreadable)) &&
+            pry_buffer_append_text(&out, "\",\"findings\":") && pry_findings_json(report, &out) &&
+            pry_buffer_append_text(&out, ",\"secrets\":") &&
+            append_secrets(generation ? generation->config : NULL, &out) && pry_buffer_append_text(&out, "}");
+  if (ok)
+    printf("%.*s\n", (int)out.size, out.data);
+  else
+    fprintf(stderr, "parry check: memory is short\n");
+  pry_buffer_fini(&out);
+}
+
+int pry_cmd_check(int argc, char **argv)
+{
+  struct check_options given = {0};
+  const char *policies = NULL;
+  const struct pry_option options[] = {
+      {"policies", 0, PRY_OPTION_TEXT, "DIR", "the same as PATH", &policies},
+      {"strict", 'S', PRY_OPTION_FLAG, NULL, "warnings are findings, too", &given.strict},
+      {"verbose", 'v', PRY_OPTION_FLAG, NULL, "say where each secret was found", &given.verbose},
+      {"no-tests", 0, PRY_OPTION_FLAG, NULL, "do not run the policies' tests", &given.no_tests},
+      PRY_OPTIONS_JSON(&given.json),
+  };
+  const struct pry_command_line line = {"parry check [OPTIONS] [PATH]", DOC, options, sizeof options / sizeof *options, 1,
+                                        AFTER};
+  size_t operands = 0;
+  int ended = pry_options_parse(&line, argc, argv, &operands);
+  if (ended >= 0)
+    return ended;
+  char error[512];
+  struct check check = {.folder = pry_place_policies(operands ? argv[1] : policies, error, sizeof error)};
+  if (!check.folder) {
+    fprintf(stderr, "parry check: %s\n", error);
+    return PRY_EXIT_FINDINGS;
+  }
+  pry_report_init(&check.report);
+  load(&check, !given.no_tests);
+  if (given.json)
+    print_json(&check);
+  else
+    print_text(&check, given.verbose);
+  bool refused = check.report.errors || (given.strict && count_warnings(&check.report));
+  pry_generation_unref(check.generation);
+  pry_report_fini(&check.report);
+  return refused ? PRY_EXIT_FINDINGS : PRY_EXIT_OK;
+}

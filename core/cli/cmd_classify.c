@@ -1,0 +1,467 @@
+#include "cli.h"
+
+#include "call.h"
+#include "http_script.h"
+#include "loader.h"
+#include "options.h"
+#include "places.h"
+#include "reloader.h"
+#include "stream.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <openssl/evp.h>
+
+enum { LINE_MAX_BYTES = 16 * 1024 * 1024, CLASSIFY_BODY_MAX = 64 * 1024, HOLD_LIMIT = 256 * 1024 };
+
+static const char DOC[] =
+    "Reads failures as JSON lines on stdin and says what each one is, with the engine's own\n"
+    "code and the dialects of the policies. Pipe an old error log through it.";
+
+static const char AFTER[] =
+    "in:  {\"id\", \"dialect\", \"provider\"?, \"http_status\"|null, \"curl_code\"?, \"headers\",\n"
+    "      \"body\"|\"body_base64\", \"now\"?}   one per line, at most 16 MiB; now: Unix seconds\n"
+    "out: {\"id\", \"category\", \"origin\", \"retryable\", \"retry_after\", \"refresh_token\", \"fallback\",\n"
+    "      \"code\", \"message\"}; category \"none\": not an error. A line that cannot be read gives\n"
+    "     {\"id\": null, \"error\": \"line N: ...\"}, and exit code 1 at the end.";
+
+/* ---- one line's record ----------------------------------------------------------------------------------- */
+
+struct record {
+  struct pry_slice id; /* raw JSON */
+  struct pry_buffer dialect, provider, body;
+  struct pry_headers headers;
+  int64_t status, curl_code;
+  bool has_status, has_curl_code;
+  double now;
+};
+
+static void record_init(struct record *record)
+{
+  *record = (struct record){.id = PRY_SLICE("null"), .now = (double)time(NULL)};
+  pry_buffer_init(&record->dialect, 0);
+  pry_buffer_init(&record->provider, 0);
+  pry_buffer_init(&record->body, 0);
+  pry_headers_init(&record->headers);
+}
+
+static void record_fini(struct record *record)
+{
+  pry_buffer_fini(&record->dialect);
+  pry_buffer_fini(&record->provider);
+  pry_buffer_fini(&record->body);
+  pry_headers_fini(&record->headers);
+}
+
+static const char *read_text(struct pry_json_value value, struct pry_buffer *out)
+{
+  pry_buffer_clear(out);
+  if (value.type == PRY_JSON_NULL)
+    return NULL;
+  return value.type == PRY_JSON_STRING && pry_json_string(value.raw, out) ? NULL : "is not a text";
+}
+
+/* A body that was logged as JSON instead of text is taken as its text. */
+static const char *read_body(struct pry_json_value value, struct pry_buffer *out)
+{
+  if (value.type != PRY_JSON_OBJECT && value.type != PRY_JSON_ARRAY)
+    return read_text(value, out);
+  pry_buffer_clear(out);
+  return pry_buffer_append_slice(out, value.raw) ? NULL : "does not fit into memory";
+}
+
+static const char *read_base64(struct pry_json_value value, struct pry_buffer *out)
+{
+  struct pry_buffer text;
+  pry_buffer_init(&text, 0);
+  const char *problem = read_text(value, &text);
+  pry_buffer_clear(out);
+  size_t padding = text.size && text.data[text.size - 1] == '=' ? 1 : 0;
+  padding += text.size > 1 && text.data[text.size - 2] == '=' ? 1 : 0;
+  if (!problem && text.size) {
+    bool room = pry_buffer_reserve(out, text.size / 4 * 3 + 4);
+    int size = room && text.size % 4 == 0
+                   ? EVP_DecodeBlock((unsigned char *)out->data, (const unsigned char *)text.data, (int)text.size)
+                   : -1;
+    if (size < 0)
+      problem = "is not base64";
+    else
+      out->size = (size_t)size - padding;
+  }
+  pry_buffer_fini(&text);
+  return problem;
+}
+
+static const char *read_whole(struct pry_json_value value, int64_t least, int64_t most, int64_t *number, bool *has)
+{
+  *has = value.type != PRY_JSON_NULL;
+  if (!*has || (pry_json_integer(value.raw, number) && *number >= least && *number <= most))
+    return NULL;
+  return "is not a number that can stand there";
+}
+
+static void add_header(struct pry_headers *headers, struct pry_slice name, struct pry_json_value value)
+{
+  struct pry_buffer text;
+  pry_buffer_init(&text, 0);
+  bool ok = value.type == PRY_JSON_STRING ? pry_json_string(value.raw, &text)
+                                          : value.type == PRY_JSON_NUMBER && pry_buffer_append_slice(&text, value.raw);
+  if (ok) /* a line that could not have come over HTTP says nothing about the failure */
+    pry_headers_add(headers, name, pry_buffer_slice(&text));
+  pry_buffer_fini(&text);
+}
+
+/* {"name": "value" or ["value", …]} */
+static const char *read_headers(struct pry_json_value value, struct pry_headers *headers)
+{
+  struct pry_json_iterator members, elements;
+  struct pry_json_value member, element;
+  struct pry_slice key, none;
+  struct pry_buffer name;
+  pry_headers_clear(headers);
+  if (value.type == PRY_JSON_NULL)
+    return NULL;
+  if (value.type != PRY_JSON_OBJECT)
+    return "is not an object of names and values";
+  pry_buffer_init(&name, 0);
+  pry_json_iterate(&members, value.raw);
+  while (pry_json_next(&members, &key, &member)) {
+    pry_buffer_clear(&name);
+    if (!pry_json_string(key, &name))
+      continue;
+    if (member.type != PRY_JSON_ARRAY) {
+      add_header(headers, pry_buffer_slice(&name), member);
+      continue;
+    }
+    pry_json_iterate(&elements, member.raw);
+    while (pry_json_next(&elements, &none, &element))
+      add_header(headers, pry_buffer_slice(&name), element);
+  }
+  pry_buffer_fini(&name);
+  return NULL;
+}
+
+static const char *read_member(struct record *record, struct pry_slice key, struct pry_json_value value)
+{
+  if (pry_json_equals(key, PRY_SLICE("id")))
+    record->id = value.raw;
+  else if (pry_json_equals(key, PRY_SLICE("dialect")))
+    return read_text(value, &record->dialect);
+  else if (pry_json_equals(key, PRY_SLICE("provider")))
+    return read_text(value, &record->provider);
+  else if (pry_json_equals(key, PRY_SLICE("http_status")))
+    return read_whole(value, 100, 999, &record->status, &record->has_status);
+  else if (pry_json_equals(key, PRY_SLICE("curl_code")))
+    return read_whole(value, 0, 999, &record->curl_code, &record->has_curl_code);
+  else if (pry_json_equals(key, PRY_SLICE("headers")))
+    return read_headers(value, &record->headers);
+  else if (pry_json_equals(key, PRY_SLICE("body")))
+    return value.type == PRY_JSON_NULL ? NULL : read_body(value, &record->body);
+  else if (pry_json_equals(key, PRY_SLICE("body_base64")))
+    return value.type == PRY_JSON_NULL ? NULL : read_base64(value, &record->body);
+  else if (pry_json_equals(key, PRY_SLICE("now")) && value.type != PRY_JSON_NULL)
+    return pry_json_number(value.raw, &record->now) ? NULL : "is not Unix seconds";
+  return NULL;
+}
+
+/* False: `problem` says why. */
+static bool read_record(struct record *record, struct pry_slice line, char *problem, size_t problem_size)
+{
+  struct pry_json_iterator iterator;
+  struct pry_json_value value;
+  struct pry_slice key;
+  const char *complaint = NULL;
+  pry_json_iterate(&iterator, line);
+  if (iterator.result == PRY_JSON_OK && iterator.type != PRY_JSON_OBJECT)
+    iterator.result = PRY_JSON_NOT_OBJECT;
+  while (iterator.result == PRY_JSON_OK && !complaint && pry_json_next(&iterator, &key, &value)) {
+    complaint = read_member(record, key, value);
+    if (complaint)
+      snprintf(problem, problem_size, "%.*s %s", (int)(key.size < 64 ? key.size : 64), key.data, complaint);
+  }
+  if (!complaint && iterator.result != PRY_JSON_OK) {
+    complaint = pry_json_result_text(iterator.result);
+    snprintf(problem, problem_size, "%s", complaint);
+  }
+  if (!complaint && !record->has_status && !record->has_curl_code) {
+    complaint = "nothing to go by";
+    snprintf(problem, problem_size, "neither http_status nor curl_code is there");
+  }
+  return !complaint;
+}
+
+/* ---- what it is --------------------------------------------------------------------------------------------- */
+
+static bool is_event_stream(const struct pry_headers *headers)
+{
+  struct pry_slice type, wanted = PRY_SLICE("text/event-stream");
+  return pry_headers_get(headers, PRY_SLICE("content-type"), &type) && type.size >= wanted.size &&
+         pry_slice_equal_nocase((struct pry_slice){type.data, wanted.size}, wanted);
+}
+
+static struct pry_slice bounded(struct pry_slice body)
+{
+  return (struct pry_slice){body.data, body.size < CLASSIFY_BODY_MAX ? body.size : CLASSIFY_BODY_MAX};
+}
+
+/* An error that the provider reported inside a stream which began well. */
+static bool classify_stream(struct pry_state *state, const struct pry_dialect *dialect, const struct record *record,
+                            struct pry_answer_view *answer, struct pry_failure *failure)
+{
+  struct pry_stream stream;
+  struct pry_stream_output output;
+  struct pry_slice input = pry_buffer_slice(&record->body);
+  enum pry_stream_step step;
+  pry_stream_init(&stream, dialect, HOLD_LIMIT);
+  do
+    step = pry_stream_feed(&stream, &input, &output);
+  while (step == PRY_STREAM_OUTPUT);
+  if (step == PRY_STREAM_BROKEN) {
+    answer->in_stream = true;
+    answer->event_type = output.type;
+    answer->body = bounded(output.data);
+    *failure = pry_classify(state, dialect, answer, record->now);
+  }
+  pry_stream_fini(&stream);
+  return step == PRY_STREAM_BROKEN;
+}
+
+static struct pry_failure classify(struct pry_state *state, struct record *record)
+{
+  const char *name = pry_buffer_text(&record->dialect);
+  const struct pry_dialect *dialect = name ? pry_config_dialect(state->generation->config, name) : NULL;
+  const char *provider = pry_buffer_text(&record->provider);
+  struct pry_failure failure = {.retry_after = -1};
+  if (!dialect)
+    dialect = &pry_dialect_generic;
+  struct pry_answer_view answer = {.provider = provider ? provider : "",
+                                   .status = (int)record->status,
+                                   .headers = &record->headers,
+                                   .body = bounded(pry_buffer_slice(&record->body))};
+  bool told = record->has_status && record->status < 300 && is_event_stream(&record->headers) &&
+              classify_stream(state, dialect, record, &answer, &failure);
+  if (record->has_status && !told)
+    failure = pry_classify(state, dialect, &answer, record->now);
+  /* A good status that came before the transport broke is no answer. */
+  if (failure.category == PRY_NONE && record->has_curl_code && record->curl_code)
+    failure = pry_failure_from_curl((int)record->curl_code, true);
+  return failure;
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------- */
+
+static bool append_text(struct pry_buffer *out, const char *name, const char *text, bool or_null)
+{
+  if (or_null && !text[0])
+    return pry_buffer_append_format(out, ",\"%s\":null", name);
+  return pry_buffer_append_format(out, ",\"%s\":\"", name) && pry_buffer_append_json(out, pry_slice_of(text)) &&
+         pry_buffer_append_text(out, "\"");
+}
+
+/* Always with a point, so that every reader sees a float. */
+static bool append_seconds(struct pry_buffer *out, double seconds)
+{
+  char text[40];
+  if (seconds < 0 || !isfinite(seconds))
+    return pry_buffer_append_text(out, ",\"retry_after\":null");
+  snprintf(text, sizeof text, "%.15g", seconds);
+  return pry_buffer_append_format(out, ",\"retry_after\":%s%s", text, strpbrk(text, ".e") ? "" : ".0");
+}
+
+static bool append_booleans(struct pry_buffer *out, const struct pry_failure *failure)
+{
+  return pry_buffer_append_format(out, ",\"refresh_token\":%s,\"fallback\":%s",
+                                  failure->refresh_token ? "true" : "false", failure->fallback ? "true" : "false");
+}
+
+static bool append_result(struct pry_buffer *out, const struct record *record, const struct pry_failure *failure)
+{
+  const char *origin = failure->category ? pry_origin_name(failure->origin) : "";
+  return pry_buffer_append_text(out, "{\"id\":") && pry_buffer_append_slice(out, record->id) &&
+         append_text(out, "category", pry_category_name(failure->category), false) &&
+         append_text(out, "origin", origin, true) &&
+         pry_buffer_append_format(out, ",\"retryable\":%s", failure->retryable ? "true" : "false") &&
+         append_seconds(out, failure->retry_after) && append_booleans(out, failure) &&
+         append_text(out, "code", failure->code, true) && append_text(out, "message", failure->message, false) &&
+         pry_buffer_append_text(out, "}\n");
+}
+
+static bool append_problem(struct pry_buffer *out, unsigned long line, const char *problem)
+{
+  return pry_buffer_append_format(out, "{\"id\":null,\"error\":\"line %lu: ", line) &&
+         pry_buffer_append_json(out, pry_slice_of(problem)) && pry_buffer_append_text(out, "\"}\n");
+}
+
+/* False: the line was bad. */
+static bool classify_line(struct pry_state *state, struct pry_slice line, unsigned long number, struct pry_buffer *out)
+{
+  struct record record;
+  char problem[256];
+  record_init(&record);
+  pry_buffer_clear(out);
+  bool ok = read_record(&record, line, problem, sizeof problem);
+  if (ok) {
+    struct pry_failure failure = classify(state, &record);
+    ok = append_result(out, &record, &failure);
+    snprintf(problem, sizeof problem, "memory is short");
+  }
+  if (!ok) {
+    pry_buffer_clear(out);
+    append_problem(out, number, problem);
+  }
+  fwrite(out->data, 1, out->size, stdout);
+  record_fini(&record);
+  return ok;
+}
+
+/* ---- reading lines --------------------------------------------------------------------------------------------- */
+
+enum line_result { LINE_READ, LINE_TOO_LONG, LINE_NONE };
+
+/* The next line without its end. One that is too long is read to its end and thrown away. */
+static enum line_result next_line(FILE *in, struct pry_buffer *line)
+{
+  char piece[64 * 1024];
+  bool any = false, fits = true;
+  pry_buffer_clear(line);
+  while (fgets(piece, sizeof piece, in)) {
+    /* fgets() tells no length, and a line may hold NUL bytes: they end it here, and JSON has none. */
+    size_t size = strlen(piece);
+    any = true;
+    bool ended = size && piece[size - 1] == '\n';
+    if (fits)
+      fits = pry_buffer_append(line, piece, ended ? size - 1 : size);
+    if (ended)
+      break;
+  }
+  if (!any)
+    return LINE_NONE;
+  return fits ? LINE_READ : LINE_TOO_LONG;
+}
+
+static bool is_blank(struct pry_slice line)
+{
+  for (size_t i = 0; i < line.size; i++)
+    if (line.data[i] != ' ' && line.data[i] != '\t' && line.data[i] != '\r')
+      return false;
+  return true;
+}
+
+static int classify_all(struct pry_state *state, FILE *in)
+{
+  struct pry_buffer line, out;
+  unsigned long number = 0;
+  bool good = true;
+  enum line_result result;
+  pry_buffer_init(&line, LINE_MAX_BYTES);
+  pry_buffer_init(&out, 0);
+  while ((result = next_line(in, &line)) != LINE_NONE && !ferror(stdout)) {
+    number++;
+    if (result == LINE_TOO_LONG) {
+      printf("{\"id\":null,\"error\":\"line %lu: longer than 16 MiB\"}\n", number);
+      good = false;
+    } else if (!is_blank(pry_buffer_slice(&line))) {
+      good &= classify_line(state, pry_buffer_slice(&line), number, &out);
+    }
+  }
+  if (ferror(in)) {
+    fprintf(stderr, "parry: reading stdin failed: %s\n", strerror(errno));
+    good = false;
+  }
+  pry_buffer_fini(&line);
+  pry_buffer_fini(&out);
+  return good ? PRY_EXIT_OK : PRY_EXIT_FINDINGS;
+}
+
+/* ---- the dialects ------------------------------------------------------------------------------------------------ */
+
+/* Only dialects decide what a failure is: an init.lua that lacks a secret or is being edited is no obstacle. */
+static const char INIT[] = "provider \"any\" { base_url = \"http://127.0.0.1\", dialect = \"generic\" }\n"
+                           "route \"/*\" { to = \"any\", chain = {} }\n";
+
+static struct pry_policy_set *read_dialects(const char *folder, struct pry_report *report)
+{
+  struct pry_policy_set *all = pry_reload_read(folder, report);
+  struct pry_policy_set *set = all ? pry_policy_set_new() : NULL;
+  bool ok = set && pry_policy_set_add(set, "init.lua", PRY_SLICE(INIT));
+  for (size_t i = 0; ok && i < all->count; i++) {
+    const struct pry_policy_file *file = &all->files[i];
+    bool wanted = strncmp(file->path, "dialects/", 9) == 0 || strncmp(file->path, "lib/", 4) == 0;
+    size_t length = strlen(file->path);
+    if (wanted && !(length > 9 && strcmp(file->path + length - 9, "_test.lua") == 0))
+      ok = pry_policy_set_add(set, file->path, (struct pry_slice){file->text, file->size});
+  }
+  ok = ok && pry_policy_set_seal(set);
+  pry_policy_set_free(all);
+  if (ok)
+    return set;
+  if (all)
+    pry_report_add(report, PRY_FINDING_ERROR, folder, "memory is short");
+  pry_policy_set_free(set);
+  return NULL;
+}
+
+static struct pry_engine *load_dialects(struct pry_loop *loop, struct pry_http *http, const char *folder)
+{
+  struct pry_report report;
+  struct pry_buffer text;
+  pry_report_init(&report);
+  pry_buffer_init(&text, 0);
+  struct pry_policy_set *set = read_dialects(folder, &report);
+  struct pry_engine_options options = {.loop = loop, .http = http, .loader = &pry_lua_loader};
+  struct pry_engine *engine = set ? pry_engine_new(&options) : NULL;
+  if (set && !engine) {
+    pry_policy_set_free(set);
+    fprintf(stderr, "parry: memory is short\n");
+  } else if (!set || !pry_engine_load(engine, set, false, &report)) {
+    pry_engine_free(engine);
+    engine = NULL;
+    pry_report_text(&report, &text);
+    fprintf(stderr, "%sparry: the dialects in %s cannot be used; name a folder of policies with --policies DIR\n",
+            text.size ? pry_buffer_text(&text) : "", folder);
+  }
+  pry_buffer_fini(&text);
+  pry_report_fini(&report);
+  return engine;
+}
+
+static int run(const char *folder)
+{
+  struct pry_loop *loop = pry_loop_new_virtual((double)time(NULL));
+  struct pry_http_script *script = loop ? pry_http_script_new(loop) : NULL;
+  struct pry_engine *engine = script ? load_dialects(loop, pry_http_script_client(script), folder) : NULL;
+  int code = PRY_EXIT_CONFIG;
+  if (!script)
+    fprintf(stderr, "parry: memory is short\n");
+  if (engine)
+    code = classify_all(engine->worker.state, stdin);
+  pry_engine_free(engine);
+  if (script)
+    pry_http_free(pry_http_script_client(script));
+  pry_loop_free(loop);
+  return code;
+}
+
+int pry_cmd_classify(int argc, char **argv)
+{
+  const char *folder = NULL;
+  bool json = false;
+  const struct pry_option options[] = {
+      {"policies", 0, PRY_OPTION_TEXT, "DIR", "whose dialects count (those that came with parry)", &folder},
+      {"json", 0, PRY_OPTION_FLAG, NULL, NULL, &json},
+      {"output", 'o', PRY_OPTION_OUTPUT, "FORMAT", NULL, &json},
+  };
+  const struct pry_command_line line = {.usage = "parry classify [OPTIONS] < LOG",
+                                        .doc = DOC,
+                                        .options = options,
+                                        .option_count = sizeof options / sizeof *options,
+                                        .after = AFTER};
+  int code = pry_options_parse(&line, argc, argv, NULL);
+  if (code >= 0)
+    return code;
+  return run(folder ? folder : pry_place_shipped(PARRY_POLICY_DIR));
+}
