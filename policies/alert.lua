@@ -8,6 +8,8 @@
 -- The text names the rule, the provider and model, the status and the provider's code; never a message or a body,
 -- because those may hold a prompt. Without `to` alerts are in the log only.
 
+local category = require "lib.category"
+
 local DAY = 86400
 local KEY = 150 -- bytes of an alert's key: model names are as long as clients like
 
@@ -93,6 +95,8 @@ local function rule_complaint(i, rule)
                :format(where, tostring(field))
     end
   end
+  local wrong = rule.category ~= nil and category.complaint(rule.category)
+  if wrong then return where .. ": " .. wrong end
   if label(rule) == "" then return where .. " needs a category, a code or a status" end
   if math.type(rule.count) ~= "integer" or rule.count < 1 or rule.count > 1000 then
     return where .. ": count must be a whole number 1..1000"

@@ -54,8 +54,10 @@ test("starts again from zero after firing", function(t)
   fail(t, 3)
   t:advance(2)
   fail(t, 2)
-  succeed(t) -- not over yet: the window is 60 s
-  t:eq(#told(t), 1)
+  t:advance(61)
+  succeed(t) -- it is over
+  t:eq(#told(t), 2)
+  t:eq(told(t)[2].count, 1) -- raised once, not again by the two
 end)
 
 test("is silent during the cooldown", function(t)
@@ -205,4 +207,32 @@ test("a very long model name is no fault", function(t)
   local r = t:call { model = ("x"):rep(240) }
   t:eq(#r.faults, 0)
   t:eq(#told(t), 1)
+end)
+
+test("rules that make no sense are refused, with what is wrong", function(t)
+  t:use("alert", { by = "provider", cooldown = 60, rules = { { count = 1, window = 60 } } })
+  local ok, why = pcall(t.call, t, { model = "m" })
+  t:eq(ok, false)
+  t:match(why, "rules%[1%] needs a category, a code or a status")
+end)
+
+test("fields of rules are checked by name", function(t)
+  t:use("alert", { by = "provider", cooldown = 60, rules = { { categroy = "server", count = 1, window = 60 } } })
+  local ok, why = pcall(t.call, t, { model = "m" })
+  t:eq(ok, false)
+  t:match(why, 'has no field "categroy"')
+end)
+
+test("names of categories are checked", function(t)
+  t:use("alert", { by = "provider", cooldown = 60, rules = { { category = "sever", count = 1, window = 60 } } })
+  local ok, why = pcall(t.call, t, { model = "m" })
+  t:eq(ok, false)
+  t:match(why, 'rules%[1%]: there is no category "sever"')
+end)
+
+test("counts and windows have bounds", function(t)
+  t:use("alert", { by = "provider", cooldown = 60, rules = { { category = "server", count = 1001, window = 60 } } })
+  local ok, why = pcall(t.call, t, { model = "m" })
+  t:eq(ok, false)
+  t:match(why, "count must be a whole number 1..1000")
 end)

@@ -148,9 +148,42 @@ end)
 
 test("a Retry-After beyond an hour does not keep it open for longer", function(t)
   breaker(t, { failures = 1, cooldown = 10 })
-  t:provider { { status = 503, headers = { ["retry-after"] = "999999999" } }, OK }
-  t:call { model = "m" }
-  t:advance(3600)
+  for _, seconds in ipairs { "7200", "999999999" } do
+    t:provider { { status = 503, headers = { ["retry-after"] = seconds } }, OK, OK }
+    t:eq(#t:call({ model = "m" }).faults, 0)
+    t:advance(3599)
+    t:eq(t:call({ model = "m" }).upstream_calls, 0)
+    t:advance(1)
+    t:eq(t:call({ model = "m" }).status, 200)
+    t:eq(t:call({ model = "m" }).status, 200) -- closed again
+  end
+end)
+
+test("an error that says nothing about the target does not start the count again", function(t)
+  breaker(t, { failures = 2 })
+  t:provider { BROKEN, { status = 400 }, BROKEN }
+  for _ = 1, 3 do t:call { model = "m" } end
+  t:eq(t:call({ model = "m" }).upstream_calls, 0)
+end)
+
+test("an error that says nothing about the target does not close it", function(t)
+  breaker(t, { failures = 2, successes = 1, permits = 1 })
+  open(t)
+  t:advance(10)
+  t:provider { { status = 400 }, BROKEN }
+  t:eq(t:call({ model = "m" }).status, 400)
+  t:eq(t:call({ model = "m" }).status, 500)
+  t:eq(t:call({ model = "m" }).upstream_calls, 0) -- one failure was enough: it was still half-open
+end)
+
+test("our own limit on a stream's length does not count", function(t)
+  breaker(t, { failures = 1 })
+  t:route { max_stream = 5 }
+  local events = {}
+  for i = 1, 10 do events[i] = { data = { choices = { { delta = { content = "x" } } } } } end
+  t:provider { { sse = events, chunk_delay = 1 }, OK }
+  local r = t:call { model = "m", stream = true }
+  t:eq(r.category, "timeout")
   t:eq(t:call({ model = "m" }).status, 200)
 end)
 

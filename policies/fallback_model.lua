@@ -18,6 +18,7 @@
 -- The client is told who answered (header parry-target). Requests are passed on as they are, so list models that take
 -- the same ones, at providers whose dialect is the client's.
 
+local category = require "lib.category"
 local match = require "lib.match"
 
 -- The target that the call went to first; the lists are about it, however far the call has wandered since.
@@ -74,8 +75,8 @@ return policy {
 
   check = function(self)
     local wrong = complaint("models", self.models)
-    for category, map in pairs(self.categories) do
-      wrong = wrong or complaint("categories." .. category, map)
+    for name, map in pairs(self.categories) do
+      wrong = wrong or category.complaint(name) or complaint("categories." .. name, map)
     end
     return wrong
   end,
@@ -83,8 +84,8 @@ return policy {
   when = { fallback = true }, -- the dialect's word: would another target help?
 
   on_error = function(self, call, err)
-    for _, category in ipairs(self.never) do
-      if category == err.category then return end
+    for _, never in ipairs(self.never) do
+      if never == err.category then return end
     end
     local name, provider, model = first_target(call)
     local targets, key

@@ -103,12 +103,20 @@ end)
 
 test("decorrelated jitter grows from the wait before", function(t)
   t:use("retry", exact { jitter = "decorrelated", base = 1, cap = 5, max_attempts = 4 })
+  local grown = false
   for _ = 1, 10 do
     t:provider { BUSY, BUSY, BUSY, OK }
     local r = t:call { model = "m" }
     t:eq(r.status, 200)
-    t:ok(r.waited >= 3 and r.waited <= 3 + 5 + 5, "waited " .. r.waited)
+    local before = 1
+    for i = 2, #r.ledger do
+      local wait = r.ledger[i].started - r.ledger[i - 1].ended
+      t:ok(wait > 0.999 and wait < math.min(5, before * 3) + 0.001, "waited " .. wait)
+      grown = grown or wait > 3.001 -- more than three times the base
+      before = wait
+    end
   end
+  t:ok(grown)
 end)
 
 test("spread comes back later than the server asked, never earlier", function(t)

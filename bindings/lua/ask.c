@@ -51,6 +51,26 @@ static int push_handler(lua_State *L, void *user)
   return 1 + push_arguments(L, decision);
 }
 
+/* False: `complaint` says what is wrong with what the handler returned. */
+static bool take_verdict(lua_State *L, int count, struct pry_decision *decision, char *complaint, size_t size)
+{
+  if (count > 1)
+    snprintf(complaint, size, "%s returned %d values instead of one verdict",
+             pry_handler_name(decision->ask->handler), count);
+  return count == 0 || (count == 1 && pry_verdict_take(L, 1, decision, complaint, size));
+}
+
+/* Where the handler begins, when nothing better is known. */
+static int line_of_handler(lua_State *L, const struct pry_ask *ask)
+{
+  lua_Debug place;
+  if (!pry_declare_push_handler(L, ask->instance, ask->handler, ask->job ? ask->job->index : 0))
+    return 0;
+  lua_pop(L, 1);
+  lua_getinfo(L, ">S", &place);
+  return place.linedefined;
+}
+
 static void take_result(lua_State *L, int count, void *user)
 {
   struct pry_decision *decision = user;
@@ -60,23 +80,9 @@ static void take_result(lua_State *L, int count, void *user)
     pry_refresh_take(L, count, decision);
     return;
   }
-  if (count == 0)
-    return;
-  if (count > 1) {
-    snprintf(decider->complaint, sizeof decider->complaint, "%s returned %d values instead of one verdict",
-             pry_handler_name(ask->handler), count);
-    decision->bad_verdict = true;
-    return;
-  }
-  decision->bad_verdict =
-      !pry_verdict_take(L, 1, decision, decider->complaint, sizeof decider->complaint);
-  if (decision->bad_verdict && !ask->verdict.line &&
-      pry_declare_push_handler(L, ask->instance, ask->handler, ask->job ? ask->job->index : 0)) {
-    lua_Debug place;
-    lua_pop(L, 1);
-    lua_getinfo(L, ">S", &place);
-    ask->verdict.line = place.linedefined;
-  }
+  decision->bad_verdict = !take_verdict(L, count, decision, decider->complaint, sizeof decider->complaint);
+  if (decision->bad_verdict && !ask->verdict.line)
+    ask->verdict.line = line_of_handler(L, ask);
 }
 
 static void set_fault(struct pry_ask *ask, enum pry_run_result result, const char *text)

@@ -113,6 +113,8 @@ const char *pry_show_value(lua_State *L, int index, char shown[PRY_SHOWN_MAX])
   case LUA_TBOOLEAN:
     return lua_toboolean(L, index) ? "true" : "false";
   case LUA_TNUMBER:
+    if (isnan(lua_tonumber(L, index)))
+      return "nan"; /* printf may add a sign */
     if (lua_isinteger(L, index))
       snprintf(shown, PRY_SHOWN_MAX, "%lld", (long long)lua_tointeger(L, index));
     else

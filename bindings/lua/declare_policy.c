@@ -342,7 +342,7 @@ static void push_param(const struct pry_form *form, const struct pry_param *para
   if (lua_getfield(L, defaults, param->name) != LUA_TNIL)
     pry_param_accepts(form, param, -1, true);
   else if (param->required)
-    pry_complain(form->d, form->place, "%s: needs %s", form->subject, param->name);
+    pry_complain(form->d, form->place, "%s: needs the parameter %s", form->subject, param->name);
 }
 
 /* The policy's own word on its parameters. */

@@ -65,6 +65,8 @@ static bool is_valid(const struct spec *spec, const char *start, const char *let
   const char *flags = flags_of(spec->letter);
   const char *p = start + strspn(start, flags);
 
+  if (*p == '0') /* not a flag of this letter, and no width begins with it */
+    return false;
   p = skip_two_digits(p);
   if (*p == '.' && spec->letter != 'c')
     p = skip_two_digits(p + 1);

@@ -262,16 +262,26 @@ static bool is_array(lua_State *L, int index, lua_Unsigned *count)
   return *count > 0;
 }
 
-static bool write_array(struct writer *writer, int index, lua_Unsigned count)
+static bool is_sequence(lua_State *L, int index, lua_Unsigned count)
 {
-  lua_State *L = writer->L;
   lua_Unsigned members = 0;
   lua_pushnil(L);
   while (lua_next(L, index)) {
     lua_pop(L, 1);
+    lua_Integer key = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : 0;
+    if (key < 1 || (lua_Unsigned)key > count) {
+      lua_pop(L, 1);
+      return false;
+    }
     members++;
   }
-  if (members != count)
+  return members == count;
+}
+
+static bool write_array(struct writer *writer, int index, lua_Unsigned count)
+{
+  lua_State *L = writer->L;
+  if (!is_sequence(L, index, count))
     return complain(writer, "a table has both a list and named fields, or a list with gaps", "");
   if (!put(writer, "[", 1))
     return false;

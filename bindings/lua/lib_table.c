@@ -39,9 +39,8 @@ static int table_remove(lua_State *L)
   lua_Integer size = check_table(L);
   lua_Integer position = luaL_optinteger(L, 2, size);
 
-  if (lua_gettop(L) > 1) /* one behind the end is allowed */
-    luaL_argcheck(L, (lua_Unsigned)size + 1u - (lua_Unsigned)position <= (lua_Unsigned)size, 2,
-                  "position out of bounds");
+  if (position != size) /* one behind the end is allowed */
+    luaL_argcheck(L, (lua_Unsigned)position - 1u <= (lua_Unsigned)size, 2, "position out of bounds");
   pry_script_charge(L, size > position ? (size_t)(size - position) : 0);
   lua_geti(L, 1, position);
   for (; position < size; position++) {

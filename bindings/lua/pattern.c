@@ -86,6 +86,9 @@ static bool in_class(unsigned char c, unsigned char class)
   case 'x':
     in = is_digit(c) || is_between(pry_ascii_lower(c), 'a', 'f');
     break;
+  case 'z': /* from Lua 5.1; stock Lua still knows it */
+    in = c == 0;
+    break;
   default:
     return class == c;
   }

@@ -101,8 +101,9 @@ static bool module_path(const char *name, char *path, size_t size)
   return true;
 }
 
-static void run_module(lua_State *L, const char *name)
+static int run_module(lua_State *L)
 {
+  const char *name = lua_tostring(L, 1);
   const struct pry_script *script = pry_script_of(L);
   char path[MODULE_NAME_MAX];
   struct pry_slice text = {NULL, 0};
@@ -116,6 +117,7 @@ static void run_module(lua_State *L, const char *name)
   if (lua_isnil(L, -1))
     luaL_error(L, "require '%s': %s returns nothing; it must return a table or a function", name, path);
   pry_freeze(L, -1);
+  return 1;
 }
 
 static int base_require(lua_State *L)
@@ -131,7 +133,16 @@ static int base_require(lua_State *L)
     return 1;
   lua_pushlightuserdata(L, (void *)&modules_key); /* while it loads */
   lua_setfield(L, 2, name);
-  run_module(L, name);
+  lua_pushcfunction(L, run_module);
+  lua_pushvalue(L, 1);
+  int status = lua_pcall(L, 1, 1, 0);
+  if (status == LUA_ERRMEM)
+    pry_script_poison(L);
+  if (status != LUA_OK) { /* the next one to require it shall hear the same */
+    lua_pushnil(L);
+    lua_setfield(L, 2, name);
+    return lua_error(L);
+  }
   lua_pushvalue(L, -1);
   lua_setfield(L, 2, name);
   return 1;
@@ -320,15 +331,21 @@ lua_Integer pry_sandbox_keys(lua_State *L, int index)
 
 /* ---- Opening -------------------------------------------------------------------------------------------------- */
 
-/* math without what would differ between two runs. */
+/* Without random, and without what some builds keep from older versions. */
+static const char *const math_names[] = {"abs", "acos", "asin", "atan", "ceil", "cos", "deg", "exp", "floor", "fmod",
+                                         "huge", "log", "max", "maxinteger", "min", "mininteger", "modf", "pi", "rad",
+                                         "sin", "sqrt", "tan", "tointeger", "type", "ult", NULL};
+
 static void open_math(lua_State *L)
 {
+  lua_newtable(L);
   lua_pushcfunction(L, luaopen_math);
   lua_call(L, 0, 1);
-  lua_pushnil(L);
-  lua_setfield(L, -2, "random");
-  lua_pushnil(L);
-  lua_setfield(L, -2, "randomseed");
+  for (const char *const *name = math_names; *name; name++) {
+    lua_getfield(L, -1, *name);
+    lua_setfield(L, -3, *name);
+  }
+  lua_pop(L, 1);
 }
 
 /* Charges the length of the first argument, then calls the stock function. */

@@ -4,6 +4,8 @@
 #include "sandbox.h"
 #include "task.h"
 
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -15,6 +17,8 @@ enum {
   CHARGED_STRING = 1024,  /* bytes; shorter ones are not worth counting */
   REFUSALS_PER_RUN = 4,   /* each of them made Lua collect the whole heap */
   LEAST_PERIOD = 10,
+  CHARGES_PER_LOOK = 4096, /* instructions of C functions */
+  MANY_ARGUMENTS = 256,
   SLOW_TICK = 2000000     /* nanoseconds */
 };
 
@@ -207,6 +211,7 @@ static void stop_over_wall(lua_State *L, struct pry_script *script)
 /* Single instructions can be slow (a call with 100,000 arguments). Then we look more often. */
 static bool over_wall(struct pry_run *run)
 {
+  run->charged = 0;
   if (run->wall < 0)
     return false;
   uint64_t now = clock_now();
@@ -216,15 +221,27 @@ static bool over_wall(struct pry_run *run)
   return run->seconds + (double)(now - run->started) / 1e9 > run->wall;
 }
 
+/* One instruction passes on all variable arguments of a function, however many. If there are many now, there were about
+ * as many during the whole tick; one call in a dozen instructions is usual. */
+static unsigned long cost_of_arguments(lua_State *L, const lua_Debug *debug, unsigned period)
+{
+  int count = MANY_ARGUMENTS;
+
+  while (count < INT_MAX / 4 && lua_getlocal(L, debug, -count)) {
+    lua_pop(L, 1);
+    count *= 2;
+  }
+  return count > MANY_ARGUMENTS ? (unsigned long)count * period / 64 : 0;
+}
+
 static void count_hook(lua_State *L, lua_Debug *debug)
 {
-  (void)debug;
   struct pry_script *script = pry_script_of(L);
   struct pry_run *run = script->run;
 
   if (!run)
     return;
-  run->used += run->period;
+  run->used += run->period + cost_of_arguments(L, debug, run->period);
   if (run->killed || run->no_memory)
     stop(L, script);
   else if (run->used > run->budget)
@@ -245,6 +262,9 @@ void pry_script_charge(lua_State *L, size_t instructions)
   if (run->used > run->budget || instructions > run->budget - run->used)
     stop_over_budget(L, script);
   run->used += instructions;
+  run->charged += instructions;
+  if (run->charged > CHARGES_PER_LOOK && over_wall(run))
+    stop_over_wall(L, script);
 }
 
 void pry_script_charge_bytes(lua_State *L, size_t bytes)
@@ -263,7 +283,7 @@ void pry_script_poison(lua_State *L)
 {
   struct pry_run *run = pry_script_of(L)->run;
 
-  if (run)
+  if (run && !run->killed)
     run->no_memory = true;
 }
 

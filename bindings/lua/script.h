@@ -45,6 +45,7 @@ struct pry_run {
   lua_State *thread; /* that runs, or ran last */
   unsigned period;   /* instructions between two calls of the hook */
   unsigned refusals; /* by the allocator */
+  size_t charged;    /* instructions of C functions since the last look at the clock */
   bool killed, no_memory;
   uint64_t started, ticked; /* nanoseconds: when it was entered, the last look at the clock */
 };
@@ -130,7 +131,8 @@ void pry_script_enter(struct pry_script *script, struct pry_run *run, lua_State 
 /* Ends what enter began: takes the time, gives the hook back to the outer run, collects garbage if the heap is large. */
 void pry_script_leave(struct pry_script *script, struct pry_run *run);
 
-/* Notes an out-of-memory error that somebody caught: the run will end as PRY_DOOR_NO_MEMORY. */
+/* Notes an out-of-memory error that somebody caught: the run will end as PRY_DOOR_NO_MEMORY, unless that error was how it
+ * was killed. */
 void pry_script_poison(lua_State *L);
 
 /* Ends the running handler. Does not return, except inside a hook that yields. */

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -37,6 +38,7 @@ struct record {
   struct pry_headers headers;
   int64_t status, curl_code;
   bool has_status, has_curl_code;
+  bool no_answer; /* http_status: null */
   double now;
 };
 
@@ -153,6 +155,8 @@ static const char *read_member(struct record *record, struct pry_slice key, stru
     return read_text(value, &record->dialect);
   else if (pry_json_equals(key, PRY_SLICE("provider")))
     return read_text(value, &record->provider);
+  else if (pry_json_equals(key, PRY_SLICE("http_status")) && value.type == PRY_JSON_NULL)
+    record->no_answer = true;
   else if (pry_json_equals(key, PRY_SLICE("http_status")))
     return read_whole(value, 100, 999, &record->status, &record->has_status);
   else if (pry_json_equals(key, PRY_SLICE("curl_code")))
@@ -187,7 +191,7 @@ static bool read_record(struct record *record, struct pry_slice line, char *prob
     complaint = pry_json_result_text(iterator.result);
     snprintf(problem, problem_size, "%s", complaint);
   }
-  if (!complaint && !record->has_status && !record->has_curl_code) {
+  if (!complaint && !record->has_status && !record->has_curl_code && !record->no_answer) {
     complaint = "nothing to go by";
     snprintf(problem, problem_size, "neither http_status nor curl_code is there");
   }
@@ -246,8 +250,10 @@ static struct pry_failure classify(struct pry_state *state, struct record *recor
               classify_stream(state, dialect, record, &answer, &failure);
   if (record->has_status && !told)
     failure = pry_classify(state, dialect, &answer, record->now);
+  if (!record->has_status && !record->curl_code) /* no answer, and nobody noted why */
+    return pry_failure_of(PRY_NETWORK);
   /* A good status that came before the transport broke is no answer. */
-  if (failure.category == PRY_NONE && record->has_curl_code && record->curl_code)
+  if (failure.category == PRY_NONE && record->curl_code)
     failure = pry_failure_from_curl((int)record->curl_code, true);
   return failure;
 }
@@ -325,21 +331,21 @@ enum line_result { LINE_READ, LINE_TOO_LONG, LINE_NONE };
 /* The next line without its end. One that is too long is read to its end and thrown away. */
 static enum line_result next_line(FILE *in, struct pry_buffer *line)
 {
-  char piece[64 * 1024];
-  bool any = false, fits = true;
+  char piece[16 * 1024];
+  size_t size = 0;
+  bool fits = true;
+  int byte = getc_unlocked(in);
   pry_buffer_clear(line);
-  while (fgets(piece, sizeof piece, in)) {
-    /* fgets() tells no length, and a line may hold NUL bytes: they end it here, and JSON has none. */
-    size_t size = strlen(piece);
-    any = true;
-    bool ended = size && piece[size - 1] == '\n';
-    if (fits)
-      fits = pry_buffer_append(line, piece, ended ? size - 1 : size);
-    if (ended)
-      break;
-  }
-  if (!any)
+  if (byte == EOF)
     return LINE_NONE;
+  for (; byte != EOF && byte != '\n'; byte = getc_unlocked(in)) {
+    piece[size++] = (char)byte;
+    if (size == sizeof piece) {
+      fits = fits && pry_buffer_append(line, piece, size);
+      size = 0;
+    }
+  }
+  fits = fits && pry_buffer_append(line, piece, size);
   return fits ? LINE_READ : LINE_TOO_LONG;
 }
 
@@ -463,5 +469,6 @@ int pry_cmd_classify(int argc, char **argv)
   int code = pry_options_parse(&line, argc, argv, NULL);
   if (code >= 0)
     return code;
+  signal(SIGPIPE, SIG_DFL); /* a filter whose reader has left ends without words */
   return run(folder ? folder : pry_place_shipped(PARRY_POLICY_DIR));
 }

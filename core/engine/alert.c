@@ -426,7 +426,7 @@ static void raise_alert(struct pry_alerts *alerts, const struct pry_sink_config 
     return;
   }
   pry_time now = pry_loop_now(alerts->loop);
-  if (open->count > 1 && !open->undeliverable && now < open->quiet_until)
+  if (!open->undeliverable && now < open->quiet_until)
     return;
   open->undeliverable = false;
   open->quiet_until = now + (alert->repeat > 0 ? alert->repeat : REPEAT_DEFAULT);

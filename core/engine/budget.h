@@ -17,6 +17,8 @@
 struct pry_budgets;
 
 struct pry_budgets *pry_budgets_new(void);
+
+/* After all permits have been released. NULL is fine. */
 void pry_budgets_free(struct pry_budgets *budgets);
 
 /* A call became active at a target ("provider/model"): a permit to release when it leaves that target; NULL: no memory.

@@ -69,7 +69,7 @@ bool pry_credentials_adopt(struct pry_credentials *credentials, const struct pry
 enum pry_token_status {
   PRY_TOKEN_READY,   /* token and version are set */
   PRY_TOKEN_WAITING, /* the waiter is told later */
-  PRY_TOKEN_FAILED /* cannot be had now: `why` says so (cooldown, no refresh token, no memory); valid until the next turn */
+  PRY_TOKEN_FAILED   /* cannot be had now (cooldown, no refresh token, no memory); `why` is valid until the next turn */
 };
 
 /* Embedded in the asker; leave before its memory goes. */

@@ -124,6 +124,8 @@ static void complete(struct exchange *exchange, int code)
 {
   if (is_line_too_long(exchange, code))
     set_fault(exchange, PRY_HTTP_RECEIVE_FAILED, "a line of the answer is too long, or memory is short");
+  if (code == CURLE_OK && !exchange->head.complete) /* curl takes an end within the head for an end */
+    set_fault(exchange, PRY_HTTP_RECEIVE_FAILED, "the connection was closed within the head of the answer");
   if (exchange->state == STATE_RUNNING)
     curl_multi_remove_handle(exchange->client->multi, exchange->easy);
   exchange->state = STATE_COMPLETE;

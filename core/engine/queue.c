@@ -183,7 +183,7 @@ static enum pry_queue_status enter(struct pry_queue *queue, struct pry_queue_wai
   struct pry_permit *place = new_place(queue);
   if (!place)
     return PRY_QUEUE_NO_MEMORY;
-  if (!queue->waiting && queue->held < queue->slots) {
+  if (queue->held < queue->slots) { /* then nobody is in line: they have just been served */
     queue->held++;
     *permit = place;
     return PRY_QUEUE_GRANTED;

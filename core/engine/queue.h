@@ -9,7 +9,7 @@
  * waiter's loop. A grant whose waiter has left meanwhile goes to the next in line; no place is ever lost.
  *
  * Thread: any worker may ask; a waiter belongs to its own loop's thread. With several workers a grant crosses
- * as a mailbox message; the interface is the same.
+ * as a mailbox message; the interface is the same. (With one worker, as here, it is a timer of that loop.)
  */
 #ifndef PRY_QUEUE_H
 #define PRY_QUEUE_H

@@ -67,15 +67,16 @@ enum pry_store_status pry_store_counter(struct pry_store *store, struct pry_slic
 
 /* ---- window: how many happened within the last `length` --------------------------------------------- */
 
-/* A sliding window of at most `limit` remembered instants (<= PRY_STORE_WINDOW_MAX). pry_store_window_add() records one
- * and gives the number now within the window, itself included; with more than `limit` the oldest are forgotten, so
- * counts above `limit` read as `limit`. Changing length or limit between calls keeps what still fits. */
+/* A sliding window of at most `limit` remembered instants (<= PRY_STORE_WINDOW_MAX). It lives for `length` after its
+ * last instant. pry_store_window_add() records one and gives the number now within the window, itself included; with
+ * more than `limit` the oldest are forgotten, so counts above `limit` read as `limit`. Changing length or limit between
+ * calls keeps what still fits. */
 enum pry_store_status pry_store_window_add(struct pry_store *store, struct pry_slice key, pry_time length,
                                            unsigned limit, pry_time now, unsigned *count);
-/* Counts without recording. */
+/* Counts without recording; an absent window is 0. */
 enum pry_store_status pry_store_window_count(struct pry_store *store, struct pry_slice key, pry_time length,
                                              pry_time now, unsigned *count);
-/* Forgets all instants: "reset after firing". */
+/* Forgets all instants: "reset after firing". An absent window is OK. */
 enum pry_store_status pry_store_window_clear(struct pry_store *store, struct pry_slice key, pry_time now);
 
 /* ---- breaker: closed → open → half-open → closed ----------------------------------------------------- */
@@ -95,21 +96,26 @@ struct pry_breaker_parameters {
 struct pry_breaker_entry {
   bool allowed;
   enum pry_breaker_state state; /* after entering */
-  pry_time retry_in;            /* when not allowed: until the soonest chance; >= 0 */
+  pry_time retry_in;            /* when not allowed: until the soonest chance; >= 0. With all half-open places out
+                                   nobody knows: 1 s, or less when one lapses sooner */
   struct pry_permit *permit;    /* when allowed: to be put on the attempt's list; its release without a
                                    recorded outcome is neutral (cancelled, ignored: the half-open place is free
                                    again, nothing counts) */
 };
 
-/* Asks to pass. Open and past its cooldown, it becomes half-open here. */
+/* Asks to pass. Open and past its cooldown, it becomes half-open here. A breaker nobody uses for an hour after its
+ * cooldown is forgotten like any other object. The permit may be released after its key has gone, but not after the
+ * store. */
 enum pry_store_status pry_breaker_enter(struct pry_store *store, struct pry_slice key,
                                         const struct pry_breaker_parameters *parameters, pry_time now,
                                         struct pry_breaker_entry *entry);
 
-/* Records the outcome of the attempt that holds `permit` (found on its list by key). Outcomes of attempts that
- * entered before the breaker's last change of state count for nothing (a late success does not close it, a late failure
- * does not re-open it). `cooldown_at_least`: a longer time the server asked for, 0 for none; the cooldown
- * end is only ever moved later. *changed: the state changed; *state: the state after. */
+/* Records the outcome of the attempt that holds `permit` (found on its list by key). Outcomes of attempts that entered
+ * before the breaker's last change of state count for nothing (a late success does not close it, a late failure does
+ * not re-open it), and each permit's outcome counts once. `cooldown_at_least`: a longer time the server asked for, 0
+ * for none; it is honoured in a late failure, too: while open, the cooldown's end moves later, never sooner. *changed:
+ * the state changed; *state: the state after. Without a permit, or for a key that has gone, nothing counts and the
+ * status is OK. */
 enum pry_store_status pry_breaker_record(struct pry_store *store, struct pry_slice key,
                                          const struct pry_breaker_parameters *parameters, struct pry_list *permits,
                                          bool success, pry_time cooldown_at_least, pry_time now,

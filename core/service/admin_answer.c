@@ -247,7 +247,8 @@ static void put_parts(struct writer *writer, struct pry_engine *engine)
 static void put_reloads(struct writer *writer, const struct pry_admin *admin)
 {
   const struct pry_reload_outcome *last = admin->reloader ? pry_reloader_last(admin->reloader) : NULL;
-  count(writer, "reloads", admin->engine->reloads);
+  unsigned long commits = admin->engine->reloads;
+  count(writer, "reloads", commits ? commits - 1 : 0); /* the first set was no reload */
   count(writer, "reloads_refused", admin->engine->reloads_refused);
   name(writer, "last_reload");
   if (last)

@@ -78,24 +78,30 @@ static bool append_plain(struct pry_buffer *out, const char *name, size_t name_s
   return pry_buffer_append_slice(out, inside_quotes(value.raw));
 }
 
-/* The lines of a text, still escaped: a line break inside a JSON string is backslash and n. */
-static bool append_lines(struct pry_buffer *out, struct pry_slice text)
+/* A text for reading: quotes and backslashes as they are, all other escapes still escaped, except line breaks when
+ * there is something to put in front of the next line. */
+static bool append_readable(struct pry_buffer *out, struct pry_slice text, const char *line_start)
 {
-  bool ok = pry_buffer_append_text(out, "    ");
+  bool ok = true;
   for (size_t i = 0; ok && i < text.size; i++) {
     bool pair = text.data[i] == '\\' && i + 1 < text.size;
-    if (!pair) {
+    char second = pair ? text.data[i + 1] : '\0';
+    bool plain = second == '"' || second == '\\' || second == '/';
+    if (!pair)
       ok = pry_buffer_append(out, text.data + i, 1);
-    } else if (text.data[i + 1] == 'n') {
-      ok = i + 2 == text.size || pry_buffer_append_text(out, "\n    ");
-      i++;
-    } else {
-      bool plain = text.data[i + 1] == '"' || text.data[i + 1] == '\\' || text.data[i + 1] == '/';
+    else if (second == 'n' && line_start)
+      ok = i + 2 == text.size || (pry_buffer_append_text(out, "\n") && pry_buffer_append_text(out, line_start));
+    else
       ok = pry_buffer_append(out, text.data + i + plain, plain ? 1 : 2);
-      i++;
-    }
+    i += pair;
   }
-  return ok && pry_buffer_append_text(out, "\n");
+  return ok;
+}
+
+static bool append_lines(struct pry_buffer *out, struct pry_slice text)
+{
+  static const char indent[] = "    ";
+  return pry_buffer_append_text(out, indent) && append_readable(out, text, indent) && pry_buffer_append_text(out, "\n");
 }
 
 static bool has_lines(struct pry_json_value value)
@@ -140,7 +146,7 @@ static bool append_text_line(const struct text_line *line, enum pry_log_format f
   bool ok = journal ? pry_buffer_append_format(out, "<%d>", priority_of(line->level))
                     : pry_buffer_append_format(out, "%.*s %-5.*s ", (int)line->time.size, line->time.data,
                                                (int)line->level.size, line->level.data);
-  return ok && pry_buffer_append_slice(out, line->message) &&
+  return ok && append_readable(out, line->message, NULL) &&
          pry_buffer_append_slice(out, pry_buffer_slice(&line->fields)) && pry_buffer_append_text(out, "\n") &&
          pry_buffer_append_slice(out, pry_buffer_slice(&line->below));
 }

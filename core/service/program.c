@@ -164,9 +164,11 @@ static bool make_engine(struct starting *starting)
 
 static void log_warnings(struct pry_program *program, const struct pry_report *report)
 {
-  for (size_t i = 0; i < report->count; i++)
-    if (report->findings[i].severity == PRY_FINDING_WARNING)
-      pry_log(program->log, PRY_LOG_WARN, report->findings[i].what, pry_log_text("where", report->findings[i].where));
+  for (size_t i = 0; i < report->count; i++) {
+    char finding[sizeof report->findings[i].where + sizeof report->findings[i].what + 4];
+    snprintf(finding, sizeof finding, "%s: %s", report->findings[i].where, report->findings[i].what);
+    pry_log(program->log, PRY_LOG_WARN, "policy warning", pry_log_text("finding", finding));
+  }
 }
 
 static bool load_policies(struct starting *starting)

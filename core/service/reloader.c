@@ -3,6 +3,7 @@
 #include "watcher.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -225,9 +226,10 @@ static void log_outcome(struct pry_reloader *reloader, const struct pry_reload_o
     pry_log(log, PRY_LOG_ERROR, "policies refused", text, pry_log_text("refused", refused),
             pry_log_text("still_serving", short_id), pry_log_number("seconds", outcome->seconds));
   else if (outcome->result == PRY_RELOAD_TAKEN_OVER)
-    pry_log(log, PRY_LOG_INFO, "policies taken over", text, pry_log_text("generation", short_id),
+    pry_log(log, PRY_LOG_INFO, "policies taken over", pry_log_text("generation", short_id),
             pry_log_integer("policies", serving ? serving->policies : 0),
-            pry_log_integer("tests", serving ? serving->tests : 0), pry_log_number("seconds", outcome->seconds));
+            pry_log_integer("tests", serving ? serving->tests : 0), pry_log_number("seconds", outcome->seconds),
+            pry_log_integer("warnings", (long long)outcome->report->count)); /* `check` says them */
   else
     pry_log(log, PRY_LOG_INFO, "policies unchanged", pry_log_text("generation", short_id));
   pry_buffer_fini(&findings);
@@ -300,7 +302,7 @@ static void report_outcome(struct pry_reloader *reloader, enum pry_reload_result
       .id = strcmp(look->id, UNREADABLE) == 0 ? "" : look->id,
       .report = &look->report,
       .at = pry_loop_unix_time(reloader->loop),
-      .seconds = pry_time_to_seconds(pry_loop_now(reloader->loop) - reloader->began)};
+      .seconds = round(pry_time_to_seconds(pry_loop_now(reloader->loop) - reloader->began) * 1000) / 1000};
   bool changed = result != PRY_RELOAD_UNCHANGED;
   if (changed || look->asked)
     log_outcome(reloader, &outcome);

@@ -115,6 +115,12 @@ test("streams: an empty answer is an answer", function(t)
   t:eq(call(t, true).ok, true)
 end)
 
+test("streams: a stop reason is the end, even when message_stop is missing", function(t)
+  use(t, 1)
+  t:provider { { sse = { START, BLOCK, TEXT, FINISH } } }
+  t:eq(call(t, true).ok, true)
+end)
+
 test("streams: one that is cut ends with an error event", function(t)
   use(t, 1)
   t:provider { { sse = { START, BLOCK, TEXT }, cut = true } }

@@ -88,7 +88,18 @@ test("an error before the content of a stream recovers", function(t)
   local r = t:call { model = "m", stream = true }
   t:eq(r.ok, true)
   t:eq(r.upstream_calls, 2)
+  t:eq(r.ledger[1].category, "server")
+  t:eq(r.ledger[1].code, "-2001")
   t:match(r.body, "good")
+end)
+
+test("takes calls of OpenAI's clients, also as a fallback", function(t)
+  t:use("fallback_model", { models = { ["*"] = { "q/kimi-k2" } }, categories = {}, never = {} })
+  t:provider { { status = 500 } }
+  t:provider("q", { OK, dialect = "kimi" })
+  local r = t:call { model = "m" }
+  t:eq(r.status, 200)
+  t:eq(r.target, "q/kimi-k2")
 end)
 
 test("errcode 0 in a stream is no error", function(t)

@@ -498,6 +498,7 @@ static void test_log_and_notify(void **unused)
                                      "assert(not ok and why:find('there is no sink \"nobody\"', 1, true))\n"
                                      "assert(queue.held('s') == 0 and queue.waiting('s') == 0)\n"
                                      "for i = 1, 100 do log.warn('line') end"));
+  assert_true(pry_http_script_push(rig->script, &(struct pry_http_step){.status = 204}));
   rig_ok(rig, PRY_ON_ERROR);
   assert_true(rig_logged(rig, "\"msg\":\"hello\",\"a\":\"***\",\"ok\":true,\"z\":1,\"policy\":\"p\""));
   assert_true(rig_logged(rig, "a handler logs too much"));

@@ -845,12 +845,14 @@ static void test_file_names(void **state)
   assert_false(pry_credential_file_read(world->folder, long_name, PRY_SLICE("s"), &token, &why));
   char path[128];
   snprintf(path, sizeof path, "%s/credentials/kimi.json", world->folder);
-  assert_int_equal(symlink("/etc/passwd", path), 0);
+  assert_true(pry_credential_file_write(world->folder, "other", PRY_SLICE("s"), PRY_SLICE("token"), &why));
+  assert_int_equal(symlink("other.json", path), 0);
   assert_false(pry_credential_file_read(world->folder, "kimi", PRY_SLICE("s"), &token, &why));
   assert_true(pry_credential_file_write(world->folder, "kimi", PRY_SLICE("s"), PRY_SLICE("token"), &why));
   struct stat about;
   assert_int_equal(lstat(path, &about), 0);
   assert_true(S_ISREG(about.st_mode)); /* replaced, not written through */
+  remove_file(world, "other.json");
   pry_buffer_fini(&token);
   free_world(world);
 }

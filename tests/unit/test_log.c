@@ -98,9 +98,7 @@ static void test_long_lines(void **state)
     size_t width = strlen(fills[fill]);
     for (size_t i = 0; i + width <= sizeof text; i += width)
       memcpy(text + i, fills[fill], width);
-    for (size_t size = 0; size < sizeof text - 4; size = size < 16000   ? size + 1500
-                                                         : size < 16500 ? size + 7
-                                                                        : size * 2) {
+    for (size_t size = 0; size < sizeof text - 4; size += size < 15900 ? 530 : size < 16450 ? 1 : size) {
       struct pry_slice part = {text, size - size % width};
       pry_log(log, PRY_LOG_INFO, "m", pry_log_slice("first", part), pry_log_text("second", "short"),
               pry_log_slice("third", part), pry_log_integer("fourth", 4));

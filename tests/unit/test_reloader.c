@@ -4,10 +4,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -15,85 +13,10 @@
 
 #include <cmocka.h>
 
+#include "fake_loader.h"
 #include "watcher.h"
 
 enum { PATIENCE = 10 };
-
-/* ---- a loader that accepts everything but the word "bad" ---------------------------------------------------- */
-
-static atomic_uint loads;       /* how often a set was staged */
-static atomic_bool gate_closed; /* loading waits for gate_open() */
-static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
-
-static void gate_set(bool closed)
-{
-  pthread_mutex_lock(&gate_lock);
-  gate_closed = closed;
-  pthread_cond_broadcast(&gate_changed);
-  pthread_mutex_unlock(&gate_lock);
-}
-
-static struct pry_generation *fake_load(struct pry_policy_set *set, const struct pry_script_limits *limits,
-                                        struct pry_report *report)
-{
-  (void)limits;
-  loads++;
-  pthread_mutex_lock(&gate_lock);
-  while (gate_closed)
-    pthread_cond_wait(&gate_changed, &gate_lock);
-  pthread_mutex_unlock(&gate_lock);
-  for (size_t i = 0; i < set->count; i++) {
-    if (strstr(set->files[i].text, "bad")) {
-      char where[64];
-      snprintf(where, sizeof where, "%s:1", set->files[i].path);
-      pry_report_add(report, PRY_FINDING_ERROR, where, "this is bad");
-      return NULL;
-    }
-  }
-  struct pry_arena arena;
-  pry_arena_init(&arena, 0);
-  struct pry_config *config = pry_arena_take(&arena, sizeof *config);
-  assert_non_null(config);
-  config->arena = arena;
-  return pry_generation_new(set, config);
-}
-
-static bool fake_test(const struct pry_policy_set *set, const struct pry_script_limits *limits, const char *pattern,
-                      struct pry_report *report, void (*line)(void *user, const char *text), void *user)
-{
-  (void)limits, (void)pattern, (void)line, (void)user;
-  const struct pry_policy_file *test = pry_policy_set_find(set, "retry_test.lua");
-  if (!test || !strstr(test->text, "fails"))
-    return true;
-  pry_report_add(report, PRY_FINDING_ERROR, "retry_test.lua:1", "a test fails");
-  return false;
-}
-
-static void fake_free(struct pry_state *state)
-{
-  pry_generation_unref(state->generation);
-  free(state);
-}
-
-static const struct pry_state_ops fake_ops = {.free = fake_free};
-
-static struct pry_state *fake_warm(struct pry_generation *generation, struct pry_worker *worker,
-                                   const struct pry_script_limits *limits, struct pry_report *report)
-{
-  (void)limits;
-  if (strstr(pry_policy_set_find(generation->set, "init.lua")->text, "cold")) {
-    pry_report_add(report, PRY_FINDING_ERROR, "init.lua:1", "cannot be warmed");
-    return NULL;
-  }
-  struct pry_state *state = calloc(1, sizeof *state);
-  assert_non_null(state);
-  *state = (struct pry_state){.ops = &fake_ops, .generation = generation, .worker = worker, .references = 1};
-  pry_generation_ref(generation);
-  return state;
-}
-
-static const struct pry_loader fake_loader = {fake_load, fake_test, fake_warm};
 
 /* ---- a running reloader over a temporary folder -------------------------------------------------------------- */
 

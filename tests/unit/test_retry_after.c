@@ -221,10 +221,10 @@ static void write_date(char text[64], int form, const struct tm *date)
   static const char *const days[] = {"Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"};
   static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                        "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-  char time[40];
+  char time[16];
   const char *day = days[date->tm_wday], *month = months[date->tm_mon];
   int year = date->tm_year + 1900;
-  snprintf(time, sizeof time, "%02d:%02d:%02d", date->tm_hour, date->tm_min, date->tm_sec);
+  snprintf(time, sizeof time, "%02d:%02d:%02d", date->tm_hour % 24, date->tm_min % 60, date->tm_sec % 61);
   if (form == 0)
     snprintf(text, 64, "%.3s, %02d %s %04d %s GMT", day, date->tm_mday, month, year, time);
   else if (form == 1)

@@ -100,6 +100,38 @@ static void test_renewal_moves_expiry(void **state)
   pry_store_free(store);
 }
 
+/* Many keys, each written again and again with other times: exactly what is alive is there. */
+static void test_expiry_against_model(void **state)
+{
+  (void)state;
+  enum { KEYS = 300 };
+  srandom(11);
+  struct pry_store *store = new_store(0, 0);
+  pry_time expires[KEYS] = {0}, now = 0;
+  for (int step = 0; step < 20000; step++) {
+    unsigned i = (unsigned)random() % KEYS;
+    char key[32];
+    snprintf(key, sizeof key, "key %u", i);
+    pry_time ttl = 1 + random() % (random() % 2 ? 1000 : 30);
+    now += random() % 3;
+    if (random() % 16 == 0) {
+      pry_store_remove(store, pry_slice_of(key), now);
+      expires[i] = 0;
+    } else {
+      assert_int_equal(pry_store_set(store, pry_slice_of(key), PRY_SLICE("v"), ttl, now), PRY_STORE_OK);
+      expires[i] = now + ttl;
+    }
+    if (step % 10)
+      continue;
+    pry_store_sweep(store, now);
+    size_t alive = 0;
+    for (unsigned j = 0; j < KEYS; j++)
+      alive += expires[j] > now;
+    assert_int_equal(pry_store_key_count(store), alive);
+  }
+  pry_store_free(store);
+}
+
 static void test_counters(void **state)
 {
   (void)state;
@@ -421,6 +453,7 @@ int main(void)
       cmocka_unit_test(test_values),
       cmocka_unit_test(test_times_to_live),
       cmocka_unit_test(test_renewal_moves_expiry),
+      cmocka_unit_test(test_expiry_against_model),
       cmocka_unit_test(test_counters),
       cmocka_unit_test(test_windows),
       cmocka_unit_test(test_window_limits),

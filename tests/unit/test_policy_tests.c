@@ -1,0 +1,291 @@
+/* The runner of policy tests: what it lets tests say, and that it says what is wrong. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "loader.h"
+#include "test_host.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char init_text[] = "-- policy tests make their own\n";
+
+/* Tries again after `wait`; says what it saw. */
+static const char again_text[] =
+    "return policy { name = \"again\", params = { max = param { 2, min = 1 }, wait = param { 1, min = 0, unit = \"s\" },\n"
+    "    to = param { type = \"sink\", optional = true } },\n"
+    "  on_error = function(self, call, err)\n"
+    "    if self.to then notify { key = err.category, to = self.to, text = \"seen \" .. err.category } end\n"
+    "    if call.target.attempts < self.max and err.retryable then\n"
+    "      return retry { after = self.wait, why = \"again \" .. err.category }\n"
+    "    end\n"
+    "  end,\n"
+    "  on_event = function(self, event)\n"
+    "    if event.name == \"fail\" then return fail { category = \"server\", message = event.fields.text } end\n"
+    "    if event.name == \"crash\" then error(\"boom\") end\n"
+    "  end }\n";
+
+struct results {
+  unsigned count;
+  char text[8192]; /* "PASS name\n" or "FAIL name: message\n" */
+};
+
+static void keep(void *user, const struct pry_test_result *result)
+{
+  struct results *results = user;
+  size_t used = strlen(results->text);
+  results->count++;
+  if (result->passed)
+    snprintf(results->text + used, sizeof results->text - used, "PASS %s\n", result->name);
+  else
+    snprintf(results->text + used, sizeof results->text - used, "FAIL %s: %s\n", result->name, result->message);
+}
+
+static struct pry_policy_set *set_with(const char *test_text)
+{
+  struct pry_policy_set *set = pry_policy_set_new();
+  assert_non_null(set);
+  assert_true(pry_policy_set_add(set, "init.lua", pry_slice_of(init_text)));
+  assert_true(pry_policy_set_add(set, "again.lua", pry_slice_of(again_text)));
+  assert_true(pry_policy_set_add(set, "again_test.lua", pry_slice_of(test_text)));
+  assert_true(pry_policy_set_seal(set));
+  return set;
+}
+
+/* Runs one test file and compares what was told; `limits` may be NULL. */
+static void check(const char *test_text, const struct pry_script_limits *limits, const char *expected)
+{
+  static const struct pry_script_limits plain = {.wall = -1};
+  struct results results = {0};
+  struct pry_report report;
+  pry_report_init(&report);
+  struct pry_policy_set *set = set_with(test_text);
+  struct pry_test_options options = {.result = keep, .user = &results};
+  bool passed = pry_policy_tests_run(set, limits ? limits : &plain, &options, &report);
+  assert_string_equal(results.text, expected);
+  assert_true(passed == (strstr(expected, "FAIL") == NULL));
+  assert_int_equal(report.tests_passed + report.tests_failed, results.count);
+  assert_int_equal(report.errors, report.tests_failed);
+  pry_policy_set_free(set);
+  pry_report_fini(&report);
+}
+
+static void test_calls(void **state)
+{
+  (void)state;
+  check("test('waits', function(t)\n"
+        "  t:use('again', { max = 3, wait = 2 })\n"
+        "  t:provider { { status = 503, delay = 0.5 }, { curl = 'connect' }, { body = { answer = 42 }, headers = { ['X-A'] = 'b' } } }\n"
+        "  local r = t:call { model = 'm' }\n"
+        "  t:eq(r.status, 200) t:eq(r.ok, true) t:eq(r.category, nil) t:eq(r.target, 'p/m') t:eq(r.upstream_calls, 3)\n"
+        "  t:eq(r.attempts, 3) t:eq(r.waited, 4) t:eq(r.elapsed, 4.5) t:eq(r.body, '{\"answer\":42}') t:eq(r.json.answer, 42)\n"
+        "  t:eq(r.headers['x-a'], 'b') t:eq(r.truncated, false) t:eq(r.done, true)\n"
+        "  t:eq(r.why, { 'again overloaded', 'again network' })\n"
+        "  t:eq(r.faults, {})\n"
+        "  t:eq(r.ledger[1].category, 'overloaded') t:eq(r.ledger[2].category, 'network') t:eq(r.ledger[3].category, nil)\n"
+        "  t:eq(#t:requests(), 3) t:eq(t:sent(1).model, 'm') t:eq(t:sent(1).method, 'POST')\n"
+        "  t:eq(t:sent(3).at, 4.5) t:eq(t:sent(1).url, 'http://p.test/v1/chat/completions')\n"
+        "  t:eq(t:sent(1).json.messages[1].role, 'user')\n"
+        "end)\n"
+        "test('fails', function(t)\n"
+        "  t:provider { { status = 400, body = 'no' } }\n"
+        "  local r = t:call { model = 'm', path = '/v1/x?a=b', headers = { ['X-Mine'] = 'yes' }, body = 'raw' }\n"
+        "  t:eq(r.status, 400) t:eq(r.ok, false) t:eq(r.category, 'invalid_request') t:eq(r.body, 'no')\n"
+        "  t:eq(t:sent(1).url, 'http://p.test/v1/x?a=b') t:eq(t:sent(1).headers['x-mine'], 'yes') t:eq(t:sent(1).body, 'raw')\n"
+        "end)\n",
+        NULL, "PASS waits\nPASS fails\n");
+}
+
+static void test_concurrency(void **state)
+{
+  (void)state;
+  check("test('several at once', function(t)\n"
+        "  t:provider { { delay = 2 }, { delay = 1 }, { hang = true } }\n"
+        "  local a, b, c = t:start { model = 'a' }, t:start { model = 'b' }, t:start { model = 'c' }\n"
+        "  t:eq(a.done, nil) t:ok(a.id ~= b.id)\n"
+        "  t:eq(t:run(b).elapsed, 1)\n"
+        "  t:eq(a.done, nil)\n"
+        "  t:run(a) t:eq(a.elapsed, 2)\n"
+        "  t:cancel(c) t:eq(c.category, 'cancelled') t:eq(t:sent(3).cancelled, true)\n"
+        "end)\n"
+        "test('the clock', function(t)\n"
+        "  local began = t:now()\n"
+        "  t:advance(3600.5)\n"
+        "  t:near(t:now() - began, 3600.5)\n"
+        "end)\n",
+        NULL, "PASS several at once\nPASS the clock\n");
+}
+
+static void test_declaring(void **state)
+{
+  (void)state;
+  check("test('others', function(t)\n"
+        "  t:route { to = { ['x-*'] = 'q/y', ['*'] = 'p' }, deadline = 7 }\n"
+        "  t:provider('q', { { status = 200 } , secret = 'Q_KEY', models = { 'y' } })\n"
+        "  t:call { model = 'x-1' }\n"
+        "  t:eq(t:sent(1).url, 'http://q.test/v1/chat/completions') t:eq(t:sent(1).model, 'y')\n"
+        "  t:eq(t:sent(1).headers.authorization, 'Bearer test-Q_KEY')\n"
+        "end)\n"
+        "test('alerts', function(t)\n"
+        "  t:sink('ops') t:use('again', { max = 1, to = 'ops' })\n"
+        "  t:provider { { status = 503 } }\n"
+        "  t:call { model = 'm' }\n"
+        "  local alerts = t:alerts()\n"
+        "  t:eq(#alerts, 1) t:eq(alerts[1].sink, 'ops') t:match(alerts[1].text, '^seen over') t:match(alerts[1].key, 'overloaded$')\n"
+        "end)\n"
+        "test('a new declaration is a reload', function(t)\n"
+        "  t:otherwise { status = 503 }\n"
+        "  t:use('again', { max = 2 })\n"
+        "  t:eq(t:call({ model = 'm' }).attempts, 2)\n"
+        "  t:use('again', { as = 'more', max = 4 })\n"
+        "  t:eq(t:call({ model = 'm' }).attempts, 4)\n"
+        "end)\n"
+        "test('refusals', function(t)\n"
+        "  t:match(t:refused(function() t:use('again', { max = 0 }) end), 'again: max must be at least 1, got 0')\n"
+        "  t:match(t:refused(function() t:use('agian') end), 'did you mean \"again\"')\n"
+        "  t:eq(t:refused(function() t:use('again') end), nil)\n"
+        "  t:provider { { status = 503 } }\n"
+        "  t:eq(t:call({ model = 'm' }).attempts, 1)\n"
+        "end)\n"
+        "test('events', function(t)\n"
+        "  t:use('again')\n"
+        "  local v = t:emit('fail', { text = 'so it is' })\n"
+        "  t:eq(v.verdict, 'fail') t:eq(v.category, 'server') t:eq(v.message, 'so it is') t:eq(v.policy, 'again')\n"
+        "  t:eq(t:emit('other'), nil) t:eq(t:emit('crash'), nil)\n"
+        "end)\n"
+        "test('streams', function(t)\n"
+        "  t:provider { { sse = { { event = 'a', data = { x = 1 } }, 'two' }, chunk_delay = 1 } }\n"
+        "  local r = t:call { model = 'm', stream = true }\n"
+        "  t:match(r.body, '^event: a\\ndata: {\"x\":1}\\n\\ndata: two\\n\\n')\n"
+        "  t:eq(r.headers['content-type'], 'text/event-stream')\n"
+        "end)\n",
+        NULL, "PASS others\nPASS alerts\nPASS a new declaration is a reload\nPASS refusals\nPASS events\nPASS streams\n");
+}
+
+static void test_failures(void **state)
+{
+  (void)state;
+  check("test('eq', function(t)\n  t:eq(1, 2)\nend)\n"
+        "test('eq of tables', function(t) t:eq({ 1, { a = 2 } }, { 1, { a = 3 } }, 'note') end)\n"
+        "test('ne', function(t) t:ne('a', 'a') end)\n"
+        "test('ok', function(t) t:ok(nil, 'this') end)\n"
+        "test('match', function(t) t:match('abc', '^b') end)\n"
+        "test('near', function(t) t:near(1.5, 1, 0.25) end)\n"
+        "test('fail', function(t) t:fail('because') end)\n"
+        "test('error', function(t) error { } end)\n"
+        "test('nil', function(t) local x; x.y = 1 end)\n"
+        "test('method', function(t) t:equals(1, 1) end)\n"
+        "test('dot', function(t) t.eq(1, 1) end)\n"
+        "test('refused', function(t) t:use('again', { max = 0 }) t:call { model = 'm' } end)\n"
+        "test('field', function(t) t:call { modle = 'm' } end)\n"
+        "test('step', function(t) t:provider { { satus = 1 } } end)\n"
+        "test('nested', function(t) test('x', function() end) end)\n"
+        "test('sent', function(t) t:sent(1) end)\n"
+        "test('effects', function(t) store.set('a', 1) end)\n"
+        "test('good', function(t) t:eq({ 1, a = { 2 } }, { 1, a = { 2 } }) t:eq(2, 2.0) t:near(1, 1.0005) end)\n",
+        NULL,
+        "FAIL eq: again_test.lua:2: expected 2, got 1\n"
+        "FAIL eq of tables: again_test.lua:4: note: expected [1,{\"a\":3}], got [1,{\"a\":2}]\n"
+        "FAIL ne: again_test.lua:5: expected anything but \"a\"\n"
+        "FAIL ok: again_test.lua:6: this: expected something true, got nil\n"
+        "FAIL match: again_test.lua:7: expected a text that matches \"^b\", got \"abc\"\n"
+        "FAIL near: again_test.lua:8: expected 1 within 0.25, got 1.5\n"
+        "FAIL fail: again_test.lua:9: because\n"
+        "FAIL error: again_test.lua:10: (a table was raised as an error)\n"
+        "FAIL nil: again_test.lua:11: attempt to index a nil value (local 'x')\n"
+        "FAIL method: again_test.lua:12: t has no method \"equals\"\n"
+        "FAIL dot: again_test.lua:13: call it with a colon: t:name(...)\n"
+        "FAIL refused: again_test.lua:14: the configuration of this test was refused: init.lua:2: again: max must be at "
+        "least 1, got 0\n"
+        "FAIL field: again_test.lua:15: t:call{} has no field \"modle\"; it takes model, messages, stream, max_tokens, "
+        "temperature, path, method, body, headers\n"
+        "FAIL step: again_test.lua:16: a step{} has no field \"satus\"; it takes status, headers, body, chunks, sse, delay, "
+        "chunk_delay, cut, hang, curl, after_body, hang_connect\n"
+        "FAIL nested: again_test.lua:17: a test cannot name another test\n"
+        "FAIL sent: again_test.lua:18: providers got 0 requests, there is no number 1\n"
+        "FAIL effects: again_test.lua:19: store.set is not available while loading\n"
+        "PASS good\n");
+}
+
+static void test_endings(void **state)
+{
+  (void)state;
+  /* A test that never ends, one that eats memory, a file that does not run. */
+  const struct pry_script_limits small = {.wall = -1, .instructions = 2000};
+  check("test('loops', function(t) while true do end end)\n"
+        "test('after it', function(t) end)\n",
+        &small, "FAIL loops: again_test.lua:1: over budget: more than 2000000 instructions\nPASS after it\n");
+  check("kept = nil\nlocal old\n"
+        "test('hides t', function(t) old = t end)\n"
+        "test('uses it', function(t) old:call { model = 'm' } end)\n",
+        NULL, "FAIL again_test.lua: again_test.lua:1: globals cannot be set ('kept')\n");
+  check("local old\n"
+        "test('hides t', function(t) old = t end)\n"
+        "test('uses it', function(t) old:call { model = 'm' } end)\n",
+        NULL, "PASS hides t\nFAIL uses it: again_test.lua:3: this test is over\n");
+  check("test(\n", NULL, "FAIL again_test.lua: again_test.lua:2: unexpected symbol near <eof>\n");
+  check("-- no test\n", NULL, "");
+}
+
+static bool only_b(void *user, const char *name)
+{
+  (void)user;
+  return strchr(name, 'b') != NULL;
+}
+
+static void test_choosing(void **state)
+{
+  (void)state;
+  static const struct pry_script_limits plain = {.wall = -1};
+  struct results results = {0};
+  struct pry_report report;
+  pry_report_init(&report);
+  struct pry_policy_set *set = set_with("for _, name in ipairs { 'a', 'ab', 'bc' } do test(name, function() end) end\n");
+  struct pry_test_options options = {.pattern = "a", .wanted = only_b, .result = keep, .user = &results};
+  assert_true(pry_policy_tests_run(set, &plain, &options, &report));
+  assert_string_equal(results.text, "PASS ab\n");
+  assert_int_equal(report.tests_passed, 1);
+  pry_policy_set_free(set);
+  pry_report_fini(&report);
+}
+
+static void keep_line(void *user, const char *text)
+{
+  struct results *results = user;
+  size_t used = strlen(results->text);
+  snprintf(results->text + used, sizeof results->text - used, "%s\n", text);
+}
+
+/* What a reload sees: lines, and findings at the test's line. */
+static void test_through_loader(void **state)
+{
+  (void)state;
+  static const struct pry_script_limits plain = {.wall = -1};
+  struct results results = {0};
+  struct pry_report report;
+  pry_report_init(&report);
+  struct pry_policy_set *set = set_with("test('good', function(t) t:otherwise {} t:call {} t:advance(2.5) end)\n"
+                                        "test('bad', function(t)\n t:eq(1, 2) end)\n");
+  assert_false(pry_lua_loader.test(set, &plain, NULL, &report, keep_line, &results));
+  assert_string_equal(results.text, "PASS good (1 call, 2.5 s virtual)\n"
+                                    "FAIL bad\n     again_test.lua:3: expected 2, got 1\n");
+  assert_int_equal(report.count, 1);
+  assert_string_equal(report.findings[0].where, "again_test.lua:3");
+  assert_string_equal(report.findings[0].what, "test \"bad\" failed: expected 2, got 1");
+  pry_policy_set_free(set);
+  pry_report_fini(&report);
+}
+
+int main(void)
+{
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_calls),    cmocka_unit_test(test_concurrency), cmocka_unit_test(test_declaring),
+      cmocka_unit_test(test_failures), cmocka_unit_test(test_endings),     cmocka_unit_test(test_choosing),
+      cmocka_unit_test(test_through_loader),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
