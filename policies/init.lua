@@ -73,10 +73,13 @@ sink "ops" { webhook = secret "OPS_WEBHOOK" }
 route "/v1/*" {
   to = by_model {
     ["gpt-*"] = "openai",
-    ["o*"] = "openai",
+    ["o1*"] = "openai",
+    ["o3*"] = "openai",
+    ["o4*"] = "openai",
+    ["text-embedding-*"] = "openai",
     ["moonshot-*"] = "moonshot",
     ["kimi-*"] = "kimi",
-    ["*"] = "token360",
+    ["*"] = "token360", -- everything else, and requests without a model
   },
   deadline = 120, -- seconds until the client has the first content, all attempts and waits included
   timeouts = { connect = 5, first_byte = 30, idle = 60 },

@@ -55,6 +55,13 @@ enum { PRY_DECISION_HTTP_SECONDS = 10, PRY_DECISION_LOG_LINES = 32 };
 
 struct pry_decider;
 
+/* C memory that hangs on a userdata. An error that passes by leaves it to the collector, which does not see how much it
+ * is; so what a decision leaves behind is released when it ends. */
+struct pry_leftover {
+  struct pry_list link;
+  void (*release)(struct pry_leftover *leftover); /* safe to call twice */
+};
+
 /* Slots are used again and freed with the script, never before, so that a stale view can always look at the serial. */
 struct pry_decision {
   struct pry_decider *decider;
@@ -70,6 +77,7 @@ struct pry_decision {
   uint64_t random;       /* state of random() */
   pry_time http_left;    /* waiting for HTTP that this handler may still do */
   unsigned log_lines;
+  struct pry_list leftovers;
   bool stale_views;      /* make new ones */
   bool bad_verdict;      /* what the handler returned cannot be taken */
   int views[PRY_VIEW_POOLED]; /* registry references, LUA_NOREF until used */
@@ -87,6 +95,9 @@ struct pry_decision *pry_decision_of(lua_State *L);
 /* The same for functions that act for a call, a job or a renewal: raises "NAME is not available while loading" or
  * "NAME is not available in classify and render". */
 struct pry_decision *pry_decision_check(lua_State *L, const char *name);
+
+/* Puts it on the calling decision's list, if there is one. `release` takes it off (pry_list_remove). */
+void pry_decision_leftover(lua_State *L, struct pry_leftover *leftover, void (*release)(struct pry_leftover *leftover));
 
 struct pry_script *pry_decision_script(const struct pry_decision *decision);
 struct pry_worker *pry_decision_worker(const struct pry_decision *decision);

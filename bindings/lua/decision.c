@@ -27,6 +27,15 @@ struct pry_decision *pry_decision_check(lua_State *L, const char *name)
   return decision;
 }
 
+void pry_decision_leftover(lua_State *L, struct pry_leftover *leftover, void (*release)(struct pry_leftover *leftover))
+{
+  struct pry_decision *decision = pry_decision_of(L);
+  pry_list_init(&leftover->link);
+  leftover->release = release;
+  if (decision)
+    pry_list_push(&decision->leftovers, &leftover->link);
+}
+
 struct pry_script *pry_decision_script(const struct pry_decision *decision)
 {
   return decision->decider->script;
@@ -57,6 +66,7 @@ struct pry_decision *pry_decision_take(struct pry_decider *decider)
     if (!decision)
       return NULL;
     decision->decider = decider;
+    pry_list_init(&decision->leftovers);
     decision->next = decider->slots;
     decider->slots = decision;
     for (int kind = 0; kind < PRY_VIEW_POOLED; kind++)
@@ -74,6 +84,11 @@ struct pry_decision *pry_decision_take(struct pry_decider *decider)
 void pry_decision_return(struct pry_decision *decision)
 {
   struct pry_decider *decider = decision->decider;
+  while (!pry_list_empty(&decision->leftovers)) {
+    struct pry_leftover *leftover = PRY_CONTAINER_OF(decision->leftovers.next, struct pry_leftover, link);
+    pry_list_remove(&leftover->link);
+    leftover->release(leftover);
+  }
   decision->active = false;
   decision->serial++;
   decision->ask = NULL;

@@ -69,6 +69,10 @@ enum pry_param_type {
   PRY_PARAM_TYPE_COUNT
 };
 
+/* The names of failure.h, in its order, from the first after PRY_NONE. */
+enum { PRY_DECLARE_CATEGORIES = PRY_CATEGORY_COUNT - 1 };
+extern const char *const pry_declare_categories[PRY_DECLARE_CATEGORIES];
+
 struct pry_param {
   const char *name, *unit;
   enum pry_param_type type, of, of_of;

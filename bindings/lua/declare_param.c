@@ -32,7 +32,7 @@ static const char *const type_words[PRY_PARAM_TYPE_COUNT] = {
     [PRY_PARAM_SERVICE] = "the name of a service",
     [PRY_PARAM_CREDENTIAL] = "the name of a credential"};
 
-static const char *const category_names[] = {
+const char *const pry_declare_categories[] = {
 #define X(name, string, origin, retryable, fallback, doc) string,
     PRY_CATEGORIES(X)
 #undef X
@@ -258,7 +258,7 @@ static bool accept_text(struct value_check *check, int index, enum pry_param_typ
                   pry_hint(text, param->values.items, param->values.count, "it is one of", hint));
   if (type == PRY_PARAM_CATEGORY && pry_category_from_name((struct pry_slice){text, size}) == PRY_NONE)
     return refuse(check, "names no category: %s%s", pry_show_value(L, index, shown),
-                  pry_hint(text, category_names, sizeof category_names / sizeof *category_names, "known are", hint));
+                  pry_hint(text, pry_declare_categories, PRY_DECLARE_CATEGORIES, "known are", hint));
   return true;
 }
 

@@ -106,12 +106,6 @@ static void read_condition(const struct pry_form *form, const char *key, enum pr
     *condition = wanted ? PRY_ONLY_TRUE : PRY_ONLY_FALSE;
 }
 
-static const char *const category_names[] = {
-#define X(name, string, origin, retryable, fallback, doc) string,
-    PRY_CATEGORIES(X)
-#undef X
-};
-
 static const char *const origin_names[] = {
 #define X(name, string) string,
     PRY_ORIGINS(X)
@@ -157,8 +151,7 @@ static void read_when(const struct pry_form *policy, struct pry_when *when)
     read_condition(&form, "fallback", &when->fallback);
     read_condition(&form, "refresh_token", &when->refresh_token);
     read_condition(&form, "sent", &when->sent);
-    when->categories = read_bits(&form, "category", category_names,
-                                 sizeof category_names / sizeof *category_names, PRY_NONE + 1);
+    when->categories = read_bits(&form, "category", pry_declare_categories, PRY_DECLARE_CATEGORIES, PRY_NONE + 1);
     when->origins = read_bits(&form, "origin", origin_names, sizeof origin_names / sizeof *origin_names, 0);
     const char *source = pry_form_text(&form, "source", PRY_OPTIONAL);
     if (source && strcmp(source, "parry") == 0)

@@ -340,7 +340,8 @@ static void warn_unused(struct pry_declaration *d)
 {
   for (size_t i = 0; i < d->instances.count; i++) {
     const struct pry_declared_instance *use = d->instances.items[i];
-    if (!use->chained && !(use->policy->handlers & PRY_HANDLER_BIT(PRY_EVERY)))
+    unsigned alone = PRY_HANDLER_BIT(PRY_EVERY) | PRY_HANDLER_BIT(PRY_ON_EVENT); /* need no route */
+    if (!use->chained && !(use->policy->handlers & alone))
       pry_warn(d, use->place, "use \"%s\": is in no route's chain and will never run", use->instance.policy);
   }
   if (!d->routes.count)

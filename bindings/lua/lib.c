@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-static const char BUFFER_TYPE[] = "buffer";
+static const char BUFFER_TYPE[] = "parry.buffer";
 
 void pry_lib_open(lua_State *L)
 {
@@ -19,22 +19,36 @@ void pry_lib_open(lua_State *L)
 
 /* ---- buffers --------------------------------------------------------------------------------------------- */
 
+struct box {
+  struct pry_leftover leftover;
+  struct pry_buffer buffer;
+};
+
+static void release_box(struct pry_leftover *leftover)
+{
+  struct box *box = PRY_CONTAINER_OF(leftover, struct box, leftover);
+  pry_list_remove(&leftover->link);
+  pry_buffer_fini(&box->buffer);
+}
+
 static int buffer_gc(lua_State *L)
 {
-  pry_buffer_fini(lua_touserdata(L, 1));
+  struct box *box = lua_touserdata(L, 1);
+  release_box(&box->leftover);
   return 0;
 }
 
 struct pry_buffer *pry_lua_buffer(lua_State *L, size_t limit)
 {
-  struct pry_buffer *buffer = lua_newuserdatauv(L, sizeof *buffer, 0);
-  pry_buffer_init(buffer, limit);
+  struct box *box = lua_newuserdatauv(L, sizeof *box, 0);
+  pry_buffer_init(&box->buffer, limit);
   if (luaL_newmetatable(L, BUFFER_TYPE)) {
     lua_pushcfunction(L, buffer_gc);
     lua_setfield(L, -2, "__gc");
   }
+  pry_decision_leftover(L, &box->leftover, release_box);
   lua_setmetatable(L, -2);
-  return buffer;
+  return &box->buffer;
 }
 
 /* ---- arguments ------------------------------------------------------------------------------------------- */

@@ -43,7 +43,11 @@ bool pry_verdict_take(lua_State *L, int index, const struct pry_decision *decisi
 
 /* ---- JSON (lib_json.c) -------------------------------------------------------------------------------------- */
 
-enum { PRY_LUA_JSON_MAX = 1024 * 1024, PRY_LUA_JSON_DEPTH = 32 };
+enum {
+  PRY_LUA_JSON_MAX = 1024 * 1024,
+  PRY_LUA_JSON_DEPTH = 32,
+  PRY_LUA_BYTE_COST = 16 /* reading or writing a byte of JSON, in bytes of pry_script_charge_bytes(): a quarter of an instruction */
+};
 
 /* Pushes the value of a JSON text. A member of an object that is null is left out; null elsewhere is json.null. False:
  * not JSON, too deep or longer than PRY_LUA_JSON_MAX; nothing was pushed and `why` is a constant text. Raises when
@@ -86,7 +90,8 @@ bool pry_lua_append_parts(lua_State *L, int index, const struct pry_decision *de
 
 /* ---- small things shared by the libraries (lib.c) ------------------------------------------------------------- */
 
-/* A C buffer that the collector frees when an error passes by; pushed on the stack. limit: bytes. */
+/* A C buffer, pushed on the stack; freed by pry_buffer_fini(), or by the collector or at the end of the decision when an
+ * error passes by. limit: bytes. */
 struct pry_buffer *pry_lua_buffer(lua_State *L, size_t limit);
 
 /* The text at argument `index`, which must be a string and nothing else (numbers are not taken for text). */

@@ -37,6 +37,7 @@ static void stop(struct pry_http_operation *operation)
 
 static void release(struct pry_http_operation *operation)
 {
+  pry_list_remove(&operation->leftover.link);
   stop(operation);
   wipe(&operation->url);
   wipe(&operation->body);
@@ -44,6 +45,11 @@ static void release(struct pry_http_operation *operation)
   pry_headers_fini(&operation->headers);
   pry_headers_fini(&operation->answer_headers);
   wipe(&operation->answer);
+}
+
+static void release_leftover(struct pry_leftover *leftover)
+{
+  release(PRY_CONTAINER_OF(leftover, struct pry_http_operation, leftover));
 }
 
 static int operation_gc(lua_State *L)
@@ -62,6 +68,7 @@ static struct pry_http_operation *new_operation(lua_State *L, struct pry_decisio
   pry_headers_init(&operation->headers);
   pry_headers_init(&operation->answer_headers);
   pry_list_init(&operation->waiter.link);
+  pry_decision_leftover(L, &operation->leftover, release_leftover);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &OPERATION_KEY);
   lua_setmetatable(L, -2);
   return operation;

@@ -14,6 +14,7 @@ enum { PRY_HTTP_ANSWER_MAX = 256 * 1024, PRY_HTTP_BODY_MAX = 1024 * 1024, PRY_HT
 
 /* One request of one handler: a userdata on the coroutine's stack, so that nothing leaks whatever is raised. */
 struct pry_http_operation {
+  struct pry_leftover leftover;
   struct pry_decision *decision;
   struct pry_ticket ticket;
   /* what to send */

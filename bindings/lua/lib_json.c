@@ -171,7 +171,7 @@ bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why)
     *why = "longer than 1 MiB";
     return false;
   }
-  pry_script_charge_bytes(L, text.size * 16); /* reading a byte costs about a quarter of an instruction */
+  pry_script_charge_bytes(L, text.size * PRY_LUA_BYTE_COST);
   enum pry_json_result result = pry_json_parse(text, NULL);
   if (result != PRY_JSON_OK) {
     *why = pry_json_result_text(result);
@@ -210,7 +210,7 @@ static bool put(struct writer *writer, const char *text, size_t size)
 
 static bool write_text(struct writer *writer, struct pry_slice text)
 {
-  pry_script_charge_bytes(writer->L, text.size * 16);
+  pry_script_charge_bytes(writer->L, text.size * PRY_LUA_BYTE_COST);
   return put(writer, "\"", 1) &&
          (pry_buffer_append_json(writer->out, text) || complain(writer, "the JSON becomes too long", "")) &&
          put(writer, "\"", 1);

@@ -89,6 +89,7 @@ static bool append_part(lua_State *L, int index, const struct pry_decision *deci
     if (!pry_lua_secret_value(L, index, decision, &text, why))
       return false;
   }
+  pry_script_charge_bytes(L, text.size * PRY_LUA_BYTE_COST);
   if (!pry_buffer_append_slice(out, text))
     luaL_error(L, "%s is too long", what);
   return true;

@@ -556,16 +556,14 @@ static int t_emit(lua_State *L)
     fields = pry_buffer_slice(pry_test_push_json(L, 3));
   struct pry_verdict verdict;
   const char *policy;
-  bool ok = pry_world_emit(world, name, fields, &verdict, &policy);
-  pry_verdict_fini(&verdict);
-  pry_world_settle(world);
-  pry_test_deliver(L, world);
-  if (!ok)
+  if (!pry_world_emit(world, name, fields, &verdict, &policy))
     return pry_test_error(L, world);
   if (verdict.kind == PRY_VERDICT_NONE)
     lua_pushnil(L);
   else
     push_verdict(L, &verdict, policy);
+  pry_world_settle(world);
+  pry_test_deliver(L, world);
   return 1;
 }
 

@@ -94,8 +94,8 @@ enum pry_world_peer pry_world_peer(const char *url);
 /* Requests of one kind among from..to of the HTTP script. */
 size_t pry_world_count(const struct pry_world *world, enum pry_world_peer peer, size_t from, size_t to);
 
-/* A host's event through the route's chain. `verdict` (initialised here, finished by the caller) is NONE when nobody had one.
- * False: `error`. */
+/* A host's event through the route's chain. `verdict` is NONE when nobody had one; only its plain fields are given, so
+ * that it needs no pry_verdict_fini(). False: `error`. */
 bool pry_world_emit(struct pry_world *world, const char *name, struct pry_slice fields, struct pry_verdict *verdict,
                     const char **policy);
 

@@ -42,11 +42,17 @@
  *   function inject(v) end
  */
 
-#define X(name, type, kinds, required, min, max) +1
-enum { ROWS = 0 PRY_VERDICT_FIELDS(X) };
+#define X(name, type, kinds, required, min, max) ROW_##name,
+enum { PRY_VERDICT_FIELDS(X) ROWS };
 #undef X
 
-enum { LEVELS_MAX = 10, KIND_UPVALUE = 1, NAMES_UPVALUE = 2 };
+/* Rows whose values are Lua values: texts, headers, bodies. A bit per row. */
+#define X(name, type, kinds, required, min, max)                                                                       \
+  | ((uint32_t)((type) >= PRY_FIELD_TEXT && (type) != PRY_FIELD_CATEGORY) << ROW_##name)
+static const uint32_t text_rows = 0 PRY_VERDICT_FIELDS(X);
+#undef X
+
+enum { LEVELS_MAX = 10, KIND_UPVALUE = 1, NAMES_UPVALUE = 2, FIELDS_UPVALUE = 3 };
 
 static const char METATABLE_KEY = 0;
 static const double YEARS_10 = 10.0 * 366 * 24 * 3600;
@@ -54,41 +60,42 @@ static const double YEARS_10 = 10.0 * 366 * 24 * 3600;
 struct verdict_object {
   enum pry_verdict_kind kind;
   int line;
-  uint32_t set;         /* bit per row */
+  uint32_t fields, set; /* rows that this kind has, that this verdict says; a bit per row */
   bool json_body;       /* the body was a table */
   double number[ROWS];
 };
 
 static const struct pry_verdict_field *const rows = pry_verdict_fields;
 
-static bool has_field(enum pry_verdict_kind kind, int row)
+static uint32_t fields_of(enum pry_verdict_kind kind)
 {
-  return rows[row].kinds & PRY_VERDICT_BIT(kind);
+  uint32_t fields = 0;
+  for (int row = 0; row < ROWS; row++)
+    if (rows[row].kinds & PRY_VERDICT_BIT(kind))
+      fields |= 1u << row;
+  return fields;
 }
 
 static bool is_text(int row)
 {
-  return rows[row].type >= PRY_FIELD_TEXT && rows[row].type != PRY_FIELD_CATEGORY;
+  return text_rows & (1u << row);
 }
 
-/* User values of one kind: its texts, in the order of the table. */
-static int text_slot(enum pry_verdict_kind kind, int row)
+/* User values of a verdict: the texts its kind has, in the order of the table, from 1. */
+static int text_slot(uint32_t fields, int row)
 {
-  int slot = 0;
-  for (int i = 0; i <= row; i++)
-    slot += has_field(kind, i) && is_text(i);
-  return slot;
+  return __builtin_popcount(fields & text_rows & ((2u << row) - 1));
 }
 
 /* ---- complaints ------------------------------------------------------------------------------------------ */
 
-static int unknown_field(lua_State *L, enum pry_verdict_kind kind, const char *name)
+static int unknown_field(lua_State *L, enum pry_verdict_kind kind, uint32_t fields, const char *name)
 {
   luaL_Buffer list;
   bool first = true;
   luaL_buffinit(L, &list);
   for (int row = 0; row < ROWS; row++) {
-    if (!has_field(kind, row))
+    if (!(fields & (1u << row)))
       continue;
     if (!first)
       luaL_addstring(&list, ", ");
@@ -148,7 +155,7 @@ static void read_category(lua_State *L, struct verdict_object *object, int row, 
 static void keep_text(lua_State *L, const struct verdict_object *object, int row, int index)
 {
   lua_pushvalue(L, index);
-  lua_setiuservalue(L, 2, text_slot(object->kind, row));
+  lua_setiuservalue(L, 2, text_slot(object->fields, row));
 }
 
 static void read_text(lua_State *L, const struct verdict_object *object, int row, int index)
@@ -301,9 +308,11 @@ static int line_of_policy(lua_State *L)
 
 static void check_required(lua_State *L, const struct verdict_object *object)
 {
-  for (int row = 0; row < ROWS; row++)
-    if ((rows[row].required & PRY_VERDICT_BIT(object->kind)) && !(object->set & (1u << row)))
+  for (uint32_t left = object->fields & ~object->set; left; left &= left - 1) {
+    int row = __builtin_ctz(left);
+    if (rows[row].required & PRY_VERDICT_BIT(object->kind))
       luaL_error(L, "%s{} needs a %s", pry_verdict_name(object->kind), rows[row].name);
+  }
 }
 
 static int make_verdict(lua_State *L)
@@ -318,16 +327,18 @@ static int make_verdict(lua_State *L)
     return luaL_error(L, "%s takes a table, as %s{ … }, got %s", pry_verdict_name(kind), pry_verdict_name(kind),
                       luaL_typename(L, 1));
   pry_lua_thaw(L, 1);
-  struct verdict_object *object = lua_newuserdatauv(L, sizeof *object, text_slot(kind, ROWS - 1));
-  *object = (struct verdict_object){.kind = kind, .line = line_of_policy(L)};
+  uint32_t fields = (uint32_t)lua_tointeger(L, lua_upvalueindex(FIELDS_UPVALUE));
+  struct verdict_object *object = lua_newuserdatauv(L, sizeof *object, text_slot(fields, ROWS - 1));
+  *object = (struct verdict_object){.kind = kind, .line = line_of_policy(L), .fields = fields};
   lua_pushnil(L);
   while (lua_next(L, 1)) {
     if (lua_type(L, 3) != LUA_TSTRING)
       return luaL_error(L, "%s{} takes named fields only", pry_verdict_name(kind));
     lua_pushvalue(L, 3);
-    if (lua_rawget(L, lua_upvalueindex(NAMES_UPVALUE)) == LUA_TNIL || !has_field(kind, (int)lua_tointeger(L, -1)))
-      return unknown_field(L, kind, lua_tostring(L, 3));
+    int known = lua_rawget(L, lua_upvalueindex(NAMES_UPVALUE));
     int row = (int)lua_tointeger(L, -1);
+    if (known == LUA_TNIL || !(fields & (1u << row)))
+      return unknown_field(L, kind, fields, lua_tostring(L, 3));
     read_field(L, object, row, 4);
     lua_settop(L, 3);
   }
@@ -372,7 +383,8 @@ void pry_lib_verdict_open(lua_State *L)
   for (enum pry_verdict_kind kind = PRY_VERDICT_NONE + 1; kind < PRY_VERDICT_COUNT; kind++) {
     lua_pushinteger(L, kind);
     lua_pushvalue(L, -2);
-    lua_pushcclosure(L, make_verdict, 2);
+    lua_pushinteger(L, fields_of(kind));
+    lua_pushcclosure(L, make_verdict, 3);
     pry_sandbox_set_global(L, pry_verdict_name(kind));
   }
   lua_pop(L, 1);
@@ -491,14 +503,13 @@ static bool take_fields(lua_State *L, int index, const struct verdict_object *ob
                         const struct pry_decision *decision, char *complaint, size_t size)
 {
   int top = lua_gettop(L);
-  for (int row = 0; row < ROWS; row++) {
-    if (!(object->set & (1u << row)))
-      continue;
+  for (uint32_t left = object->set; left; left &= left - 1) {
+    int row = __builtin_ctz(left);
     if (!is_text(row)) {
       take_number(verdict, object, row);
       continue;
     }
-    lua_getiuservalue(L, index, text_slot(object->kind, row));
+    lua_getiuservalue(L, index, text_slot(object->fields, row));
     if (!take_text(L, verdict, object, row, decision, complaint, size))
       return false;
     lua_settop(L, top);

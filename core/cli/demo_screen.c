@@ -168,12 +168,13 @@ void pry_demo_screen_reload(struct pry_demo_screen *screen, const struct pry_rel
     fflush(screen->out);
     return;
   }
-  fprintf(screen->out, "refused, still serving %.7s:\n", serving->id);
+  fprintf(screen->out, "refused, still serving %.7s%s", serving->id, report->errors > 1 ? ":\n" : ": ");
   size_t shown = 0;
   for (size_t i = 0; i < report->count && shown < FINDINGS_SHOWN; i++) {
     if (report->findings[i].severity != PRY_FINDING_ERROR)
       continue;
-    fprintf(screen->out, "  %s: %s\n", report->findings[i].where, report->findings[i].what);
+    fprintf(screen->out, "%s%s: %s\n", report->errors > 1 ? "  " : "", report->findings[i].where,
+            report->findings[i].what);
     shown++;
   }
   if (report->errors > shown)

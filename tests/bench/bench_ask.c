@@ -1,4 +1,5 @@
-/* What one decision costs: a handler of a policy asked through the state, the event record included. */
+/* What one decision costs: a handler of a policy asked through the state, the event record included.
+ * bench_ask [NAME]: only the policies whose name holds NAME. */
 #include "ask.h"
 #include "http_script.h"
 #include "loader.h"
@@ -83,7 +84,7 @@ static double measure(struct bench *bench)
   return best;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
   struct bench bench = {.failure = pry_failure_from_status(503)};
   pry_list_init(&bench.permits);
@@ -96,7 +97,7 @@ int main(void)
   snprintf(bench.view.target.name, sizeof bench.view.target.name, "up/m");
   bench.view.target.attempts = 1;
   for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)
-    if (load(&bench, policies[i].text))
+    if ((argc < 2 || strstr(policies[i].name, argv[1])) && load(&bench, policies[i].text))
       printf("%-20s %7.0f ns a decision, %zu KiB of Lua\n", policies[i].name, measure(&bench) * 1e9,
              bench.engine->worker.state->ops->memory(bench.engine->worker.state) / 1024);
   pry_engine_free(bench.engine);

@@ -155,7 +155,7 @@ static void doors_nest(void **state)
   struct lua_text text;
 
   assert_int_equal(call(script, set_functions, NULL, &run), PRY_DOOR_OK);
-  expect_lua(script, "local r, f = door(raise) return r .. f", "4inner");
+  expect_lua(script, "local r, f = door(raise) return r .. f", "4t.lua:1: inner");
   expect_lua(script, "local r, f = door(loop) return r .. f", "2inner.lua:1: over budget: more than 5000 instructions");
   /* The outer budget goes on where it was. */
   lua_text_run(script, &text, "for i = 1, 4000 do end door(loop) while true do end", 20000);

@@ -93,7 +93,7 @@ static void test_calls(void **state)
         "end)\n"
         "test('fails', function(t)\n"
         "  t:provider { { status = 400, body = 'no' } }\n"
-        "  local r = t:call { model = 'm', path = '/v1/x?a=b', headers = { ['X-Mine'] = 'yes' }, body = 'raw' }\n"
+        "  local r = t:call { model = 'm', path = '/v1/x?a=b', headers = { ['X-Mine'] = 'yes', ['content-type'] = 'text/plain' }, body = 'raw' }\n"
         "  t:eq(r.status, 400) t:eq(r.ok, false) t:eq(r.category, 'invalid_request') t:eq(r.body, 'no')\n"
         "  t:eq(t:sent(1).url, 'http://p.test/v1/x?a=b') t:eq(t:sent(1).headers['x-mine'], 'yes') t:eq(t:sent(1).body, 'raw')\n"
         "end)\n",
@@ -195,7 +195,7 @@ static void test_failures(void **state)
         "FAIL match: again_test.lua:7: expected a text that matches \"^b\", got \"abc\"\n"
         "FAIL near: again_test.lua:8: expected 1 within 0.25, got 1.5\n"
         "FAIL fail: again_test.lua:9: because\n"
-        "FAIL error: again_test.lua:10: (a table was raised as an error)\n"
+        "FAIL error: again_test.lua:10: (error object is a table value)\n"
         "FAIL nil: again_test.lua:11: attempt to index a nil value (local 'x')\n"
         "FAIL method: again_test.lua:12: t has no method \"equals\"\n"
         "FAIL dot: again_test.lua:13: call it with a colon: t:name(...)\n"
@@ -222,7 +222,7 @@ static void test_endings(void **state)
   check("kept = nil\nlocal old\n"
         "test('hides t', function(t) old = t end)\n"
         "test('uses it', function(t) old:call { model = 'm' } end)\n",
-        NULL, "FAIL again_test.lua: again_test.lua:1: globals cannot be set ('kept')\n");
+        NULL, "FAIL again_test.lua: again_test.lua:1: global 'kept' cannot be set; write 'local kept'\n");
   check("local old\n"
         "test('hides t', function(t) old = t end)\n"
         "test('uses it', function(t) old:call { model = 'm' } end)\n",

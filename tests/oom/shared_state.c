@@ -1,0 +1,378 @@
+/* What calls share, with every single allocation failing once: nothing crashes, leaks or gets lost.
+ *
+ * Each part below is run once to count its allocations, then once for each of them with that one failing. Sanitizers
+ * bring their own malloc, so there the test has nothing to do. */
+#include "alert.h"
+#include "budget.h"
+#include "credential.h"
+#include "event.h"
+#include "http_script.h"
+#include "policy.h"
+#include "queue.h"
+#include "registry.h"
+#include "store.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define OWN_MALLOC 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define OWN_MALLOC 0
+#endif
+#endif
+#ifndef OWN_MALLOC
+#define OWN_MALLOC 1
+#endif
+
+static bool armed;             /* allocations count */
+static long allocations, live; /* since armed */
+static long failing;           /* the one that fails; 0: none */
+
+#if OWN_MALLOC
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *old, size_t size);
+void __libc_free(void *memory);
+
+static bool fails(void)
+{
+  return armed && ++allocations == failing;
+}
+
+static void *counted(void *memory)
+{
+  live += armed && memory;
+  return memory;
+}
+
+void *malloc(size_t size)
+{
+  return fails() ? NULL : counted(__libc_malloc(size));
+}
+
+void *calloc(size_t count, size_t size)
+{
+  return fails() ? NULL : counted(__libc_calloc(count, size));
+}
+
+void *realloc(void *old, size_t size)
+{
+  if (fails())
+    return NULL;
+  void *memory = __libc_realloc(old, size);
+  return old ? memory : counted(memory);
+}
+
+void free(void *memory)
+{
+  live -= armed && memory;
+  __libc_free(memory);
+}
+#endif
+
+/* ---- the parts ------------------------------------------------------------------------------------------ */
+
+static void visit_breaker(void *user, struct pry_slice key, enum pry_breaker_state state)
+{
+  (void)user;
+  (void)key;
+  (void)state;
+}
+
+static void use_breaker(struct pry_store *store, struct pry_slice key, struct pry_list *permits)
+{
+  struct pry_breaker_parameters parameters = {1, 1, 1, PRY_SECOND, 0};
+  struct pry_breaker_entry entry;
+  enum pry_breaker_state state;
+  bool changed;
+  enum pry_store_status status = pry_breaker_enter(store, key, &parameters, 0, &entry);
+  assert_int_equal(entry.permit != NULL, status == PRY_STORE_OK);
+  if (entry.permit)
+    pry_permits_add(permits, entry.permit);
+  pry_breaker_record(store, key, &parameters, permits, false, 0, 0, &state, &changed);
+  assert_int_equal(changed, entry.permit != NULL);
+}
+
+static void use_store(void)
+{
+  struct pry_store *store = pry_store_new(0, 0);
+  if (!store)
+    return;
+  struct pry_list permits;
+  struct pry_buffer value;
+  double total;
+  unsigned count;
+  pry_list_init(&permits);
+  pry_buffer_init(&value, 0);
+  for (int i = 0; i < 20; i++) {
+    char name[16];
+    snprintf(name, sizeof name, "key %d", i);
+    struct pry_slice key = pry_slice_of(name);
+    switch (i % 4) {
+    case 0:
+      pry_store_set(store, key, PRY_SLICE("value"), 0, 0);
+      pry_store_set(store, key, PRY_SLICE("a longer value"), 0, 0);
+      pry_store_get(store, key, &value, 0);
+      break;
+    case 1:
+      pry_store_count(store, key, 1, 0, 0, &total);
+      break;
+    case 2:
+      for (int j = 0; j < 20; j++)
+        pry_store_window_add(store, key, PRY_SECOND, 100, j, &count);
+      break;
+    default:
+      use_breaker(store, key, &permits);
+    }
+  }
+  pry_store_each_breaker(store, 0, visit_breaker, NULL);
+  pry_permits_release(&permits);
+  pry_buffer_fini(&value);
+  pry_store_free(store);
+}
+
+static void take_grant(struct pry_queue_waiter *waiter, struct pry_permit *permit, void *user)
+{
+  (void)waiter;
+  *(struct pry_permit **)user = permit;
+}
+
+static void use_queue(void)
+{
+  enum { ASKERS = 5 };
+  struct pry_loop *loop = pry_loop_new_virtual(0);
+  struct pry_queue_set *set = loop ? pry_queue_set_new(0, 0) : NULL;
+  struct pry_queue_waiter waiters[ASKERS];
+  struct pry_permit *permits[ASKERS] = {NULL};
+  for (int i = 0; set && i < ASKERS; i++)
+    pry_queue_enter(set, loop, PRY_SLICE("key"), 1, &waiters[i], take_grant, &permits[i], &permits[i]);
+  for (int round = 0; set && round < ASKERS; round++) {
+    for (int i = 0; i < ASKERS; i++) {
+      if (permits[i])
+        permits[i]->release(permits[i]);
+      permits[i] = NULL;
+    }
+    pry_loop_advance(loop, 0);
+  }
+  if (set)
+    assert_int_equal(pry_queue_key_count(set), 0); /* whoever got in line got a place */
+  pry_queue_set_free(set);
+  pry_loop_free(loop);
+}
+
+static void visit_budget(void *user, struct pry_slice target, double remaining)
+{
+  (void)user;
+  (void)target;
+  (void)remaining;
+}
+
+static void use_budget(void)
+{
+  struct pry_budgets *budgets = pry_budgets_new();
+  if (!budgets)
+    return;
+  struct pry_permit *call = pry_budget_call(budgets, PRY_SLICE("t"), false);
+  struct pry_permit *retry = pry_budget_retry(budgets, PRY_SLICE("t"));
+  pry_budget_each(budgets, visit_budget, NULL);
+  if (call)
+    call->release(call);
+  if (retry)
+    retry->release(retry);
+  assert_true(pry_budget_remaining(budgets, PRY_SLICE("t")) == 1);
+  pry_budgets_free(budgets);
+}
+
+static void use_vars_and_events(void)
+{
+  struct pry_vars *vars = pry_vars_new();
+  for (int i = 0; vars && i < 10; i++) {
+    char name[16];
+    struct pry_slice value;
+    snprintf(name, sizeof name, "name %d", i);
+    bool set = pry_vars_set(vars, pry_slice_of(name), PRY_SLICE("v"));
+    assert_int_equal(pry_vars_get(vars, pry_slice_of(name), &value), set);
+  }
+  pry_vars_free(vars);
+  struct pry_event_ring *ring = pry_event_ring_new(3);
+  struct pry_buffer text;
+  pry_buffer_init(&text, 0);
+  for (int i = 0; ring && i < 5; i++) {
+    struct pry_event_record *record = pry_event_next(ring);
+    assert_int_equal(pry_event_add_read(record, PRY_SLICE("[1]")), !record->reads_cut);
+    pry_event_json(record, &text);
+  }
+  pry_buffer_fini(&text);
+  pry_event_ring_free(ring);
+}
+
+/* ---- alerts and credentials, with what they need -------------------------------------------------------- */
+
+struct surroundings {
+  struct pry_loop *loop;
+  struct pry_http *http;
+  struct pry_scrubber *scrubber;
+  struct pry_metrics *metrics;
+  struct pry_log *log;
+};
+
+static void take_line(void *user, enum pry_log_level level, const char *line, size_t size)
+{
+  (void)user;
+  (void)level;
+  assert_int_equal(strlen(line), size);
+}
+
+static bool make_surroundings(struct surroundings *around)
+{
+  *around = (struct surroundings){.loop = pry_loop_new_virtual(0)};
+  struct pry_http_script *script = around->loop ? pry_http_script_new(around->loop) : NULL;
+  around->http = script ? pry_http_script_client(script) : NULL;
+  around->scrubber = pry_scrubber_new();
+  around->metrics = pry_metrics_new();
+  around->log = pry_log_new(take_line, NULL, PRY_LOG_DEBUG, NULL, NULL);
+  pry_log_set_scrubber(around->log, around->scrubber);
+  return around->http && around->scrubber;
+}
+
+static void free_surroundings(struct surroundings *around)
+{
+  struct pry_buffer text;
+  pry_buffer_init(&text, 0);
+  pry_metrics_render(around->metrics, &text);
+  pry_buffer_fini(&text);
+  pry_http_free(around->http);
+  pry_log_free(around->log);
+  pry_metrics_free(around->metrics);
+  pry_scrubber_free(around->scrubber);
+  pry_loop_free(around->loop);
+}
+
+static void use_alerts(void)
+{
+  static const struct pry_secret url = {.name = "HOOK", .value = "http://hooks.test/"};
+  static const struct pry_sink_config sink = {.name = "ops", .kind = "webhook", .url = &url};
+  struct surroundings around;
+  struct pry_alerts *alerts =
+      make_surroundings(&around) ? pry_alerts_new(around.loop, around.http, around.log, around.metrics, around.scrubber)
+                                 : NULL;
+  for (int i = 0; alerts && i < 4; i++) {
+    struct pry_alert alert = {.key = i % 2 ? PRY_SLICE("a") : PRY_SLICE("b"), .text = PRY_SLICE("t"), .resolve = i > 2};
+    pry_alerts_notify(alerts, &sink, &alert);
+    pry_loop_advance(around.loop, 100 * PRY_SECOND); /* nobody answers: through all its tries */
+    assert_int_equal(pry_alerts_queued(alerts), 0);
+  }
+  pry_alerts_free(alerts);
+  free_surroundings(&around);
+}
+
+static enum pry_ask_status renew(struct pry_state *state, struct pry_ask *ask)
+{
+  (void)state;
+  pry_buffer_append_text(&ask->renewal->token, "new-token-value");
+  pry_buffer_append_text(&ask->renewal->new_refresh_token, "rotated-token-value");
+  ask->renewal->expires_in = 100;
+  return PRY_ASK_DONE;
+}
+
+static struct pry_state *serving(void *user)
+{
+  struct pry_state *state = user;
+  pry_state_ref(state);
+  return state;
+}
+
+static void count_ready(struct pry_token_waiter *waiter, bool renewed, const char *why, void *user)
+{
+  (void)waiter;
+  (void)renewed;
+  (void)why;
+  ++*(unsigned *)user;
+}
+
+static void wait_for_tokens(struct pry_credentials *credentials, struct pry_loop *loop)
+{
+  struct pry_token_waiter waiters[3];
+  struct pry_buffer token;
+  uint64_t version;
+  const char *why;
+  unsigned waiting = 0, ready = 0;
+  pry_buffer_init(&token, 0);
+  for (int i = 0; i < 3; i++)
+    waiting += pry_credential_token(credentials, "kimi", &token, &version, &waiters[i], count_ready, &ready, &why) ==
+               PRY_TOKEN_WAITING;
+  pry_loop_advance(loop, 200 * PRY_SECOND);
+  assert_int_equal(ready, waiting); /* whoever waits hears */
+  pry_buffer_fini(&token);
+}
+
+static void use_credentials(void)
+{
+  static const struct pry_secret secret = {.name = "REFRESH", .value = "configured-refresh"};
+  static const struct pry_credential_config declared = {.name = "kimi", .refresh_token = &secret, .grant = "kimi"};
+  static const struct pry_state_ops ops = {.ask = renew};
+  struct pry_config config = {.credentials = &declared, .credential_count = 1};
+  struct pry_generation generation = {.config = &config};
+  struct pry_state state = {.ops = &ops, .generation = &generation, .references = 1};
+  struct surroundings around;
+  bool made = make_surroundings(&around);
+  struct pry_credentials_environment environment = {.loop = around.loop,
+                                                    .log = around.log,
+                                                    .metrics = around.metrics,
+                                                    .scrubber = around.scrubber,
+                                                    .current_state = serving,
+                                                    .user = &state};
+  struct pry_credentials *credentials = made ? pry_credentials_new(&environment) : NULL;
+  if (credentials && pry_credentials_adopt(credentials, &config))
+    wait_for_tokens(credentials, around.loop);
+  pry_credentials_free(credentials);
+  assert_int_equal(state.references, 1);
+  free_surroundings(&around);
+}
+
+/* ---- */
+
+static void run(void (*part)(void), long fail_at)
+{
+  allocations = live = 0;
+  failing = fail_at;
+  armed = true;
+  part();
+  armed = false;
+}
+
+static void test_each_allocation_fails(void **state)
+{
+  void (*const *part_of)(void) = *state;
+  void (*part)(void) = *part_of;
+  if (!OWN_MALLOC)
+    skip();
+  run(part, 0);
+  long total = allocations;
+  assert_true(total > 0);
+  for (long i = 1; i <= total; i++) {
+    run(part, i);
+    if (live != 0)
+      fail_msg("%ld blocks lost when allocation %ld of %ld failed", live, i, total);
+  }
+}
+
+static void (*const parts[])(void) = {use_store,           use_queue,  use_budget,
+                                      use_vars_and_events, use_alerts, use_credentials};
+
+int main(void)
+{
+  const struct CMUnitTest tests[] = {
+#define PART(number, text) {text, test_each_allocation_fails, NULL, NULL, (void *)&parts[number]}
+      PART(0, "store"),           PART(1, "queue"),  PART(2, "budget"),
+      PART(3, "vars and events"), PART(4, "alerts"), PART(5, "credentials"),
+#undef PART
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
