@@ -13,7 +13,7 @@ local removed = { "collectgarbage", "coroutine", "debug", "dofile", "io", "load"
 local policy_globals = {
   "policy", "param", "dialect",
   "retry", "fallback", "renew", "fail", "respond", "route", "hold", "refuse", "inject",
-  "secret", "now", "random", "http", "notify", "store", "queue", "json", "log",
+  "secret", "now", "random", "sleep", "http", "notify", "store", "queue", "json", "log",
 }
 
 -- Only in init.lua, where providers and routes are declared.

@@ -55,8 +55,8 @@ static int push_handler(lua_State *L, void *user)
 static bool take_verdict(lua_State *L, int count, struct pry_decision *decision, char *complaint, size_t size)
 {
   if (count > 1)
-    snprintf(complaint, size, "%s returned %d values instead of one verdict",
-             pry_handler_name(decision->ask->handler), count);
+    snprintf(complaint, size, "%s returned %d values instead of one verdict", pry_handler_name(decision->ask->handler),
+             count);
   return count == 0 || (count == 1 && pry_verdict_take(L, 1, decision, complaint, size));
 }
 
@@ -112,7 +112,8 @@ static enum pry_ask_status end_decision(struct pry_decision *decision, enum pry_
   bool faulty = ask->result != PRY_RUN_OK;
   if (faulty) {
     pry_verdict_fini(&ask->verdict);
-    pry_decision_tell_fault(decision, pry_handler_name(ask->handler), ask->result, ask->call ? ask->call->id : "", ask->fault);
+    pry_decision_tell_fault(decision, pry_handler_name(ask->handler), ask->result, ask->call ? ask->call->id : "",
+                            ask->fault);
     if (ask->renewal)
       pry_copy_text(ask->renewal->error, sizeof ask->renewal->error, ask->fault);
   }
@@ -220,7 +221,7 @@ static void state_free(struct pry_state *state)
 }
 
 const struct pry_state_ops pry_script_state_ops = {state_ask,      state_cancel, pry_ask_classify,
-                                                  pry_ask_render, state_memory, state_free};
+                                                   pry_ask_render, state_memory, state_free};
 
 static void decider_free(struct pry_decider *decider)
 {
@@ -304,8 +305,7 @@ static void watch_functions(lua_State *L, struct pry_decider *decider)
     watches[PRY_DIALECT_RENDER] = pry_declare_push_render(L, dialect) ? watch_top(L) : LUA_NOREF;
   }
   for (size_t i = 0; i < config->credential_count; i++)
-    decider->refresh_watches[i] =
-        pry_refresh_function(L, &config->credentials[i]) ? watch_top(L) : LUA_NOREF;
+    decider->refresh_watches[i] = pry_refresh_function(L, &config->credentials[i]) ? watch_top(L) : LUA_NOREF;
 }
 
 /* ---- making ------------------------------------------------------------------------------------------------ */

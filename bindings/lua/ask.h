@@ -66,20 +66,20 @@ struct pry_leftover {
 struct pry_decision {
   struct pry_decider *decider;
   struct pry_decision *next_free, *next; /* of all slots */
-  uint64_t serial;           /* changes when a decision ends */
+  uint64_t serial;                       /* changes when a decision ends */
   bool active;
-  struct pry_ask *ask;   /* NULL for classify and render */
-  struct pry_task *task; /* while waiting */
+  struct pry_ask *ask;             /* NULL for classify and render */
+  struct pry_task *task;           /* while waiting */
   struct pry_event_record *record; /* found anew at each entry; NULL: overwritten, or not recorded */
-  const char *name;      /* of the instance or credential: prefix of store, queue and alert keys */
-  double now;            /* what now() says: frozen at each entry, Unix seconds */
-  bool resumed;          /* now() is a read of its own */
-  uint64_t random;       /* state of random() */
-  pry_time http_left;    /* waiting for HTTP that this handler may still do */
+  const char *name;                /* of the instance or credential: prefix of store, queue and alert keys */
+  double now;                      /* what now() says: frozen at each entry, Unix seconds */
+  bool resumed;                    /* now() is a read of its own */
+  uint64_t random;                 /* state of random() */
+  pry_time http_left;              /* waiting for HTTP that this handler may still do */
   unsigned log_lines;
   struct pry_list leftovers;
-  bool stale_views;      /* make new ones */
-  bool bad_verdict;      /* what the handler returned cannot be taken */
+  bool stale_views;           /* make new ones */
+  bool bad_verdict;           /* what the handler returned cannot be taken */
   int views[PRY_VIEW_POOLED]; /* registry references, LUA_NOREF until used */
   /* what classify and render show */
   const struct pry_answer_view *answer;
@@ -104,7 +104,8 @@ struct pry_worker *pry_decision_worker(const struct pry_decision *decision);
 struct pry_engine *pry_decision_engine(const struct pry_decision *decision);
 const struct pry_config *pry_decision_config(const struct pry_decision *decision);
 
-/* The I/O of a waiting decision is complete: enters it again. Outside Lua. False: stale, the caller keeps the operation. */
+/* The I/O of a waiting decision is complete: enters it again. Outside Lua, as the caller's last act: the operation, the
+ * decision and the state may be gone afterwards. False: the ticket is stale and nothing happened. */
 bool pry_decision_wake(struct pry_decision *decision, struct pry_ticket ticket);
 
 /* ---- reads of the event record -------------------------------------------------------------------------- */

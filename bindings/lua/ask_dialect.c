@@ -51,8 +51,7 @@ static void read_category(lua_State *L, struct pry_failure *failure)
 
 static void read_classification(lua_State *L, struct pry_failure *failure)
 {
-  static const char *const names[] = {"category", "code",     "message", "retryable",
-                                      "fallback", "refresh_token", NULL};
+  static const char *const names[] = {"category", "code", "message", "retryable", "fallback", "refresh_token", NULL};
   struct pry_slice text;
   pry_lua_options(L, 2, "classify", names, false);
   read_category(L, failure);
@@ -117,8 +116,7 @@ static int run_render(lua_State *L)
   if (!pry_lua_json_append(L, 2, json, NULL, NULL, complaint, sizeof complaint))
     return luaL_error(L, "render: %s", complaint);
   struct pry_slice text = pry_buffer_slice(json);
-  run->answered =
-      run->form == PRY_RENDER_BODY ? pry_buffer_append_slice(run->out, text) : append_event(run->out, text);
+  run->answered = run->form == PRY_RENDER_BODY ? pry_buffer_append_slice(run->out, text) : append_event(run->out, text);
   return 0;
 }
 
@@ -137,18 +135,20 @@ static bool run_dialect(struct pry_script *script, struct dialect_run *job, int 
       pry_door_call(script, which == PRY_DIALECT_CLASSIFY ? run_classify : run_render, job, &run);
   decider->current = outer;
   if (door != PRY_DOOR_OK)
-    pry_decision_tell_fault(job->decision, which == PRY_DIALECT_CLASSIFY ? "classify" : "render", pry_door_run_result(door), job->decision->call_id, run.fault);
+    pry_decision_tell_fault(job->decision, which == PRY_DIALECT_CLASSIFY ? "classify" : "render",
+                            pry_door_run_result(door), job->decision->call_id, run.fault);
   pry_decision_return(job->decision);
   return door == PRY_DOOR_OK && job->answered;
 }
 
-bool pry_ask_classify(struct pry_state *state, const struct pry_dialect *dialect,
-                           const struct pry_answer_view *answer, struct pry_failure *failure)
+bool pry_ask_classify(struct pry_state *state, const struct pry_dialect *dialect, const struct pry_answer_view *answer,
+                      struct pry_failure *failure)
 {
   struct pry_script *script = (struct pry_script *)state;
   if (!dialect->has_classify)
     return false;
-  struct dialect_run job = {.decision = pry_decision_take(pry_decider_of(script)), .dialect = dialect, .failure = *failure};
+  struct dialect_run job = {
+      .decision = pry_decision_take(pry_decider_of(script)), .dialect = dialect, .failure = *failure};
   if (!job.decision)
     return false;
   job.decision->answer = answer;
@@ -160,7 +160,7 @@ bool pry_ask_classify(struct pry_state *state, const struct pry_dialect *dialect
 }
 
 bool pry_ask_render(struct pry_state *state, const struct pry_dialect *dialect, const struct pry_failure *failure,
-                         const char *call_id, enum pry_render form, struct pry_buffer *out)
+                    const char *call_id, enum pry_render form, struct pry_buffer *out)
 {
   struct pry_script *script = (struct pry_script *)state;
   size_t before = out->size;

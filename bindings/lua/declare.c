@@ -188,7 +188,7 @@ static bool find_file(void *user, const char *path, struct pry_slice *text)
 static int line_of(const struct pry_finding *finding)
 {
   const char *colon = strrchr(finding->where, ':');
-  return colon ? atoi(colon + 1) : 0;
+  return colon ? (int)strtol(colon + 1, NULL, 10) : 0;
 }
 
 static bool belongs_before(const struct pry_finding *a, const struct pry_finding *b)

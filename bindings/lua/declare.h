@@ -6,9 +6,9 @@
  * found by index. Everything that is wrong becomes a finding: "file:line: what is wrong; what is expected". One
  * mistake does not hide the next: loading goes on and reports all it can.
  *
- * Order: the policies (NAME.lua, by name), the dialects (dialects/NAME.lua), init.lua. Files under lib/ run when they are
- * required; those that nobody requires and the tests (*_test.lua) are compiled only. The same files in the same order give the same
- * indices, so each worker's state fits the one configuration of its generation.
+ * Order: the policies (NAME.lua, by name), the dialects (dialects/NAME.lua), init.lua. Files under lib/ run when they
+ * are required; those that nobody requires and the tests (*_test.lua) are compiled only. The same files in the same
+ * order give the same indices, so each worker's state fits the one configuration of its generation.
  *
  * ---- policies/NAME.lua -----------------------------------------------------------------------------------
  *
@@ -26,9 +26,10 @@
  *   }
  *
  * param { DEFAULT, … } or param { type = "…", required = true, … }:
- *   type      "number" "integer" "string" "boolean" "list" "map" "any", or a name that must exist: "provider" "target"
- *             ("provider/model", or a model at the same provider) "sink" "service" "credential" "category". Without it, the
- *             default's: a whole number without `unit` is an integer (write 1.0 for a number), a table is "any".
+ *   type      "number" "integer" "string" "boolean" "list" "map" "secret" "any", or a name that must exist: "provider",
+ *             "target" ("provider/model", or a model at the same provider), "sink" "service" "credential" "category".
+ *             Without it, the default's: a whole number without `unit` is an integer (write 1.0 for a number), a table
+ *             is "any": texts, numbers, booleans, secrets and tables of them.
  *   of        "list" and "map" only: the type of each element ("list" again: a list of `of_of`); default "any"
  *   of_of     with of = "list": the type of the inner elements
  *   min, max  bounds of a number, of a text's or list's length
@@ -44,7 +45,8 @@
  *
  * ---- policies/init.lua -----------------------------------------------------------------------------------
  *
- *   provider "p"   { base_url =, dialect =, auth =, timeouts = { connect, first_byte, idle, attempt }, models = { "…" } }
+ *   provider "p"   { base_url =, dialect =, auth =, models = { "…" },
+ *                    timeouts = { connect =, first_byte =, idle =, attempt = } }
  *   credential "c" { refresh_token = secret "…", access_token = secret "…", token_url =, grant = "oauth" or "kimi",
  *                    refresh = function(cred) … end }                  -- refresh replaces grant
  *   service "s"    { base_url =, auth = }
@@ -61,8 +63,8 @@
  *     name = "openai",                       -- optional; must be the file's
  *     doc  = "…",
  *     speaks = "openai",                     -- optional: the client dialect whose requests and answers it carries
- *     error_in_200 = { "error", errcode = { 0 } },  -- a 2xx object with one of these top-level fields is an error; a name
- *                                            -- with a list: unless its value is in the list. null never is.
+ *     error_in_200 = { "error", errcode = { 0 } },  -- a 2xx object with one of these top-level fields is an error; a
+ *                                            -- name with a list: unless its value is in the list. null never is.
  *     stream = {                             -- struct pry_dialect says in which order these are tried
  *       type_field      = "type",            -- where an event's type stands in its data when there is no event: line
  *       end_data        = { "[DONE]" },      -- whole data that ends the stream well
@@ -75,7 +77,8 @@
  *       finish_paths    = { "choices.*.finish_reason" },
  *       default         = "content",         -- or "lifecycle": what an event is that fits no rule
  *     },
- *     classify = function(answer) … end,     -- → nil, or { category, code, message, retryable, fallback, refresh_token }
+ *     classify = function(answer) … end,     -- → nil, or { category =, code =, message =, retryable =, fallback =,
+ *                                            -- refresh_token = }
  *     render   = function(err, form) … end,  -- form "body" or "event" → a text, or a table that is encoded as JSON
  *   }
  *

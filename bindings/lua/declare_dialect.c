@@ -198,7 +198,8 @@ int pry_declare_dialect(lua_State *L)
   struct pry_slice file = name_of_file(place);
   struct pry_dialect *dialect = pry_declare_take(L, d, sizeof *dialect);
   char subject[96];
-  snprintf(subject, sizeof subject, "dialect \"%.*s\"", (int)(file.size < 64 ? file.size : 64), file.data ? file.data : "");
+  snprintf(subject, sizeof subject, "dialect \"%.*s\"", (int)(file.size < 64 ? file.size : 64),
+           file.data ? file.data : "");
   struct pry_form form = pry_form_open(d, L, 1, place, subject);
   if (!file.size)
     pry_complain(d, place, "dialect { ... } belongs into a file dialects/NAME.lua");

@@ -101,7 +101,7 @@ static void show_text(const char *text, size_t size, char shown[PRY_SHOWN_MAX])
     kept--; /* never half a character */
   for (size_t i = 0; i < kept; i++)
     shown[at++] = (unsigned char)text[i] < ' ' || text[i] == 0x7f ? '?' : text[i];
-  strcpy(shown + at, kept < size ? "\"..." : "\"");
+  snprintf(shown + at, PRY_SHOWN_MAX - at, "%s", kept < size ? "\"..." : "\"");
 }
 
 const char *pry_show_value(lua_State *L, int index, char shown[PRY_SHOWN_MAX])
@@ -162,7 +162,7 @@ const char *pry_hint(const char *wrong, const char *const *names, size_t count, 
   for (size_t i = 0; i < count && used < PRY_HINT_MAX; i++)
     used += (size_t)snprintf(hint + used, PRY_HINT_MAX - used, "%s%s", i ? ", " : "", names[i]);
   if (used >= PRY_HINT_MAX)
-    strcpy(hint + PRY_HINT_MAX - 4, "...");
+    memcpy(hint + PRY_HINT_MAX - 4, "...", 4);
   return hint;
 }
 

@@ -102,7 +102,8 @@ int pry_declare_header(lua_State *L)
   const char *name = lua_type(L, 1) == LUA_TSTRING ? lua_tolstring(L, 1, &size) : "";
   auth->header = pry_declare_copy(L, d, (struct pry_slice){name, size});
   if (!is_field_name((struct pry_slice){name, size}))
-    pry_complain(d, auth->place, "header needs the name of an HTTP field first: header(\"x-api-key\", secret \"NAME\")");
+    pry_complain(d, auth->place,
+                 "header needs the name of an HTTP field first: header(\"x-api-key\", secret \"NAME\")");
   read_auth_source(L, d, auth, 2, "header");
   return 1;
 }
@@ -123,8 +124,8 @@ static struct pry_declared_auth read_auth(const struct pry_form *form, bool may_
   lua_pushliteral(L, "auth");
   lua_rawget(L, form->table);
   const struct pry_object *object = pry_object_at(L, -1, PRY_OBJECT_AUTH);
-  const char *choices = may_pass_through ? "bearer(X), header(\"name\", X) or passthrough()"
-                                         : "bearer(X) or header(\"name\", X)";
+  const char *choices =
+      may_pass_through ? "bearer(X), header(\"name\", X) or passthrough()" : "bearer(X) or header(\"name\", X)";
   if (object && ((const struct pry_declared_auth *)object->data)->kind == PRY_AUTH_PASSTHROUGH && !may_pass_through)
     pry_form_complain(form, "auth", "must be %s; there is no client's own credential here", choices);
   else if (object)

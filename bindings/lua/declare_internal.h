@@ -41,8 +41,8 @@ struct pry_object {
 /* The load that pry_declaration_of() finds from here on; NULL: none. */
 void pry_declaration_set(lua_State *L, struct pry_declaration *d);
 
-struct pry_object *pry_object_push(lua_State *L, struct pry_declaration *d, enum pry_object_kind kind,
-                                   const char *word, void *data);
+struct pry_object *pry_object_push(lua_State *L, struct pry_declaration *d, enum pry_object_kind kind, const char *word,
+                                   void *data);
 /* NULL when the value is no object of that kind. */
 struct pry_object *pry_object_at(lua_State *L, int index, enum pry_object_kind kind);
 
@@ -78,8 +78,8 @@ struct pry_param {
   enum pry_param_type type, of, of_of;
   bool required, optional, has_min, has_max;
   double min, max;
-  struct pry_text_list values;    /* allowed texts; count 0: all */
-  const double *allowed_numbers;  /* allowed numbers */
+  struct pry_text_list values;   /* allowed texts; count 0: all */
+  const double *allowed_numbers; /* allowed numbers */
   size_t allowed_number_count;
 };
 
@@ -202,8 +202,13 @@ void pry_declare_read_secrets(struct pry_declaration *d);
 
 /* ---- functions kept for run time, in the registry ------------------------------------------------------ */
 
-enum pry_function_table { PRY_FUNCTIONS_INSTANCES = 1, PRY_FUNCTIONS_DIALECTS, PRY_FUNCTIONS_CREDENTIALS,
-                          PRY_FUNCTIONS_POLICIES, PRY_FUNCTIONS_COUNT };
+enum pry_function_table {
+  PRY_FUNCTIONS_INSTANCES = 1,
+  PRY_FUNCTIONS_DIALECTS,
+  PRY_FUNCTIONS_CREDENTIALS,
+  PRY_FUNCTIONS_POLICIES,
+  PRY_FUNCTIONS_COUNT
+};
 
 /* Slots of an instance's table: handler + 1, then self, then its jobs. Of a dialect's: classify and render. Of a
  * credential's: refresh. */

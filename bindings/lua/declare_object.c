@@ -54,8 +54,8 @@ static void push_metatable(lua_State *L)
   lua_setfield(L, -2, "__metatable");
 }
 
-struct pry_object *pry_object_push(lua_State *L, struct pry_declaration *d, enum pry_object_kind kind,
-                                   const char *word, void *data)
+struct pry_object *pry_object_push(lua_State *L, struct pry_declaration *d, enum pry_object_kind kind, const char *word,
+                                   void *data)
 {
   struct pry_object *object = lua_newuserdatauv(L, sizeof *object, 1);
   *object = (struct pry_object){.kind = kind, .place = pry_place_here(L, d), .word = word, .data = data};
@@ -75,7 +75,8 @@ void pry_object_complete(lua_State *L, struct pry_declaration *d, struct pry_obj
   if (object->kind == PRY_OBJECT_USE) {
     struct pry_declared_instance *use = object->data;
     if (use->called)
-      pry_complain(d, pry_place_here(L, d), "use \"%s\": has its parameters already; call it once", use->instance.policy);
+      pry_complain(d, pry_place_here(L, d), "use \"%s\": has its parameters already; call it once",
+                   use->instance.policy);
     else
       pry_declare_use_params(L, d, use, 2);
     return;
@@ -130,8 +131,8 @@ static bool push_function(lua_State *L, enum pry_function_table which, size_t in
 {
   int top = lua_gettop(L);
   bool found = lua_rawgetp(L, LUA_REGISTRYINDEX, &functions_key) == LUA_TTABLE &&
-               lua_rawgeti(L, -1, which) == LUA_TTABLE &&
-               lua_rawgeti(L, -1, (lua_Integer)index + 1) == LUA_TTABLE && lua_rawgeti(L, -1, slot) != LUA_TNIL;
+               lua_rawgeti(L, -1, which) == LUA_TTABLE && lua_rawgeti(L, -1, (lua_Integer)index + 1) == LUA_TTABLE &&
+               lua_rawgeti(L, -1, slot) != LUA_TNIL;
   if (found)
     lua_replace(L, top + 1);
   lua_settop(L, found ? top + 1 : top);
@@ -140,7 +141,7 @@ static bool push_function(lua_State *L, enum pry_function_table which, size_t in
 
 bool pry_declare_push_handler(lua_State *L, const struct pry_instance *instance, enum pry_handler handler, size_t job)
 {
-  lua_Integer slot = handler == PRY_EVERY ? (lua_Integer)(PRY_SLOT_JOBS + job) : (lua_Integer)handler + 1;
+  lua_Integer slot = handler == PRY_EVERY ? PRY_SLOT_JOBS + (lua_Integer)job : (lua_Integer)handler + 1;
   return push_function(L, PRY_FUNCTIONS_INSTANCES, instance->index, slot) &&
          (push_function(L, PRY_FUNCTIONS_INSTANCES, instance->index, PRY_SLOT_SELF) || (lua_pop(L, 1), false));
 }

@@ -9,28 +9,27 @@
 enum { VALUE_DEPTH_MAX = 8 };
 
 static const char *const type_names[PRY_PARAM_TYPE_COUNT] = {
-    [PRY_PARAM_ANY] = "any",           [PRY_PARAM_NUMBER] = "number",     [PRY_PARAM_INTEGER] = "integer",
-    [PRY_PARAM_STRING] = "string",     [PRY_PARAM_BOOLEAN] = "boolean",   [PRY_PARAM_LIST] = "list",
-    [PRY_PARAM_MAP] = "map",           [PRY_PARAM_SECRET] = "secret",     [PRY_PARAM_CATEGORY] = "category",
-    [PRY_PARAM_PROVIDER] = "provider", [PRY_PARAM_TARGET] = "target",     [PRY_PARAM_SINK] = "sink",
+    [PRY_PARAM_ANY] = "any",           [PRY_PARAM_NUMBER] = "number",        [PRY_PARAM_INTEGER] = "integer",
+    [PRY_PARAM_STRING] = "string",     [PRY_PARAM_BOOLEAN] = "boolean",      [PRY_PARAM_LIST] = "list",
+    [PRY_PARAM_MAP] = "map",           [PRY_PARAM_SECRET] = "secret",        [PRY_PARAM_CATEGORY] = "category",
+    [PRY_PARAM_PROVIDER] = "provider", [PRY_PARAM_TARGET] = "target",        [PRY_PARAM_SINK] = "sink",
     [PRY_PARAM_SERVICE] = "service",   [PRY_PARAM_CREDENTIAL] = "credential"};
 
 /* What findings call a value of that type. */
-static const char *const type_words[PRY_PARAM_TYPE_COUNT] = {
-    [PRY_PARAM_ANY] = "plain data",
-    [PRY_PARAM_NUMBER] = "a number",
-    [PRY_PARAM_INTEGER] = "a whole number",
-    [PRY_PARAM_STRING] = "a text",
-    [PRY_PARAM_BOOLEAN] = "true or false",
-    [PRY_PARAM_LIST] = "a list { a, b, ... }",
-    [PRY_PARAM_MAP] = "a table { name = value, ... }",
-    [PRY_PARAM_SECRET] = "secret \"NAME\"",
-    [PRY_PARAM_CATEGORY] = "a category",
-    [PRY_PARAM_PROVIDER] = "the name of a provider",
-    [PRY_PARAM_TARGET] = "a target \"provider/model\"",
-    [PRY_PARAM_SINK] = "the name of a sink",
-    [PRY_PARAM_SERVICE] = "the name of a service",
-    [PRY_PARAM_CREDENTIAL] = "the name of a credential"};
+static const char *const type_words[PRY_PARAM_TYPE_COUNT] = {[PRY_PARAM_ANY] = "plain data",
+                                                             [PRY_PARAM_NUMBER] = "a number",
+                                                             [PRY_PARAM_INTEGER] = "a whole number",
+                                                             [PRY_PARAM_STRING] = "a text",
+                                                             [PRY_PARAM_BOOLEAN] = "true or false",
+                                                             [PRY_PARAM_LIST] = "a list { a, b, ... }",
+                                                             [PRY_PARAM_MAP] = "a table { name = value, ... }",
+                                                             [PRY_PARAM_SECRET] = "secret \"NAME\"",
+                                                             [PRY_PARAM_CATEGORY] = "a category",
+                                                             [PRY_PARAM_PROVIDER] = "the name of a provider",
+                                                             [PRY_PARAM_TARGET] = "a target \"provider/model\"",
+                                                             [PRY_PARAM_SINK] = "the name of a sink",
+                                                             [PRY_PARAM_SERVICE] = "the name of a service",
+                                                             [PRY_PARAM_CREDENTIAL] = "the name of a credential"};
 
 const char *const pry_declare_categories[] = {
 #define X(name, string, origin, retryable, fallback, doc) string,
@@ -124,7 +123,8 @@ static void check_bounds(const struct pry_form *form, const struct pry_param *pa
 
 void pry_param_read(const struct pry_form *form, struct pry_param *param)
 {
-  static const char *const known[] = {"type", "of", "of_of", "min", "max", "values", "unit", "doc", "required", "optional"};
+  static const char *const known[] = {"type",   "of",   "of_of", "min",      "max",
+                                      "values", "unit", "doc",   "required", "optional"};
   lua_State *L = form->L;
   pry_form_known(form, known, sizeof known / sizeof *known, true);
   param->unit = pry_form_text(form, "unit", PRY_OPTIONAL);
@@ -144,9 +144,9 @@ void pry_param_read(const struct pry_form *form, struct pry_param *param)
   read_type(form, "of_of", &param->of_of);
   check_bounds(form, param);
   if (has_default == (param->required || param->optional))
-    pry_complain(form->d, form->place, has_default
-                     ? "%s: has a default, so it is neither required nor optional; leave one out"
-                     : "%s: needs a default, its first element, or required = true or optional = true",
+    pry_complain(form->d, form->place,
+                 has_default ? "%s: has a default, so it is neither required nor optional; leave one out"
+                             : "%s: needs a default, its first element, or required = true or optional = true",
                  form->subject);
   else if (!has_default && !typed)
     pry_complain(form->d, form->place, "%s: has no default, so it needs type = \"...\"", form->subject);
@@ -290,7 +290,8 @@ static void step_into(struct value_check *check, lua_State *L, int key, size_t l
     snprintf(end, room, "[\"%.40s\"]", lua_tostring(L, key));
 }
 
-static bool accept_list(struct value_check *check, int index, enum pry_param_type of, enum pry_param_type of_of, bool top)
+static bool accept_list(struct value_check *check, int index, enum pry_param_type of, enum pry_param_type of_of,
+                        bool top)
 {
   lua_State *L = check->form->L;
   char shown[PRY_SHOWN_MAX];
@@ -376,8 +377,7 @@ static bool accept(struct value_check *check, int index, enum pry_param_type typ
   case PRY_PARAM_INTEGER:
     return accept_number(check, index, type == PRY_PARAM_INTEGER);
   case PRY_PARAM_BOOLEAN:
-    return lua_isboolean(L, index) ||
-           refuse(check, "must be true or false, got %s", pry_show_value(L, index, shown));
+    return lua_isboolean(L, index) || refuse(check, "must be true or false, got %s", pry_show_value(L, index, shown));
   case PRY_PARAM_LIST:
     return accept_list(check, index, of, of_of, top);
   case PRY_PARAM_MAP:

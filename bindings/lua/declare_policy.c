@@ -195,7 +195,7 @@ static void read_job(const struct pry_form *list, struct pry_declared_policy *po
     pry_complain(form.d, form.place, "%s: needs seconds = 0.1..86400", subject);
   pry_form_number(&form, "seconds", 0.1, 86400, "s", &seconds);
   if (pry_form_function(&form, "run")) {
-    lua_rawseti(L, slots, (lua_Integer)(PRY_SLOT_JOBS + policy->job_count));
+    lua_rawseti(L, slots, PRY_SLOT_JOBS + (lua_Integer)policy->job_count);
     policy->periods[policy->job_count++] = pry_time_from_seconds(seconds);
   } else if (form.table) {
     pry_complain(form.d, form.place, "%s: needs run = function(self) ... end", subject);
@@ -230,7 +230,7 @@ static void read_jobs(const struct pry_form *form, struct pry_declared_policy *p
 
 int pry_declare_policy(lua_State *L)
 {
-  static const char *const known[] = {"name",     "doc",      "params",     "when",     "check",   "on_request",
+  static const char *const known[] = {"name",       "doc",        "params",   "when",    "check",    "on_request",
                                       "on_attempt", "on_outcome", "on_error", "on_done", "on_event", "every"};
   struct pry_declaration *d = pry_declaration_of(L, "policy");
   lua_settop(L, 1);
@@ -252,8 +252,10 @@ int pry_declare_policy(lua_State *L)
   read_handlers(&form, policy, slots);
   read_jobs(&form, policy, slots);
   if (form.table && !policy->handlers && errors == d->report->errors)
-    pry_complain(d, place, "%s: has no handler; give it at least one of on_request, on_attempt, on_outcome, on_error, "
-                 "on_done, on_event, every", subject);
+    pry_complain(d, place,
+                 "%s: has no handler; give it at least one of on_request, on_attempt, on_outcome, on_error, "
+                 "on_done, on_event, every",
+                 subject);
   lua_pushliteral(L, "when");
   if (form.table && lua_rawget(L, form.table) != LUA_TNIL && !(policy->handlers & PRY_HANDLER_BIT(PRY_ON_ERROR)))
     pry_form_complain(&form, "when", "chooses what on_error sees, and there is no on_error");
@@ -313,7 +315,8 @@ int pry_declare_use(lua_State *L)
     use->instance.index = d->instances.count;
     use->instance.handlers = use->policy->handlers;
     use->instance.when = use->policy->when;
-    use->instance.file = pry_declare_copy(L, d, pry_slice_of(use->policy->place.file ? use->policy->place.file->path : ""));
+    use->instance.file =
+        pry_declare_copy(L, d, pry_slice_of(use->policy->place.file ? use->policy->place.file->path : ""));
     pry_declare_push(L, d, &d->instances, use);
   }
   pry_object_push(L, d, PRY_OBJECT_USE, "use", use);
@@ -363,7 +366,7 @@ static void keep_instance(lua_State *L, const struct pry_declared_instance *use,
 {
   pry_functions_push(L, PRY_FUNCTIONS_INSTANCES);
   lua_createtable(L, PRY_SLOT_JOBS, 0);
-  for (lua_Integer slot = 1; slot < (lua_Integer)(PRY_SLOT_JOBS + use->policy->job_count); slot++) {
+  for (lua_Integer slot = 1; slot < PRY_SLOT_JOBS + (lua_Integer)use->policy->job_count; slot++) {
     if (slot == PRY_SLOT_SELF)
       lua_pushvalue(L, self);
     else
@@ -391,7 +394,8 @@ void pry_declare_use_params(lua_State *L, struct pry_declaration *d, struct pry_
     return;
   int top = lua_gettop(L);
   struct pry_declared_policy *policy = use->policy;
-  struct pry_form form = {.d = d, .L = L, .place = use->place, .subject = policy->name, .prefix = "", .noun = "parameter"};
+  struct pry_form form = {
+      .d = d, .L = L, .place = use->place, .subject = policy->name, .prefix = "", .noun = "parameter"};
   luaL_checkstack(L, 20, "too many nested tables");
   if (index)
     form = pry_form_open(d, L, index, use->place, policy->name);

@@ -10,7 +10,8 @@
 /* ---- names --------------------------------------------------------------------------------------------- */
 
 /* The names of one kind of thing; `offset`: of the name in what the pointers point at. */
-static const char **names_of(lua_State *L, struct pry_declaration *d, const struct pry_pointers *pointers, size_t offset)
+static const char **names_of(lua_State *L, struct pry_declaration *d, const struct pry_pointers *pointers,
+                             size_t offset)
 {
   const char **names = pry_declare_take(L, d, (pointers->count + 1) * sizeof *names);
   for (size_t i = 0; i < pointers->count; i++)
@@ -78,7 +79,8 @@ static void resolve_reference(lua_State *L, struct pry_declaration *d, const str
   if (find(&kind, name) == SIZE_MAX)
     complain_unknown(L, d, &kind, reference->place, reference->what, name);
   else if (target && !reference->name[name.size + 1])
-    pry_complain(d, reference->place, "%s: \"%.100s\" names no model after the \"/\"", reference->what, reference->name);
+    pry_complain(d, reference->place, "%s: \"%.100s\" names no model after the \"/\"", reference->what,
+                 reference->name);
 }
 
 /* ---- secrets and auth ---------------------------------------------------------------------------------- */
@@ -110,10 +112,11 @@ static void resolve_credentials(lua_State *L, struct pry_declaration *d)
   for (size_t i = 0; i < d->credentials.count; i++)
     if (strcmp(credentials[i].grant, "lua") != 0 && !pry_policy_set_find(d->set, "lib/grants.lua")) {
       const struct pry_declared_credential *declared = d->credentials.items[i];
-      pry_complain(d, declared->place,
-                   "credential \"%.60s\": grant \"%s\" needs the file lib/grants.lua, which is not there; copy it from the "
-                   "shipped policies, or give refresh = function(cred) ... end",
-                   credentials[i].name, credentials[i].grant);
+      pry_complain(
+          d, declared->place,
+          "credential \"%.60s\": grant \"%s\" needs the file lib/grants.lua, which is not there; copy it from the "
+          "shipped policies, or give refresh = function(cred) ... end",
+          credentials[i].name, credentials[i].grant);
     }
   config->credentials = credentials;
   config->credential_count = d->credentials.count;
@@ -207,9 +210,10 @@ static void check_instance_names(struct pry_declaration *d)
       const struct pry_declared_instance *a = d->instances.items[i], *b = d->instances.items[j];
       if (strcmp(a->instance.name, b->instance.name) != 0 || strcmp(a->instance.policy, b->instance.policy) == 0)
         continue;
-      pry_complain(d, a->place, "%s: its instance \"%s\" has the name of an instance of \"%s\" (%s:%d); choose another as = \"...\"",
-                   a->instance.policy, a->instance.name, b->instance.policy,
-                   b->place.file ? b->place.file->path : "?", b->place.line);
+      pry_complain(d, a->place,
+                   "%s: its instance \"%s\" has the name of an instance of \"%s\" (%s:%d); choose another as = \"...\"",
+                   a->instance.policy, a->instance.name, b->instance.policy, b->place.file ? b->place.file->path : "?",
+                   b->place.line);
       return;
     }
 }

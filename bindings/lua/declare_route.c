@@ -36,10 +36,11 @@ static void check_rule_ties(const struct pry_form *form, const struct pry_declar
     for (size_t j = i + 1; j < count; j++) {
       struct pry_slice a = pry_slice_of(rules[i].pattern), b = pry_slice_of(rules[j].pattern);
       if (pry_glob_rank(a) == pry_glob_rank(b) && pry_globs_overlap(a, b))
-        pry_complain(form->d, pry_form_place(form, rules[j].pattern),
-                     "%s: to: \"%.100s\" and \"%.100s\" can match the same model and neither is more specific; make one "
-                     "longer",
-                     form->subject, rules[i].pattern, rules[j].pattern);
+        pry_complain(
+            form->d, pry_form_place(form, rules[j].pattern),
+            "%s: to: \"%.100s\" and \"%.100s\" can match the same model and neither is more specific; make one "
+            "longer",
+            form->subject, rules[i].pattern, rules[j].pattern);
     }
 }
 
@@ -63,8 +64,8 @@ static void read_rules(const struct pry_form *route_form, struct pry_declared_ro
                    "%s: to: \"%.100s\" must be \"provider\" or \"provider/model\", got %s", form.subject, patterns[i],
                    pry_show_value(L, -1, shown));
     else
-      route->rules[route->rule_count++] = (struct pry_declared_rule){
-          patterns[i], pry_declare_copy(L, form.d, pry_slice_of(lua_tostring(L, -1)))};
+      route->rules[route->rule_count++] =
+          (struct pry_declared_rule){patterns[i], pry_declare_copy(L, form.d, pry_slice_of(lua_tostring(L, -1)))};
     lua_settop(L, table);
   }
   if (!count)
@@ -206,16 +207,16 @@ static void warn_long_timeouts(const struct pry_form *form, const struct pry_rou
                   {"attempt", route->timeouts.attempt}};
   for (size_t i = 0; i < sizeof timeouts / sizeof *timeouts; i++)
     if (timeouts[i].value > route->deadline)
-      pry_warn(form->d, form->place, "%s: timeouts.%s (%.14g s) is longer than the deadline (%.14g s) and has no effect",
-               form->subject, timeouts[i].name, pry_time_to_seconds(timeouts[i].value),
-               pry_time_to_seconds(route->deadline));
+      pry_warn(form->d, form->place,
+               "%s: timeouts.%s (%.14g s) is longer than the deadline (%.14g s) and has no effect", form->subject,
+               timeouts[i].name, pry_time_to_seconds(timeouts[i].value), pry_time_to_seconds(route->deadline));
 }
 
 void pry_declare_route(lua_State *L, struct pry_declaration *d, const struct pry_object *head, int index)
 {
-  static const char *const known[] = {"to",         "chain",      "deadline",   "timeouts",
-                                      "client_dialect", "early_head", "max_stream", "repeatable",
-                                      "session",    "max_attempts_per_call", "max_targets"};
+  static const char *const known[] = {"to",         "chain",      "deadline",   "timeouts", "client_dialect",
+                                      "early_head", "max_stream", "repeatable", "session",  "max_attempts_per_call",
+                                      "max_targets"};
   char subject[160];
   snprintf(subject, sizeof subject, "route \"%.100s\"", head->name);
   struct pry_form form = pry_form_open(d, L, index, head->place, pry_declare_copy(L, d, pry_slice_of(subject)));

@@ -55,8 +55,8 @@ static int make_secret(lua_State *L)
   const char *wrong = pry_name_complaint((struct pry_slice){name, size});
   if (wrong) {
     /* Somebody may have pasted the secret itself: what stands there is not repeated. */
-    pry_complain(d, pry_place_here(L, d), "secret needs the name of a secret, as in secret \"KIMI_API_KEY\"; the name %s",
-                 wrong);
+    pry_complain(d, pry_place_here(L, d),
+                 "secret needs the name of a secret, as in secret \"KIMI_API_KEY\"; the name %s", wrong);
     size = 0;
   } else {
     keep_secret(L, d, (struct pry_slice){name, size});
@@ -191,7 +191,8 @@ static bool is_sink_url(const struct pry_declaration *d, const char *name)
   return false;
 }
 
-static void read_secret(struct pry_declaration *d, const struct pry_declared_secret *declared, struct pry_secret *secret)
+static void read_secret(struct pry_declaration *d, const struct pry_declared_secret *declared,
+                        struct pry_secret *secret)
 {
   struct search search = {d, secret, declared->place};
   if (d->options->invented_secrets) {
@@ -206,10 +207,11 @@ static void read_secret(struct pry_declaration *d, const struct pry_declared_sec
        (search_folder(&search, getenv("CREDENTIALS_DIRECTORY")) || search_folder(&search, "/run/secrets"))) ||
       search_environment(&search))
     return;
-  pry_warn(d, declared->place,
-           "secret \"%s\" was not found in $CREDENTIALS_DIRECTORY, /run/secrets, %s_FILE or the environment; calls that "
-           "need it will fail as auth",
-           secret->name, secret->name);
+  pry_warn(
+      d, declared->place,
+      "secret \"%s\" was not found in $CREDENTIALS_DIRECTORY, /run/secrets, %s_FILE or the environment; calls that "
+      "need it will fail as auth",
+      secret->name, secret->name);
 }
 
 void pry_declare_read_secrets(struct pry_declaration *d)

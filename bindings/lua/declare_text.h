@@ -18,7 +18,8 @@ const char *pry_declare_nearest(const char *wrong, const char *const *names, siz
 const char *pry_name_complaint(struct pry_slice name);
 
 /* The line on which the field `path` ("deadline", "timeouts.connect") of a table constructor is written. `line`: where
- * the expression with the constructor begins. That line itself when the field cannot be seen (a table built elsewhere). */
+ * the expression with the constructor begins. That line itself when the field cannot be seen (a table from
+ * elsewhere). */
 int pry_source_field_line(struct pry_slice text, int line, const char *path);
 
 /* NULL when it can be a base_url: http or https, a host, at most a port and a path. Else what is wrong, as a constant

@@ -2,8 +2,9 @@
  * lib.h: the Lua functions that policies call, one file per table of them.
  *
  * Globals: `retry fallback renew fail respond route hold refuse inject` (verdict_lua.c), `store` (lib_store.c), `http`
- * (lib_http.c), `log` (lib_log.c), `json` (lib_json.c), `now random notify queue` (lib_misc.c). lib_call.c has no global;
- * its views come as arguments of handlers. Each opener runs inside the door while a script is set up.
+ * (lib_http.c), `log` (lib_log.c), `json` (lib_json.c), `now random sleep notify queue` (lib_misc.c). lib_call.c and
+ * lib_event.c have none; their views come as arguments of handlers. Each opener runs inside the door while a script is
+ * set up.
  *
  * Misuse (wrong type, unknown field, a key that is too long) raises with file and line. Failures of the world are
  * returned: nil and a table { category, message }.
@@ -46,13 +47,17 @@ bool pry_verdict_take(lua_State *L, int index, const struct pry_decision *decisi
 enum {
   PRY_LUA_JSON_MAX = 1024 * 1024,
   PRY_LUA_JSON_DEPTH = 32,
-  PRY_LUA_BYTE_COST = 16 /* reading or writing a byte of JSON, in bytes of pry_script_charge_bytes(): a quarter of an instruction */
+  PRY_LUA_BYTE_COST =
+      16 /* reading or writing a byte of JSON, in bytes of pry_script_charge_bytes(): a quarter of an instruction */
 };
 
 /* Pushes the value of a JSON text. A member of an object that is null is left out; null elsewhere is json.null. False:
  * not JSON, too deep or longer than PRY_LUA_JSON_MAX; nothing was pushed and `why` is a constant text. Raises when
  * the script's memory is short. */
 bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why);
+
+/* The same as Lua's json.decode: pushes the value, or nil and { category = "invalid_json", message }; returns how many. */
+int pry_lua_json_decode(lua_State *L, struct pry_slice text);
 
 /* Appends the value at `index` as JSON, keys in bytewise order. False: `complaint` says what cannot be encoded, or that
  * the buffer's limit was met. Secrets are rendered when `decision` is given and refused when it is NULL; for one that has
@@ -62,7 +67,7 @@ bool pry_lua_json_append(lua_State *L, int index, struct pry_buffer *out, const 
 
 /* ---- renewals (lib_refresh.c) -------------------------------------------------------------------------------- */
 
-/* Finds the functions of the built-in grants, in lib/grants.lua. Raises when a credential needs one and it is not there. */
+/* Finds the functions of the built-in grants, in lib/grants.lua. Raises when a credential needs one that is not there. */
 void pry_refresh_open(lua_State *L, const struct pry_config *config);
 
 /* Pushes the function that renews a credential; false: there is none. After pry_refresh_open(). */

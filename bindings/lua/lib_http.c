@@ -6,8 +6,8 @@
 
 /*
  *   ---@class http
- *   ---@param v { url?: string, service?: string, path?: string, method?: string, headers?: table, json?: any, form?: table,
- *              body?: string, timeout?: number }
+ *   ---@param v { url?: string, service?: string, path?: string, method?: string, headers?: table, json?: any,
+ *                 form?: table, body?: string, timeout?: number }
  *   ---@return { status: integer, headers: table<string, string>, body: string, json: fun(): any }? answer
  *   ---@return { category: string, message: string }? err
  *   Waits for the answer, at most 10 seconds in all per handler. Any status is an answer; err is for what gave none.
@@ -174,8 +174,8 @@ static void take_token(struct pry_http_operation *operation)
                                                       &operation->waiter, token_ready, operation, &why);
   if (status == PRY_TOKEN_FAILED)
     fail_soon(operation, "auth", why);
-  else if (status == PRY_TOKEN_READY && !(pry_http_add_auth(operation, operation->auth, pry_buffer_slice(&token)) &&
-                                          send_request(operation)))
+  else if (status == PRY_TOKEN_READY &&
+           !(pry_http_add_auth(operation, operation->auth, pry_buffer_slice(&token)) && send_request(operation)))
     fail_soon(operation, "network", "not enough memory");
   wipe(&token);
 }
@@ -198,12 +198,7 @@ static void begin(struct pry_http_operation *operation)
 
 static int answer_json(lua_State *L)
 {
-  const char *why;
-  if (pry_lua_json_push(L, pry_lua_text(L, lua_upvalueindex(1)), &why))
-    return 1;
-  lua_pushnil(L);
-  lua_pushstring(L, why);
-  return 2;
+  return pry_lua_json_decode(L, pry_lua_text(L, lua_upvalueindex(1)));
 }
 
 /* Lower-case names; several lines of one name are joined (RFC 9110 §5.2). */

@@ -9,8 +9,12 @@
 
 #include "lib.h"
 
-enum { PRY_HTTP_ANSWER_MAX = 256 * 1024, PRY_HTTP_BODY_MAX = 1024 * 1024, PRY_HTTP_URL_MAX = 8 * 1024,
-       PRY_HTTP_METHOD_MAX = 16 };
+enum {
+  PRY_HTTP_ANSWER_MAX = 256 * 1024,
+  PRY_HTTP_BODY_MAX = 1024 * 1024,
+  PRY_HTTP_URL_MAX = 8 * 1024,
+  PRY_HTTP_METHOD_MAX = 16
+};
 
 /* One request of one handler: a userdata on the coroutine's stack, so that nothing leaks whatever is raised. */
 struct pry_http_operation {

@@ -82,7 +82,8 @@ static void check_bytes(lua_State *L, struct pry_slice text, const char *name)
 {
   for (size_t i = 0; i < text.size; i++)
     if ((unsigned char)text.data[i] <= 0x20 || (unsigned char)text.data[i] >= 0x7F || text.data[i] == '\\')
-      luaL_error(L, "%s{}: %s must not hold spaces, backslashes, control characters or bytes above 0x7E", FUNCTION, name);
+      luaL_error(L, "%s{}: %s must not hold spaces, backslashes, control characters or bytes above 0x7E", FUNCTION,
+                 name);
 }
 
 static void read_url(lua_State *L, struct pry_http_operation *operation, struct pry_slice url)
@@ -115,15 +116,16 @@ static void read_service(lua_State *L, struct pry_http_operation *operation, str
 
 static bool is_ours(struct pry_slice name)
 {
-  static const char *const ours[] = {"connection", "content-length", "expect", "host", "te", "trailer",
-                                     "transfer-encoding", "upgrade"};
+  static const char *const ours[] = {"connection", "content-length",    "expect", "host", "te",
+                                     "trailer",    "transfer-encoding", "upgrade"};
   for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
     if (pry_slice_equal_nocase(name, pry_slice_of(ours[i])))
       return true;
   return false;
 }
 
-static void add_header(lua_State *L, struct pry_http_operation *operation, struct pry_slice name, struct pry_slice value)
+static void add_header(lua_State *L, struct pry_http_operation *operation, struct pry_slice name,
+                       struct pry_slice value)
 {
   if (!pry_headers_add(&operation->headers, name, value))
     luaL_error(L, "%s{}: the header %s holds a line break, or there are too many headers", FUNCTION, name.data);
@@ -185,8 +187,7 @@ static bool append_form(struct pry_buffer *out, struct pry_slice text)
   for (size_t i = 0; appended && i < text.size; i++) {
     unsigned char c = (unsigned char)text.data[i];
     char escape[3] = {'%', digits[c >> 4], digits[c & 15]};
-    bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
-                 (c && strchr("*-._", c));
+    bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c && strchr("*-._", c));
     appended = plain ? pry_buffer_append(out, &text.data[i], 1) : pry_buffer_append(out, escape, sizeof escape);
   }
   return appended;
@@ -256,8 +257,8 @@ static void read_method(lua_State *L, struct pry_http_operation *operation)
 
 static void read_timeout(lua_State *L, struct pry_http_operation *operation)
 {
-  double seconds = pry_lua_number_field(L, 1, FUNCTION, "timeout", PRY_DECISION_HTTP_SECONDS, 0.001,
-                                        PRY_DECISION_HTTP_SECONDS);
+  double seconds =
+      pry_lua_number_field(L, 1, FUNCTION, "timeout", PRY_DECISION_HTTP_SECONDS, 0.001, PRY_DECISION_HTTP_SECONDS);
   operation->timeout = pry_time_from_seconds(seconds);
   if (operation->timeout > operation->decision->http_left)
     operation->timeout = operation->decision->http_left;
@@ -265,8 +266,8 @@ static void read_timeout(lua_State *L, struct pry_http_operation *operation)
 
 void pry_http_read_request(lua_State *L, struct pry_http_operation *operation)
 {
-  static const char *const names[] = {"method", "url", "service", "path", "headers", "json", "form", "body", "timeout",
-                                      NULL};
+  static const char *const names[] = {"method", "url",  "service", "path",    "headers",
+                                      "json",   "form", "body",    "timeout", NULL};
   pry_lua_options(L, 1, FUNCTION, names, false);
   struct pry_slice url = pry_lua_text_field(L, 1, FUNCTION, "url");
   struct pry_slice service = pry_lua_text_field(L, 1, FUNCTION, "service");

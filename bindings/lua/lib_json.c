@@ -405,15 +405,18 @@ bool pry_lua_json_append(lua_State *L, int index, struct pry_buffer *out, const 
 
 /* ---- what scripts see ------------------------------------------------------------------------------------ */
 
+int pry_lua_json_decode(lua_State *L, struct pry_slice text)
+{
+  const char *why;
+  return pry_lua_json_push(L, text, &why) ? 1 : pry_lua_failed(L, "invalid_json", why);
+}
+
 /* ---@param text string
- * ---@return any value, string? why   nil and a reason when it is not JSON
+ * ---@return any value, table? err   nil and why when it is not JSON
  * function json.decode(text) end */
 static int decode(lua_State *L)
 {
-  const char *why;
-  if (pry_lua_json_push(L, pry_lua_text(L, 1), &why))
-    return 1;
-  return pry_lua_failed(L, "invalid_json", why);
+  return pry_lua_json_decode(L, pry_lua_text(L, 1));
 }
 
 /* ---@param value any

@@ -33,7 +33,8 @@ static struct pry_log_field make_field(lua_State *L, const char *name)
   case LUA_TSTRING:
     return pry_log_slice(name, pry_lua_text(L, -1));
   case LUA_TNUMBER:
-    return lua_isinteger(L, -1) ? pry_log_integer(name, lua_tointeger(L, -1)) : pry_log_number(name, lua_tonumber(L, -1));
+    return lua_isinteger(L, -1) ? pry_log_integer(name, lua_tointeger(L, -1))
+                                : pry_log_number(name, lua_tonumber(L, -1));
   case LUA_TBOOLEAN:
     return pry_log_boolean(name, lua_toboolean(L, -1));
   default:

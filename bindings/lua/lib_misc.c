@@ -63,9 +63,58 @@ static int misc_random(lua_State *L)
   return 1;
 }
 
+/* ---- sleeping -------------------------------------------------------------------------------------------- */
+
+enum { SLEEP_MAX_SECONDS = 3600 };
+
+/* A userdata on the sleeper's stack. */
+struct nap {
+  struct pry_decision *decision;
+  struct pry_ticket ticket;
+  struct pry_timer timer;
+};
+
+static void wake_up(void *user)
+{
+  struct nap *nap = user;
+  pry_decision_wake(nap->decision, nap->ticket);
+}
+
+static int nap_finish(lua_State *L, void *operation)
+{
+  (void)L;
+  (void)operation;
+  return 0;
+}
+
+static void nap_cancel(void *operation)
+{
+  struct nap *nap = operation;
+  pry_timer_cancel(&nap->timer);
+}
+
+/* ---@param seconds number   at most an hour. In jobs (`every`) only: a handler that wants to wait returns a verdict
+ * function sleep(seconds) end */
+static int misc_sleep(lua_State *L)
+{
+  static const struct pry_wait wait = {"sleep", nap_finish, nap_cancel};
+  struct pry_decision *decision = pry_decision_check(L, "sleep");
+  if (decision->ask->handler != PRY_EVERY)
+    return luaL_error(L, "sleep works in every = { … } only; elsewhere return a verdict that waits");
+  double seconds = luaL_checknumber(L, 1);
+  luaL_argcheck(L, seconds >= 0 && seconds <= SLEEP_MAX_SECONDS, 1, "sleep takes seconds, 0 to 3600");
+  struct pry_ticket ticket = pry_task_ticket(L, "sleep");
+  struct nap *nap = lua_newuserdatauv(L, sizeof *nap, 0);
+  *nap = (struct nap){.decision = decision, .ticket = ticket};
+  if (!pry_timer_start(pry_decision_worker(decision)->loop, &nap->timer, pry_time_from_seconds(seconds), wake_up, nap))
+    return luaL_error(L, "not enough memory");
+  return pry_task_wait(L, &wait, nap);
+}
+
 /* ---- alerts ---------------------------------------------------------------------------------------------- */
 
-static const struct pry_sink_config *check_sink(lua_State *L, const struct pry_decision *decision, struct pry_slice name)
+static const struct pry_sink_config *check_sink(lua_State *L, const struct pry_decision *decision,
+                                                struct pry_slice name)
 {
   const struct pry_config *config = pry_decision_config(decision);
   for (size_t i = 0; i < config->sink_count; i++)
@@ -99,9 +148,8 @@ static int misc_notify(lua_State *L)
     lua_pop(L, 1);
     lua_pushliteral(L, "alert");
   }
-  struct pry_alert alert = {.key = pry_lua_key(L, lua_gettop(L), decision, '/', key, sizeof key),
-                            .text = text,
-                            .resolve = resolve};
+  struct pry_alert alert = {
+      .key = pry_lua_key(L, lua_gettop(L), decision, '/', key, sizeof key), .text = text, .resolve = resolve};
   pry_alerts_notify(pry_decision_engine(decision)->alerts, check_sink(L, decision, to), &alert);
   return 0;
 }
@@ -149,6 +197,8 @@ void pry_lib_misc_open(lua_State *L)
   pry_sandbox_set_global(L, "now");
   lua_pushcfunction(L, misc_random);
   pry_sandbox_set_global(L, "random");
+  lua_pushcfunction(L, misc_sleep);
+  pry_sandbox_set_global(L, "sleep");
   lua_pushcfunction(L, misc_notify);
   pry_sandbox_set_global(L, "notify");
   luaL_newlib(L, queue);

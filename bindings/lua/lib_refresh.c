@@ -223,7 +223,8 @@ void pry_refresh_take(lua_State *L, int count, struct pry_decision *decision)
   struct pry_renewal *renewal = decision->ask->renewal;
   renewal->expires_in = -1;
   if (count == 0 || !lua_toboolean(L, 1)) {
-    const char *why = count >= 2 && lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "the refresh function gave no token";
+    const char *why =
+        count >= 2 && lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "the refresh function gave no token";
     set_error(renewal, decision, why);
     return;
   }

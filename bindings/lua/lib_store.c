@@ -323,9 +323,9 @@ static int window_clear(lua_State *L)
  * ---@field enter fun(self: breaker): boolean, number|table|nil   may the attempt be made; if not, seconds until the next
  *                                            chance. A store without room lets it pass: true, err
  * ---@field success fun(self: breaker): string?, boolean|table     state after, whether it changed
- * ---@field failure fun(self: breaker, v?: { cooldown?: number }): string?, boolean|table   `cooldown`: a longer time the server
- *                                            asked for
- * ---@field state fun(self: breaker): string?, number|table        "closed", "open", "half_open"; seconds until the next chance
+ * ---@field failure fun(self: breaker, v?: { cooldown?: number }): string?, boolean|table   the same; `cooldown`: a longer
+ *                                            time, which the server asked for
+ * ---@field state fun(self: breaker): string?, number|table   "closed", "open", "half_open"; seconds until the next chance
  * ---@param key string
  * ---@param v? { failures?: integer, successes?: integer, permits?: integer, cooldown?: number }   5, 1, 1, 30
  * ---@return breaker
@@ -457,11 +457,9 @@ static void open_type(lua_State *L, const void *type, const char *name, const lu
 
 void pry_lib_store_open(lua_State *L)
 {
-  static const luaL_Reg functions[] = {{"get", store_get},         {"set", store_set},
-                                       {"add", store_add},         {"remove", store_remove},
-                                       {"count", store_count},     {"counter", store_counter},
-                                       {"window", store_window},   {"breaker", store_breaker},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"get", store_get},       {"set", store_set},         {"add", store_add},
+                                       {"remove", store_remove}, {"count", store_count},     {"counter", store_counter},
+                                       {"window", store_window}, {"breaker", store_breaker}, {NULL, NULL}};
   static const luaL_Reg window_methods[] = {
       {"add", window_add}, {"count", window_count}, {"clear", window_clear}, {NULL, NULL}};
   static const luaL_Reg breaker_methods[] = {{"enter", breaker_enter},

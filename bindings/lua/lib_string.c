@@ -85,7 +85,8 @@ static int string_rep(lua_State *L)
 {
   struct pry_slice text = check_slice(L, 1);
   lua_Integer count = luaL_checkinteger(L, 2);
-  struct pry_slice separator = {.data = luaL_optlstring(L, 3, "", &separator.size)};
+  struct pry_slice separator;
+  separator.data = luaL_optlstring(L, 3, "", &separator.size);
   size_t unit = text.size + separator.size;
 
   if (count <= 0 || unit == 0) {
@@ -184,8 +185,8 @@ static int string_match(lua_State *L)
 /* Upvalues: text, pattern, where to go on, end of the last match (-1: none yet). */
 static int next_match(lua_State *L)
 {
-  struct pry_slice text = {.data = lua_tolstring(L, lua_upvalueindex(1), &text.size)};
-  struct pry_slice pattern = {.data = lua_tolstring(L, lua_upvalueindex(2), &pattern.size)};
+  struct pry_slice text = check_slice(L, lua_upvalueindex(1));
+  struct pry_slice pattern = check_slice(L, lua_upvalueindex(2));
   lua_Integer from = lua_tointeger(L, lua_upvalueindex(3));
   lua_Integer last = lua_tointeger(L, lua_upvalueindex(4));
   struct pry_match match;
@@ -224,7 +225,7 @@ static int string_gmatch(lua_State *L)
 static void add_text(struct pry_match *match, luaL_Buffer *buffer, const char *start, const char *end)
 {
   lua_State *L = match->L;
-  struct pry_slice text = {.data = lua_tolstring(L, 3, &text.size)};
+  struct pry_slice text = check_slice(L, 3);
   const char *stop = text.data + text.size;
 
   pry_script_charge_bytes(L, 8 * text.size);

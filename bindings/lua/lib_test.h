@@ -1,7 +1,8 @@
 /*
  * lib_test.h: `t`, as policy tests see it (test_host.h lists what it can do).
  *
- *   lib_test.c         t itself: declaring and calling
+ *   lib_test.c         t itself, and declaring
+ *   lib_test_call.c    calls, the clock, events of a host
  *   lib_test_step.c    scripted answers
  *   lib_test_result.c  results of calls, requests and alerts as tables
  *   lib_test_check.c   t:eq and its like
@@ -41,7 +42,15 @@ int pry_test_sent(lua_State *L);
 int pry_test_requests(lua_State *L);
 int pry_test_alerts(lua_State *L);
 
+/* Methods of t, NULL-ended. */
+extern const luaL_Reg pry_test_calling[];
 extern const luaL_Reg pry_test_checks[];
+
+/* Raises when something could not be kept. */
+void pry_test_need(lua_State *L, bool ok);
+/* The text at `index`; `what` begins the error when it is none. Tables are made readable (freeze.h). */
+const char *pry_test_name(lua_State *L, int index, const char *what);
+void pry_test_table(lua_State *L, int index, const char *what);
 
 /* Appends the value at `index` as the Lua expression that gives it. Raises for what has none (functions, userdata). */
 void pry_test_append_lua(lua_State *L, int index, struct pry_buffer *out);

@@ -141,5 +141,5 @@ static int t_fail(lua_State *L)
   return luaL_error(L, "%s", lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "failed");
 }
 
-const luaL_Reg pry_test_checks[] = {{"eq", t_eq},       {"ne", t_ne},     {"ok", t_ok}, {"match", t_match},
-                                    {"near", t_near},   {"fail", t_fail}, {NULL, NULL}};
+const luaL_Reg pry_test_checks[] = {{"eq", t_eq},     {"ne", t_ne},     {"ok", t_ok}, {"match", t_match},
+                                    {"near", t_near}, {"fail", t_fail}, {NULL, NULL}};

@@ -222,8 +222,10 @@ struct pry_world_call *pry_test_call_at(lua_State *L, struct pry_world *world, i
 
 /* ---- requests ------------------------------------------------------------------------------------------ */
 
-static const char *const peers[] = {
-    [PRY_PEER_PROVIDER] = "provider", [PRY_PEER_TOKEN] = "token", [PRY_PEER_SINK] = "sink", [PRY_PEER_SERVICE] = "service"};
+static const char *const peers[] = {[PRY_PEER_PROVIDER] = "provider",
+                                    [PRY_PEER_TOKEN] = "token",
+                                    [PRY_PEER_SINK] = "sink",
+                                    [PRY_PEER_SERVICE] = "service"};
 
 static void push_request(lua_State *L, const struct pry_http_seen *seen)
 {
@@ -270,8 +272,10 @@ int pry_test_requests(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
   lua_settop(L, 2);
-  const char *wanted = lua_isnil(L, 2) ? NULL : peers[luaL_checkoption(L, 2, NULL, (const char *[]){
-                                                          "provider", "token", "sink", "service", NULL})];
+  const char *wanted =
+      lua_isnil(L, 2)
+          ? NULL
+          : peers[luaL_checkoption(L, 2, NULL, (const char *[]){"provider", "token", "sink", "service", NULL})];
   size_t count = pry_http_script_seen_count(world->script);
   lua_newtable(L);
   for (size_t i = 0; i < count; i++) {

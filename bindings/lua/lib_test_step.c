@@ -49,20 +49,14 @@ static struct pry_buffer *new_chunk(lua_State *L, struct script_step *step)
   return chunk;
 }
 
-static void need(lua_State *L, bool ok)
-{
-  if (!ok)
-    luaL_error(L, "memory is short");
-}
-
 /* Appends the value on top: a text as it is, a table as JSON. */
 static void append_data(lua_State *L, struct pry_buffer *out, const char *what)
 {
   if (lua_type(L, -1) == LUA_TSTRING) {
-    need(L, pry_buffer_append_slice(out, pry_lua_text(L, -1)));
+    pry_test_need(L, pry_buffer_append_slice(out, pry_lua_text(L, -1)));
   } else if (lua_type(L, -1) == LUA_TTABLE) {
     struct pry_buffer *json = pry_test_push_json(L, -1);
-    need(L, pry_buffer_append_slice(out, pry_buffer_slice(json)));
+    pry_test_need(L, pry_buffer_append_slice(out, pry_buffer_slice(json)));
     pry_buffer_fini(json);
     lua_pop(L, 1);
   } else {
@@ -74,7 +68,7 @@ static void add_header(lua_State *L, struct script_step *step, const char *name,
 {
   struct pry_slice have;
   if (!pry_headers_get(&step->headers, pry_slice_of(name), &have))
-    need(L, pry_headers_add(&step->headers, pry_slice_of(name), pry_slice_of(value)));
+    pry_test_need(L, pry_headers_add(&step->headers, pry_slice_of(name), pry_slice_of(value)));
 }
 
 static void read_headers(lua_State *L, int table, struct script_step *step)
@@ -104,12 +98,12 @@ static void read_event(lua_State *L, struct script_step *step)
   int event = lua_gettop(L);
   bool named = lua_istable(L, event) && lua_getfield(L, event, "data") != LUA_TNIL;
   if (named && lua_getfield(L, event, "event") == LUA_TSTRING)
-    need(L, pry_buffer_append_text(chunk, "event: ") && pry_buffer_append_slice(chunk, pry_lua_text(L, -1)) &&
-                pry_buffer_append_text(chunk, "\n"));
+    pry_test_need(L, pry_buffer_append_text(chunk, "event: ") && pry_buffer_append_slice(chunk, pry_lua_text(L, -1)) &&
+                         pry_buffer_append_text(chunk, "\n"));
   lua_settop(L, named ? event + 1 : event);
-  need(L, pry_buffer_append_text(chunk, "data: "));
+  pry_test_need(L, pry_buffer_append_text(chunk, "data: "));
   append_data(L, chunk, "the data of an event");
-  need(L, pry_buffer_append_text(chunk, "\n\n"));
+  pry_test_need(L, pry_buffer_append_text(chunk, "\n\n"));
   lua_settop(L, event);
 }
 
@@ -147,7 +141,7 @@ static void read_body(lua_State *L, int table, struct script_step *step)
   if (has_body)
     append_data(L, new_chunk(L, step), "body = of a step");
   else if (!has_events && !has_chunks && step->step.status >= 200 && step->step.status < 300 && !step->step.curl_code)
-    need(L, pry_buffer_append_text(new_chunk(L, step), completion));
+    pry_test_need(L, pry_buffer_append_text(new_chunk(L, step), completion));
   lua_pop(L, 1);
   add_header(L, step, "content-type", has_events ? "text/event-stream" : "application/json");
   for (size_t i = 0; i < step->step.chunk_count; i++)
@@ -162,9 +156,9 @@ static void read_failure(lua_State *L, int table, struct pry_http_step *step)
     const char *name;
     int code;
     bool unsent;
-  } failures[] = {{"timeout", PRY_HTTP_TIMED_OUT, false},     {"connect", PRY_HTTP_COULDNT_CONNECT, true},
-                  {"dns", PRY_HTTP_COULDNT_RESOLVE, true},    {"tls", 35, true},
-                  {"reset", PRY_HTTP_RECEIVE_FAILED, false},  {"nothing", PRY_HTTP_GOT_NOTHING, false}};
+  } failures[] = {{"timeout", PRY_HTTP_TIMED_OUT, false},    {"connect", PRY_HTTP_COULDNT_CONNECT, true},
+                  {"dns", PRY_HTTP_COULDNT_RESOLVE, true},   {"tls", 35, true},
+                  {"reset", PRY_HTTP_RECEIVE_FAILED, false}, {"nothing", PRY_HTTP_GOT_NOTHING, false}};
   int type = lua_getfield(L, table, "curl");
   size_t i = 0, count = sizeof failures / sizeof *failures;
   if (type == LUA_TSTRING)
@@ -190,8 +184,8 @@ static bool flag(lua_State *L, int table, const char *key)
 /* Pushes the step that the table at `table` describes. */
 static struct script_step *read_step(lua_State *L, int table)
 {
-  static const char *const known[] = {"status", "headers",      "body", "chunks",     "sse",  "delay", "chunk_delay",
-                                      "cut",    "hang",         "curl", "after_body", "hang_connect", NULL};
+  static const char *const known[] = {"status", "headers", "body", "chunks",     "sse",          "delay", "chunk_delay",
+                                      "cut",    "hang",    "curl", "after_body", "hang_connect", NULL};
   if (!lua_istable(L, table))
     luaL_error(L, "a step is a table { status = 200, ... }, got %s", luaL_typename(L, table));
   pry_lua_options(L, table, "a step", known, false);
@@ -217,7 +211,7 @@ void pry_test_push_steps(lua_State *L, struct pry_world *world, int index, const
     lua_rawgeti(L, index, i);
     struct script_step *step = read_step(L, top + 1);
     step->step.url_part = url_part;
-    need(L, pry_http_script_push(world->script, &step->step));
+    pry_test_need(L, pry_http_script_push(world->script, &step->step));
     lua_settop(L, top);
   }
 }
@@ -227,6 +221,6 @@ int pry_test_otherwise(lua_State *L)
   struct pry_world *world = pry_test_world(L);
   lua_settop(L, 2);
   struct script_step *step = read_step(L, 2);
-  need(L, pry_http_script_set_default(world->script, &step->step));
+  pry_test_need(L, pry_http_script_set_default(world->script, &step->step));
   return 0;
 }

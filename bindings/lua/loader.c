@@ -55,21 +55,21 @@ static struct pry_generation *load(struct pry_policy_set *set, const struct pry_
 }
 
 static struct pry_generation *stage(struct pry_policy_set *set, const struct pry_script_limits *limits,
-                                       struct pry_report *report)
+                                    struct pry_report *report)
 {
   static const struct pry_declare_options options = {0};
   return load(set, limits, &options, report);
 }
 
 static struct pry_generation *stage_for_test(struct pry_policy_set *set, const struct pry_script_limits *limits,
-                                            struct pry_report *report)
+                                             struct pry_report *report)
 {
   static const struct pry_declare_options options = {.invented_secrets = true};
   return load(set, limits, &options, report);
 }
 
 static struct pry_state *warm(struct pry_generation *generation, struct pry_worker *worker,
-                                  const struct pry_script_limits *limits, struct pry_report *report)
+                              const struct pry_script_limits *limits, struct pry_report *report)
 {
   static const struct pry_declare_options options = {.warm = true};
   char fault[PRY_FAULT_MAX] = "";
@@ -107,7 +107,7 @@ static void tell_line(void *user, const struct pry_test_result *result)
 }
 
 static bool run_tests(const struct pry_policy_set *set, const struct pry_script_limits *limits, const char *pattern,
-                     struct pry_report *report, void (*line)(void *user, const char *text), void *user)
+                      struct pry_report *report, void (*line)(void *user, const char *text), void *user)
 {
   struct lines lines = {line, user};
   struct pry_test_options options = {.pattern = pattern, .result = tell_line, .user = &lines};

@@ -13,8 +13,8 @@
 
 extern const struct pry_loader pry_lua_loader;
 
-/* The same for engines of policy tests: secrets are invented instead of looked for ("test-X", or for a sink https://sinks.test/X),
- * so that no test depends on the machine it runs on. */
+/* The same for engines of policy tests: secrets are invented instead of looked for ("test-X", or for a sink
+ * https://sinks.test/X), so that no test depends on the machine it runs on. */
 extern const struct pry_loader pry_lua_test_loader;
 
 #endif

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <lua.h>
 #include <lauxlib.h>
+#include <lua.h>
 
 enum { TURNS_MAX = 1000000, SETTLE_TURNS_MAX = 200, BODY_MAX = 16 * 1024 * 1024 };
 
@@ -344,9 +344,9 @@ bool pry_world_run(struct pry_world *world, const struct pry_world_call *call)
     pry_time left = limit - pry_loop_now(world->loop);
     if (left > 0 && turns < TURNS_MAX && pry_loop_turn(world->loop, left))
       continue;
-    snprintf(world->error, sizeof world->error, "the call %s has not ended after %.0f s of virtual time; it is in state %s",
-             waited->id, pry_time_to_seconds(pry_loop_now(world->loop) - waited->started),
-             pry_call_state_name(waited->call));
+    snprintf(world->error, sizeof world->error,
+             "the call %s has not ended after %.0f s of virtual time; it is in state %s", waited->id,
+             pry_time_to_seconds(pry_loop_now(world->loop) - waited->started), pry_call_state_name(waited->call));
     return false;
   }
   pry_world_settle(world);

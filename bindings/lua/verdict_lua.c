@@ -8,9 +8,9 @@
 
 /*
  * Verdicts as Lua values. `retry { after = 1 }` checks the table against the schema of verdict.h, so that a mistake is
- * told at the line where it stands, and gives a sealed object; pry_verdict_take() turns the object that a handler returned into C. Numbers
- * are in the object, texts are its user values (shared with Lua, nothing is copied), so what the script does to its
- * table afterwards changes nothing.
+ * told at the line where it stands, and gives a sealed object; pry_verdict_take() turns the object that a handler
+ * returned into C. Numbers are in the object, texts are its user values (shared with Lua, nothing is copied), so what
+ * the script does to its table afterwards changes nothing.
  *
  *   ---@class verdict
  *   ---@param v { after?: number, why?: string }
@@ -173,8 +173,8 @@ static void read_text(lua_State *L, const struct verdict_object *object, int row
 
 static bool is_ours(struct pry_slice name)
 {
-  static const char *const ours[] = {"connection", "content-length", "host", "keep-alive", "te", "trailer",
-                                     "transfer-encoding", "upgrade"};
+  static const char *const ours[] = {"connection", "content-length",    "host",   "keep-alive", "te",
+                                     "trailer",    "transfer-encoding", "upgrade"};
   for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
     if (pry_slice_equal_nocase(name, pry_slice_of(ours[i])))
       return true;

@@ -16,8 +16,10 @@ struct pry_admin_options_given {
 /* The two rows of an option table; `given` is a struct pry_admin_options_given. */
 #define PRY_OPTIONS_ADMIN(given, doc)                                                                                  \
   {"admin", 0, PRY_OPTION_TEXT, "ADDRESS", (doc), &(given).address},                                                   \
-  {"admin-token-file", 0, PRY_OPTION_TEXT, "FILE", "token for an admin address on TCP (or PARRY_ADMIN_TOKEN)",         \
-   &(given).token_file}
+  {                                                                                                                    \
+    "admin-token-file", 0, PRY_OPTION_TEXT, "FILE", "token for an admin address on TCP (or PARRY_ADMIN_TOKEN)",        \
+        &(given).token_file                                                                                            \
+  }
 
 /* Address and token, ready to use. Wipe with pry_admin_place_fini(). */
 struct pry_admin_place {
@@ -32,8 +34,8 @@ void pry_admin_place_fini(struct pry_admin_place *place);
 /* The token as text; NULL: none. */
 const char *pry_admin_place_token(struct pry_admin_place *place);
 
-/* Asks the running parry. -1: *status and `body` are set (the caller frees the body); else the exit code, and stderr has
- * been told: 3 when it cannot be reached or refuses the token. */
+/* Asks the running parry. -1: *status and `body` are set (the caller frees the body); else the exit code, and stderr
+ * has been told: 3 when it cannot be reached or refuses the token. */
 int pry_admin_call(const struct pry_admin_options_given *given, const char *method, const char *path, double timeout,
                    int *status, struct pry_buffer *body);
 

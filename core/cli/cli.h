@@ -10,7 +10,7 @@
 /* Exit codes of all commands (CONTRACT). */
 enum pry_exit {
   PRY_EXIT_OK = 0,
-  PRY_EXIT_FINDINGS = 1,    /* findings, failed tests, a refused reload, something that failed while running */
+  PRY_EXIT_FINDINGS = 1, /* findings, failed tests, a refused reload, something that failed while running */
   PRY_EXIT_USAGE = 2,
   PRY_EXIT_UNREACHABLE = 3, /* no running parry at the admin address */
   PRY_EXIT_CONFIG = 78      /* configuration refused at start (EX_CONFIG of sysexits.h) */

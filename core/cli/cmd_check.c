@@ -43,7 +43,8 @@ static void load(struct check *check, bool run_tests)
     struct pry_slice why = pry_buffer_slice(&text);
     while (why.size && why.data[why.size - 1] == '\n')
       why.size--;
-    snprintf(check->unreadable, sizeof check->unreadable, "%.*s", (int)why.size, why.data ? why.data : "cannot be read");
+    snprintf(check->unreadable, sizeof check->unreadable, "%.*s", (int)why.size,
+             why.data ? why.data : "cannot be read");
     check->report.errors++;
   } else {
     check->generation = pry_lua_loader.load(set, &limits, &check->report);
@@ -73,7 +74,7 @@ static void print_text(const struct check *check, bool verbose)
     print_secrets(check->generation->config);
   if (report->errors)
     printf("%s: would be refused: %u error%s\n", check->folder, report->errors, report->errors == 1 ? "" : "s");
-  else if (isatty(STDOUT_FILENO) || verbose)
+  else if (check->generation && (isatty(STDOUT_FILENO) || verbose))
     printf("%s: good · generation %.7s · %u policies · %u/%u tests\n", check->folder, check->generation->id,
            check->generation->policies, report->tests_passed, report->tests_passed + report->tests_failed);
 }
@@ -85,7 +86,8 @@ static bool append_secrets(const struct pry_config *config, struct pry_buffer *o
     const struct pry_secret *secret = &config->secrets[i];
     ok = pry_buffer_append_format(out, "%s{\"name\":\"", i ? "," : "") &&
          pry_buffer_append_json(out, pry_slice_of(secret->name)) &&
-         pry_buffer_append_text(out, secret->value ? "\",\"found\":true,\"origin\":\"" : "\",\"found\":false,\"origin\":\"") &&
+         pry_buffer_append_text(out, secret->value ? "\",\"found\":true,\"origin\":\""
+                                                   : "\",\"found\":false,\"origin\":\"") &&
          pry_buffer_append_json(out, pry_slice_of(secret->origin)) && pry_buffer_append_text(out, "\"}");
   }
   return ok && pry_buffer_append_text(out, "]");
@@ -126,8 +128,8 @@ int pry_cmd_check(int argc, char **argv)
       {"no-tests", 0, PRY_OPTION_FLAG, NULL, "do not run the policies' tests", &given.no_tests},
       PRY_OPTIONS_JSON(&given.json),
   };
-  const struct pry_command_line line = {"parry check [OPTIONS] [PATH]", DOC, options, sizeof options / sizeof *options, 1,
-                                        AFTER};
+  const struct pry_command_line line = {"parry check [OPTIONS] [PATH]",   DOC, options,
+                                        sizeof options / sizeof *options, 1,   AFTER};
   size_t operands = 0;
   int ended = pry_options_parse(&line, argc, argv, &operands);
   if (ended >= 0)

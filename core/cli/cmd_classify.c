@@ -1,6 +1,7 @@
-#include "cli.h"
+#include "classify.h"
 
 #include "call.h"
+#include "cli.h"
 #include "http_script.h"
 #include "loader.h"
 #include "options.h"
@@ -15,13 +16,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include <openssl/evp.h>
-
 enum { LINE_MAX_BYTES = 16 * 1024 * 1024, CLASSIFY_BODY_MAX = 64 * 1024, HOLD_LIMIT = 256 * 1024 };
 
-static const char DOC[] =
-    "Reads failures as JSON lines on stdin and says what each one is, with the engine's own\n"
-    "code and the dialects of the policies. Pipe an old error log through it.";
+static const char DOC[] = "Reads failures as JSON lines on stdin and says what each one is, with the engine's own\n"
+                          "code and the dialects of the policies. Pipe an old error log through it.";
 
 static const char AFTER[] =
     "in:  {\"id\", \"dialect\", \"provider\"?, \"http_status\"|null, \"curl_code\"?, \"headers\",\n"
@@ -29,174 +27,6 @@ static const char AFTER[] =
     "out: {\"id\", \"category\", \"origin\", \"retryable\", \"retry_after\", \"refresh_token\", \"fallback\",\n"
     "      \"code\", \"message\"}; category \"none\": not an error. A line that cannot be read gives\n"
     "     {\"id\": null, \"error\": \"line N: ...\"}, and exit code 1 at the end.";
-
-/* ---- one line's record ----------------------------------------------------------------------------------- */
-
-struct record {
-  struct pry_slice id; /* raw JSON */
-  struct pry_buffer dialect, provider, body;
-  struct pry_headers headers;
-  int64_t status, curl_code;
-  bool has_status, has_curl_code;
-  bool no_answer; /* http_status: null */
-  double now;
-};
-
-static void record_init(struct record *record)
-{
-  *record = (struct record){.id = PRY_SLICE("null"), .now = (double)time(NULL)};
-  pry_buffer_init(&record->dialect, 0);
-  pry_buffer_init(&record->provider, 0);
-  pry_buffer_init(&record->body, 0);
-  pry_headers_init(&record->headers);
-}
-
-static void record_fini(struct record *record)
-{
-  pry_buffer_fini(&record->dialect);
-  pry_buffer_fini(&record->provider);
-  pry_buffer_fini(&record->body);
-  pry_headers_fini(&record->headers);
-}
-
-static const char *read_text(struct pry_json_value value, struct pry_buffer *out)
-{
-  pry_buffer_clear(out);
-  if (value.type == PRY_JSON_NULL)
-    return NULL;
-  return value.type == PRY_JSON_STRING && pry_json_string(value.raw, out) ? NULL : "is not a text";
-}
-
-/* A body that was logged as JSON instead of text is taken as its text. */
-static const char *read_body(struct pry_json_value value, struct pry_buffer *out)
-{
-  if (value.type != PRY_JSON_OBJECT && value.type != PRY_JSON_ARRAY)
-    return read_text(value, out);
-  pry_buffer_clear(out);
-  return pry_buffer_append_slice(out, value.raw) ? NULL : "does not fit into memory";
-}
-
-static const char *read_base64(struct pry_json_value value, struct pry_buffer *out)
-{
-  struct pry_buffer text;
-  pry_buffer_init(&text, 0);
-  const char *problem = read_text(value, &text);
-  pry_buffer_clear(out);
-  size_t padding = text.size && text.data[text.size - 1] == '=' ? 1 : 0;
-  padding += text.size > 1 && text.data[text.size - 2] == '=' ? 1 : 0;
-  if (!problem && text.size) {
-    bool room = pry_buffer_reserve(out, text.size / 4 * 3 + 4);
-    int size = room && text.size % 4 == 0
-                   ? EVP_DecodeBlock((unsigned char *)out->data, (const unsigned char *)text.data, (int)text.size)
-                   : -1;
-    if (size < 0)
-      problem = "is not base64";
-    else
-      out->size = (size_t)size - padding;
-  }
-  pry_buffer_fini(&text);
-  return problem;
-}
-
-static const char *read_whole(struct pry_json_value value, int64_t least, int64_t most, int64_t *number, bool *has)
-{
-  *has = value.type != PRY_JSON_NULL;
-  if (!*has || (pry_json_integer(value.raw, number) && *number >= least && *number <= most))
-    return NULL;
-  return "is not a number that can stand there";
-}
-
-static void add_header(struct pry_headers *headers, struct pry_slice name, struct pry_json_value value)
-{
-  struct pry_buffer text;
-  pry_buffer_init(&text, 0);
-  bool ok = value.type == PRY_JSON_STRING ? pry_json_string(value.raw, &text)
-                                          : value.type == PRY_JSON_NUMBER && pry_buffer_append_slice(&text, value.raw);
-  if (ok) /* a line that could not have come over HTTP says nothing about the failure */
-    pry_headers_add(headers, name, pry_buffer_slice(&text));
-  pry_buffer_fini(&text);
-}
-
-/* {"name": "value" or ["value", …]} */
-static const char *read_headers(struct pry_json_value value, struct pry_headers *headers)
-{
-  struct pry_json_iterator members, elements;
-  struct pry_json_value member, element;
-  struct pry_slice key, none;
-  struct pry_buffer name;
-  pry_headers_clear(headers);
-  if (value.type == PRY_JSON_NULL)
-    return NULL;
-  if (value.type != PRY_JSON_OBJECT)
-    return "is not an object of names and values";
-  pry_buffer_init(&name, 0);
-  pry_json_iterate(&members, value.raw);
-  while (pry_json_next(&members, &key, &member)) {
-    pry_buffer_clear(&name);
-    if (!pry_json_string(key, &name))
-      continue;
-    if (member.type != PRY_JSON_ARRAY) {
-      add_header(headers, pry_buffer_slice(&name), member);
-      continue;
-    }
-    pry_json_iterate(&elements, member.raw);
-    while (pry_json_next(&elements, &none, &element))
-      add_header(headers, pry_buffer_slice(&name), element);
-  }
-  pry_buffer_fini(&name);
-  return NULL;
-}
-
-static const char *read_member(struct record *record, struct pry_slice key, struct pry_json_value value)
-{
-  if (pry_json_equals(key, PRY_SLICE("id")))
-    record->id = value.raw;
-  else if (pry_json_equals(key, PRY_SLICE("dialect")))
-    return read_text(value, &record->dialect);
-  else if (pry_json_equals(key, PRY_SLICE("provider")))
-    return read_text(value, &record->provider);
-  else if (pry_json_equals(key, PRY_SLICE("http_status")) && value.type == PRY_JSON_NULL)
-    record->no_answer = true;
-  else if (pry_json_equals(key, PRY_SLICE("http_status")))
-    return read_whole(value, 100, 999, &record->status, &record->has_status);
-  else if (pry_json_equals(key, PRY_SLICE("curl_code")))
-    return read_whole(value, 0, 999, &record->curl_code, &record->has_curl_code);
-  else if (pry_json_equals(key, PRY_SLICE("headers")))
-    return read_headers(value, &record->headers);
-  else if (pry_json_equals(key, PRY_SLICE("body")))
-    return value.type == PRY_JSON_NULL ? NULL : read_body(value, &record->body);
-  else if (pry_json_equals(key, PRY_SLICE("body_base64")))
-    return value.type == PRY_JSON_NULL ? NULL : read_base64(value, &record->body);
-  else if (pry_json_equals(key, PRY_SLICE("now")) && value.type != PRY_JSON_NULL)
-    return pry_json_number(value.raw, &record->now) ? NULL : "is not Unix seconds";
-  return NULL;
-}
-
-/* False: `problem` says why. */
-static bool read_record(struct record *record, struct pry_slice line, char *problem, size_t problem_size)
-{
-  struct pry_json_iterator iterator;
-  struct pry_json_value value;
-  struct pry_slice key;
-  const char *complaint = NULL;
-  pry_json_iterate(&iterator, line);
-  if (iterator.result == PRY_JSON_OK && iterator.type != PRY_JSON_OBJECT)
-    iterator.result = PRY_JSON_NOT_OBJECT;
-  while (iterator.result == PRY_JSON_OK && !complaint && pry_json_next(&iterator, &key, &value)) {
-    complaint = read_member(record, key, value);
-    if (complaint)
-      snprintf(problem, problem_size, "%.*s %s", (int)(key.size < 64 ? key.size : 64), key.data, complaint);
-  }
-  if (!complaint && iterator.result != PRY_JSON_OK) {
-    complaint = pry_json_result_text(iterator.result);
-    snprintf(problem, problem_size, "%s", complaint);
-  }
-  if (!complaint && !record->has_status && !record->has_curl_code && !record->no_answer) {
-    complaint = "nothing to go by";
-    snprintf(problem, problem_size, "neither http_status nor curl_code is there");
-  }
-  return !complaint;
-}
 
 /* ---- what it is --------------------------------------------------------------------------------------------- */
 
@@ -213,8 +43,9 @@ static struct pry_slice bounded(struct pry_slice body)
 }
 
 /* An error that the provider reported inside a stream which began well. */
-static bool classify_stream(struct pry_state *state, const struct pry_dialect *dialect, const struct record *record,
-                            struct pry_answer_view *answer, struct pry_failure *failure)
+static bool classify_stream(struct pry_state *state, const struct pry_dialect *dialect,
+                            const struct pry_classify_record *record, struct pry_answer_view *answer,
+                            struct pry_failure *failure)
 {
   struct pry_stream stream;
   struct pry_stream_output output;
@@ -234,7 +65,7 @@ static bool classify_stream(struct pry_state *state, const struct pry_dialect *d
   return step == PRY_STREAM_BROKEN;
 }
 
-static struct pry_failure classify(struct pry_state *state, struct record *record)
+static struct pry_failure classify(struct pry_state *state, struct pry_classify_record *record)
 {
   const char *name = pry_buffer_text(&record->dialect);
   const struct pry_dialect *dialect = name ? pry_config_dialect(state->generation->config, name) : NULL;
@@ -284,7 +115,8 @@ static bool append_booleans(struct pry_buffer *out, const struct pry_failure *fa
                                   failure->refresh_token ? "true" : "false", failure->fallback ? "true" : "false");
 }
 
-static bool append_result(struct pry_buffer *out, const struct record *record, const struct pry_failure *failure)
+static bool append_result(struct pry_buffer *out, const struct pry_classify_record *record,
+                          const struct pry_failure *failure)
 {
   const char *origin = failure->category ? pry_origin_name(failure->origin) : "";
   return pry_buffer_append_text(out, "{\"id\":") && pry_buffer_append_slice(out, record->id) &&
@@ -305,11 +137,11 @@ static bool append_problem(struct pry_buffer *out, unsigned long line, const cha
 /* False: the line was bad. */
 static bool classify_line(struct pry_state *state, struct pry_slice line, unsigned long number, struct pry_buffer *out)
 {
-  struct record record;
+  struct pry_classify_record record;
   char problem[256];
-  record_init(&record);
+  pry_classify_record_init(&record);
   pry_buffer_clear(out);
-  bool ok = read_record(&record, line, problem, sizeof problem);
+  bool ok = pry_classify_record_read(&record, line, problem, sizeof problem);
   if (ok) {
     struct pry_failure failure = classify(state, &record);
     ok = append_result(out, &record, &failure);
@@ -320,7 +152,7 @@ static bool classify_line(struct pry_state *state, struct pry_slice line, unsign
     append_problem(out, number, problem);
   }
   fwrite(out->data, 1, out->size, stdout);
-  record_fini(&record);
+  pry_classify_record_fini(&record);
   return ok;
 }
 

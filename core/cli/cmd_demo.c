@@ -15,17 +15,17 @@
 #define ONCE_LIMIT (60 * PRY_SECOND)
 #define TRICKLE_PAUSE (10 * PRY_SECOND)
 
-static const char DOC[] =
-    "Starts a simulated provider that fails on purpose, parry in front of it, and a slow\n"
-    "trickle of calls, and shows how each failure is recovered. No key is needed and nothing\n"
-    "leaves this machine. The policies are copied to a folder of your own: edit and save.";
+static const char DOC[] = "Starts a simulated provider that fails on purpose, parry in front of it, and a slow\n"
+                          "trickle of calls, and shows how each failure is recovered. No key is needed and nothing\n"
+                          "leaves this machine. The policies are copied to a folder of your own: edit and save.";
 
-static const char AFTER[] = "exit codes: 0 ended by Ctrl-C or SIGTERM, with --once all recovered; 1 it could not start, or\n"
-                            "            with --once not all recovered within 60 s; 2 usage; 78 policies refused";
+static const char AFTER[] =
+    "exit codes: 0 ended by Ctrl-C or SIGTERM, with --once all recovered; 1 it could not start, or\n"
+    "            with --once not all recovered within 60 s; 2 usage; 78 policies refused";
 
 struct demo {
   bool once;
-  const char *policies;    /* the folder to edit */
+  const char *policies;      /* the folder to edit */
   char admin[PRY_PLACE_MAX]; /* address */
   struct pry_loop *loop;
   struct pry_sim *sim;
@@ -54,10 +54,11 @@ static void print_next_steps(const struct demo *demo)
 {
   FILE *out = demo->screen.out;
   const char *address = pry_program_address(demo->program), *name = own_name();
-  fprintf(out, "ready: point an OpenAI client's base_url at http://%s/v1, an Anthropic client's at http://%s\n", address,
-          address);
+  fprintf(out, "ready: point an OpenAI client's base_url at http://%s/v1, an Anthropic client's at http://%s\n",
+          address, address);
   fprintf(out,
-          "  try   curl -i http://%s/v1/chat/completions -d '{\"model\":\"sim-429\",\"messages\":[{\"role\":\"user\","
+          "  try   curl -i http://%s/v1/chat/completions -H content-type:application/json -d "
+          "'{\"model\":\"sim-429\",\"messages\":[{\"role\":\"user\","
           "\"content\":\"hi\"}]}'\n",
           address);
   fprintf(out, "  edit  %s/retry.lua and save: taken over at once, or refused with its line\n", demo->policies);

@@ -5,9 +5,8 @@
 
 #include <stdio.h>
 
-static const char DOC[] =
-    "Has the running parry look at its policies now, and waits for the answer: taken over,\n"
-    "unchanged, or refused with file:line. A refused set changes nothing.";
+static const char DOC[] = "Has the running parry look at its policies now, and waits for the answer: taken over,\n"
+                          "unchanged, or refused with file:line. A refused set changes nothing.";
 
 static const char AFTER[] = "exit codes: 0 taken over or unchanged; 1 refused, or not decided in time;\n"
                             "            2 usage; 3 no running parry reached";

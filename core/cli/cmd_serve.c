@@ -8,16 +8,14 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static const char DOC[] =
-    "Runs the gateway: clients set their base URL to it, and what happens when a provider\n"
-    "fails is decided by the policies. A saved policy is checked and taken over while calls\n"
-    "go on; a broken one is refused with file:line and the old one serves on.";
+static const char DOC[] = "Runs the gateway: clients set their base URL to it, and what happens when a provider\n"
+                          "fails is decided by the policies. A saved policy is checked and taken over while calls\n"
+                          "go on; a broken one is refused with file:line and the old one serves on.";
 
-static const char AFTER[] =
-    "signals: SIGTERM and SIGINT let open calls finish, then end (twice: end at once);\n"
-    "         SIGHUP takes saved policies over now\n"
-    "exit codes: 0 ended as told; 1 cannot listen; 2 usage; 78 configuration refused\n"
-    "see also: parry status, parry reload, parry check DIR";
+static const char AFTER[] = "signals: SIGTERM and SIGINT let open calls finish, then end (twice: end at once);\n"
+                            "         SIGHUP takes saved policies over now\n"
+                            "exit codes: 0 ended as told; 1 cannot listen; 2 usage; 78 configuration refused\n"
+                            "see also: parry status, parry reload, parry check DIR";
 
 /* The options as given. */
 struct serve {
@@ -86,17 +84,16 @@ static bool read_words(const struct serve *serve, struct setup *setup)
 static int prepare(const struct serve *serve, struct setup *setup)
 {
   char error[PRY_PLACE_MAX + 256];
-  setup->program = (struct pry_program_options){
-      .listen = serve->listen ? serve->listen : PRY_GATEWAY_ADDRESS,
-      .state_dir = serve->state,
-      .limits = {.instructions = serve->instructions,
-                 .wall = serve->wall_ms ? (double)serve->wall_ms / 1000 : -1,
-                 .memory = serve->memory},
-      .drain_timeout = serve->drain_timeout,
-      .log = pry_log_output_write,
-      .log_user = &setup->output,
-      .log_level = PRY_LOG_INFO,
-      .loader = &pry_lua_loader};
+  setup->program = (struct pry_program_options){.listen = serve->listen ? serve->listen : PRY_GATEWAY_ADDRESS,
+                                                .state_dir = serve->state,
+                                                .limits = {.instructions = serve->instructions,
+                                                           .wall = serve->wall_ms ? (double)serve->wall_ms / 1000 : -1,
+                                                           .memory = serve->memory},
+                                                .drain_timeout = serve->drain_timeout,
+                                                .log = pry_log_output_write,
+                                                .log_user = &setup->output,
+                                                .log_level = PRY_LOG_INFO,
+                                                .loader = &pry_lua_loader};
   if (!read_words(serve, setup) || !pry_admin_place_init(&setup->admin, &serve->admin, false))
     return PRY_EXIT_USAGE;
   setup->program.admin = setup->admin.address;

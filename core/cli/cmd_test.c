@@ -18,7 +18,7 @@ static const char AFTER[] = "PATH is ./policies, or /etc/parry/policies, when it
 
 struct run {
   bool json, quiet;
-  regex_t *pattern; /* NULL: all */
+  regex_t *pattern;          /* NULL: all */
   struct pry_buffer results; /* JSON */
 };
 
@@ -62,7 +62,8 @@ static void print_totals(const struct run *run, const struct pry_report *report)
     printf("%u/%u tests\n", report->tests_passed, all);
   else
     printf("{\"ok\":%s,\"passed\":%u,\"failed\":%u,\"tests\":[%.*s]}\n", report->tests_failed ? "false" : "true",
-           report->tests_passed, report->tests_failed, (int)run->results.size, run->results.data ? run->results.data : "");
+           report->tests_passed, report->tests_failed, (int)run->results.size,
+           run->results.data ? run->results.data : "");
 }
 
 static int run_folder(const char *folder, struct run *run)
@@ -96,8 +97,8 @@ int pry_cmd_test(int argc, char **argv)
       {"quiet", 'q', PRY_OPTION_FLAG, NULL, "print failures and totals only", &run.quiet},
       PRY_OPTIONS_JSON(&run.json),
   };
-  const struct pry_command_line line = {"parry test [OPTIONS] [PATH]", DOC, options, sizeof options / sizeof *options, 1,
-                                        AFTER};
+  const struct pry_command_line line = {"parry test [OPTIONS] [PATH]",    DOC, options,
+                                        sizeof options / sizeof *options, 1,   AFTER};
   size_t operands = 0;
   int ended = pry_options_parse(&line, argc, argv, &operands);
   if (ended >= 0)

@@ -18,9 +18,9 @@
 
 /* ---- demo_files.c ---- */
 
-/* Fills `folder` (made when missing) with the policies that came with parry and an init.lua for the simulator. Files that
- * are there are kept, except lib/sim.lua, which says where the simulator is this time. *kept: how many there were. False:
- * `error` says what failed. */
+/* Fills `folder` (made when missing) with the policies that came with parry and an init.lua for the simulator. Files
+ * that are there are kept, except lib/sim.lua, which says where the simulator is this time. *kept: how many there
+ * were. False: `error` says what failed. */
 bool pry_demo_files(const char *folder, const char *shipped, const char *sim_address, size_t *kept, char *error,
                     size_t error_size);
 
@@ -31,9 +31,9 @@ enum { PRY_DEMO_CALLS_SHOWN = 32 };
 /* What the last verdict about a call said. */
 struct pry_demo_verdict {
   char call_id[48];
-  char failure[320]; /* "kimi/kimi-k2 -2002 auth" */
+  char failure[320];  /* "kimi/kimi-k2 -2002 auth" */
   char decision[320]; /* "→ renew" */
-  char why[480];     /* "token_refresh.lua:31 \"…\"" */
+  char why[480];      /* "token_refresh.lua:31 \"…\"" */
 };
 
 struct pry_demo_screen {
@@ -71,7 +71,7 @@ struct pry_demo_traffic {
   unsigned long calls; /* begun */
   unsigned recovered;  /* one bit per kind */
   int status;
-  bool helped; /* the answer says that parry had to do something for it */
+  bool helped;   /* the answer says that parry had to do something for it */
   bool expiring; /* the exchange under way tells the simulator to let the token expire */
 };
 

@@ -7,20 +7,25 @@
 
 static const char INIT[] =
     "-- The demo's providers are one simulator that fails on purpose (lib/sim.lua says where it listens this time).\n"
-    "-- Edit this file, or retry.lua beside it, while the demo runs, and save: the next failure is handled the new way.\n"
-    "-- A mistake is refused with its line, and nothing else changes. The real thing is in parry's own policies/init.lua.\n"
+    "-- Edit this file, or retry.lua beside it, while the demo runs, and save: the next failure is handled the new "
+    "way.\n"
+    "-- A mistake is refused with its line, and nothing else changes. The real thing is in parry's own "
+    "policies/init.lua.\n"
     "\n"
     "local sim = require \"lib.sim\"\n"
     "\n"
-    "provider \"moonshot\" { base_url = sim.url .. \"/v1\", dialect = \"openai\", auth = bearer(secret \"PARRY_DEMO_KEY\") }\n"
-    "provider \"token360\" { base_url = sim.url .. \"/v1\", dialect = \"openai\", auth = bearer(secret \"PARRY_DEMO_KEY\") }\n"
+    "provider \"moonshot\" { base_url = sim.url .. \"/v1\", dialect = \"openai\", auth = bearer(secret "
+    "\"PARRY_DEMO_KEY\") }\n"
+    "provider \"token360\" { base_url = sim.url .. \"/v1\", dialect = \"openai\", auth = bearer(secret "
+    "\"PARRY_DEMO_KEY\") }\n"
     "provider \"anthropic\" {\n"
     "  base_url = sim.url .. \"/v1/messages\", dialect = \"anthropic\",\n"
     "  auth = header(\"x-api-key\", secret \"PARRY_DEMO_KEY\"),\n"
     "}\n"
     "\n"
     "-- This one wants an access token, and the one it starts with has expired.\n"
-    "provider \"kimi\" { base_url = sim.url .. \"/kimi-auth/v1\", dialect = \"kimi\", auth = bearer(credential \"kimi\") }\n"
+    "provider \"kimi\" { base_url = sim.url .. \"/kimi-auth/v1\", dialect = \"kimi\", auth = bearer(credential "
+    "\"kimi\") }\n"
     "credential \"kimi\" {\n"
     "  access_token = secret \"PARRY_DEMO_ACCESS_TOKEN\",\n"
     "  refresh_token = secret \"PARRY_DEMO_REFRESH_TOKEN\",\n"
@@ -42,7 +47,8 @@ static const char INIT[] =
     "route \"/v1/messages*\" {\n"
     "  to = \"anthropic\",\n"
     "  deadline = 60, timeouts = { connect = 5, first_byte = 10, idle = 30 },\n"
-    "  chain = { use \"circuit_breaker\" { failures = 5, cooldown = 10 }, use \"retry\" { max_attempts = 3, base = 0.2 } },\n"
+    "  chain = { use \"circuit_breaker\" { failures = 5, cooldown = 10 }, use \"retry\" { max_attempts = 3, base = 0.2 "
+    "} },\n"
     "}\n";
 
 struct copying {
@@ -114,7 +120,8 @@ bool pry_demo_files(const char *folder, const char *shipped, const char *sim_add
   struct pry_policy_set *set = pry_reload_read(shipped, &report);
   bool ok = set != NULL;
   if (!ok)
-    snprintf(error, error_size, "the policies that came with parry cannot be read: %s: %s; set PARRY_SHARE to their folder",
+    snprintf(error, error_size,
+             "the policies that came with parry cannot be read: %s: %s; set PARRY_SHARE to their folder",
              report.count ? report.findings[0].where : shipped, report.count ? report.findings[0].what : "?");
   for (size_t i = 0; ok && i < set->count; i++)
     if (!is_about_init(set->files[i].path))

@@ -155,7 +155,7 @@ void pry_demo_screen_log(void *user, enum pry_log_level level, const char *line,
     show_problem(screen, text);
 }
 
-/* ---- saved policies ----------------------------------------------------------------------------------------------- */
+/* ---- saved policies ------------------------------------------------------------------------------------------- */
 
 void pry_demo_screen_reload(struct pry_demo_screen *screen, const struct pry_reload_outcome *outcome,
                             const struct pry_generation *serving)
@@ -163,7 +163,8 @@ void pry_demo_screen_reload(struct pry_demo_screen *screen, const struct pry_rel
   const struct pry_report *report = outcome->report;
   print_time(screen);
   if (outcome->result == PRY_RELOAD_TAKEN_OVER) {
-    fprintf(screen->out, "saved and taken over: generation %.7s, %u tests passed; the next failure is handled the new way\n",
+    fprintf(screen->out,
+            "saved and taken over: generation %.7s, %u tests passed; the next failure is handled the new way\n",
             serving->id, serving->tests);
     fflush(screen->out);
     return;

@@ -14,14 +14,14 @@
 #include <stddef.h>
 
 enum pry_option_type {
-  PRY_OPTION_FLAG,         /* bool: set to true */
-  PRY_OPTION_TEXT,         /* const char *: points into argv */
-  PRY_OPTION_COUNT,        /* unsigned long: decimal digits */
-  PRY_OPTION_SECONDS,      /* double: seconds, not negative; a trailing "s" or "ms" is understood */
+  PRY_OPTION_FLAG,          /* bool: set to true */
+  PRY_OPTION_TEXT,          /* const char *: points into argv */
+  PRY_OPTION_COUNT,         /* unsigned long: decimal digits */
+  PRY_OPTION_SECONDS,       /* double: seconds, not negative; a trailing "s" or "ms" is understood */
   PRY_OPTION_MAYBE_SECONDS, /* the same, and --name without "=" is accepted and changes nothing */
-  PRY_OPTION_BYTES,        /* size_t: digits with an optional K, M or G (powers of 1024) */
-  PRY_OPTION_LIST,         /* struct pry_option_list: may be given several times */
-  PRY_OPTION_OUTPUT        /* bool: true for "json", false for "text" */
+  PRY_OPTION_BYTES,         /* size_t: digits with an optional K, M or G (powers of 1024) */
+  PRY_OPTION_LIST,          /* struct pry_option_list: may be given several times */
+  PRY_OPTION_OUTPUT         /* bool: true for "json", false for "text" */
 };
 
 enum { PRY_OPTION_LIST_MAX = 64 };
@@ -43,7 +43,9 @@ struct pry_option {
 /* --json, and -o json as other tools spell it. */
 #define PRY_OPTIONS_JSON(out)                                                                                          \
   {"json", 0, PRY_OPTION_FLAG, NULL, "print JSON for programs", (out)},                                                \
-  {"output", 'o', PRY_OPTION_OUTPUT, "FORMAT", NULL, (out)}
+  {                                                                                                                    \
+    "output", 'o', PRY_OPTION_OUTPUT, "FORMAT", NULL, (out)                                                            \
+  }
 
 struct pry_command_line {
   const char *usage; /* "parry serve [OPTIONS]" */

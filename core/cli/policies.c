@@ -38,7 +38,7 @@ static bool append_finding(struct pry_buffer *out, const struct pry_finding *fin
                      finding->severity == PRY_FINDING_ERROR ? PRY_SLICE("error") : PRY_SLICE("warning")) &&
          pry_buffer_append_text(out, ",") && append_text(out, "where", pry_slice_of(finding->where)) &&
          pry_buffer_append_text(out, ",") && append_text(out, "file", file) &&
-         (!colon || pry_buffer_append_format(out, ",\"line\":%d", atoi(colon + 1))) &&
+         (!colon || pry_buffer_append_format(out, ",\"line\":%d", (int)strtol(colon + 1, NULL, 10))) &&
          pry_buffer_append_text(out, ",") && append_text(out, "what", pry_slice_of(finding->what)) &&
          pry_buffer_append_text(out, "}");
 }

@@ -26,8 +26,8 @@ static void reply_problem(struct pry_exchange *exchange, int status, const char 
   struct pry_headers headers;
   pry_buffer_init(&body, 4096);
   pry_headers_init(&headers);
-  bool ok = pry_buffer_append_format(&body, "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"detail\":\"", title,
-                                     status) &&
+  bool ok = pry_buffer_append_format(&body, "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"detail\":\"",
+                                     title, status) &&
             pry_buffer_append_json(&body, pry_slice_of(detail)) && pry_buffer_append_text(&body, "\"}\n") &&
             pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/problem+json")) &&
             (!header.size || pry_headers_add(&headers, header, pry_slice_of(value)));
@@ -120,8 +120,8 @@ static bool admit(const struct pry_admin *admin, struct pry_exchange *exchange,
   if (!admin->tcp)
     return true;
   if (!pry_headers_get(request->headers, PRY_SLICE("Host"), &host) || !host_is_plain(host)) {
-    reply_problem(exchange, 403, "Forbidden", "Host is neither an address nor localhost; ask for the listener's address",
-                  PRY_SLICE(""), NULL);
+    reply_problem(exchange, 403, "Forbidden",
+                  "Host is neither an address nor localhost; ask for the listener's address", PRY_SLICE(""), NULL);
     return false;
   }
   if (pry_headers_get(request->headers, PRY_SLICE("Origin"), &origin) && !origin_is_ours(origin, host)) {
@@ -357,8 +357,8 @@ struct pry_admin *pry_admin_new(const struct pry_admin_options *options, char *e
              options->address);
     goto failed;
   }
-  admin->server = pry_server_new(options->engine->worker.loop, options->address, &server, &server_ops, admin, error,
-                                 error_size);
+  admin->server =
+      pry_server_new(options->engine->worker.loop, options->address, &server, &server_ops, admin, error, error_size);
   if (admin->server)
     return admin;
 failed:

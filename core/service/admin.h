@@ -9,12 +9,12 @@
  *   POST /api/v1/reload?wait=SECONDS   looks at the folder now; 200 {result, generation, …}, 409 {result: "refused",
  *                                      report: […]}, 202 {result: "pending"} when `wait` (10; at most 300) has passed
  *
- * Answers are JSON; what goes wrong is application/problem+json (RFC 9457). Nothing here shows a secret, a prompt or
- * a completion.
+ * Answers are JSON; what goes wrong is application/problem+json (RFC 9457). Nothing here shows a secret, a prompt or a
+ * completion.
  *
- * On a unix socket (mode 0600) the file's owner is who may ask. On TCP every request but the probes needs the token, and
- * because a browser on the same machine can reach it too: a Host that is a name other than localhost is refused (DNS
- * rebinding), and so is an Origin that is not this listener's own.
+ * On a unix socket (mode 0600) the file's owner is who may ask. On TCP every request but the probes needs the token,
+ * and because a browser on the same machine can reach it too: a Host that is a name other than localhost is refused
+ * (DNS rebinding), and so is an Origin that is not this listener's own.
  *
  * Thread: the loop's.
  */

@@ -16,8 +16,8 @@ struct pry_admin {
   struct pry_server *server;
   char *folder, *token;
   bool tcp, draining;
-  double started_at;        /* Unix seconds */
-  struct pry_list waiting;  /* reload requests */
+  double started_at;       /* Unix seconds */
+  struct pry_list waiting; /* reload requests */
 };
 
 bool pry_admin_generations(const struct pry_admin *admin, struct pry_buffer *out);

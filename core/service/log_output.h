@@ -2,8 +2,8 @@
  * log_output.h: the engine's log lines, as stderr wants them.
  *
  * Text for people at a terminal, the same with a <priority> in front under journald (sd-daemon(3)), JSON lines for
- * everything else. The text forms are made from the JSON line, so that there is one scrubbed source of what is said.
- * In text a value stays escaped as it is in JSON, so that nothing a provider says can steer a terminal; a field with line
+ * everything else. The text forms are made from the JSON line, so that there is one scrubbed source of what is said. In
+ * text a value stays escaped as it is in JSON, so that nothing a provider says can steer a terminal; a field with line
  * breaks (the findings of a refused reload) is shown below its line, indented.
  *
  * Each line leaves in one write(2): lines of several threads do not mix. A line that cannot be written is lost.

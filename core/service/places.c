@@ -51,8 +51,8 @@ bool pry_place_admin(const char *given, bool client, char *address, size_t size)
 
 static bool complain(char *error, size_t error_size, const char *folder, const char *why)
 {
-  snprintf(error, error_size, "cannot use the folder %s for the admin socket: %s; choose another with --admin unix:PATH",
-           folder, why);
+  snprintf(error, error_size,
+           "cannot use the folder %s for the admin socket: %s; choose another with --admin unix:PATH", folder, why);
   return false;
 }
 

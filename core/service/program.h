@@ -1,9 +1,9 @@
 /*
  * program.h: one running parry: everything `parry serve` and `parry demo` start, and how it ends.
  *
- * Puts together, on a loop of the caller: the log, the HTTP client, the engine, the first generation, the gateway, the admin
- * listener, the reloader and the signals. Ends by SIGTERM or SIGINT: not ready any more, nothing new is accepted, open
- * calls may finish within the drain timeout; a second signal ends at once. SIGHUP looks at the policies now.
+ * Puts together, on a loop of the caller: the log, the HTTP client, the engine, the first generation, the gateway, the
+ * admin listener, the reloader and the signals. Ends by SIGTERM or SIGINT: not ready any more, nothing new is accepted,
+ * open calls may finish within the drain timeout; a second signal ends at once. SIGHUP looks at the policies now.
  *
  * Thread: the loop's. One per process (signals).
  */
@@ -18,17 +18,17 @@
 struct pry_program;
 
 struct pry_program_options {
-  struct pry_loop *loop;       /* borrowed */
-  const char *policies;        /* folder; this and all other text: borrowed while the program lives */
-  const char *listen;          /* of the gateway; loopback only until clients have keys */
-  const char *listen_else;     /* tried when `listen` is taken; NULL: nothing */
-  const char *admin;           /* "unix:PATH" or "ADDR:PORT" */
-  const char *admin_token;     /* for an admin listener on TCP */
-  const char *state_dir;       /* made when missing (0700); NULL: none */
+  struct pry_loop *loop;   /* borrowed */
+  const char *policies;    /* folder; this and all other text: borrowed while the program lives */
+  const char *listen;      /* of the gateway; loopback only until clients have keys */
+  const char *listen_else; /* tried when `listen` is taken; NULL: nothing */
+  const char *admin;       /* "unix:PATH" or "ADDR:PORT" */
+  const char *admin_token; /* for an admin listener on TCP */
+  const char *state_dir;   /* made when missing (0700); NULL: none */
   struct pry_script_limits limits;
-  bool watch;                  /* look for saved policies by itself */
-  double drain_timeout;        /* seconds */
-  pry_log_fn log;              /* where log lines go, with log_user */
+  bool watch;           /* look for saved policies by itself */
+  double drain_timeout; /* seconds */
+  pry_log_fn log;       /* where log lines go, with log_user */
   void *log_user;
   enum pry_log_level log_level;
   const struct pry_loader *loader;
@@ -42,8 +42,8 @@ enum pry_program_failure {
   PRY_PROGRAM_FAILED   /* the machine is: an address in use, memory, descriptors (exit 1) */
 };
 
-/* Everything up and serving, or NULL: *failure says which kind, `problem` what, where and what to do; for refused policies
- * it holds the report. */
+/* Everything up and serving, or NULL: *failure says which kind, `problem` what, where and what to do; for refused
+ * policies it holds the report. */
 struct pry_program *pry_program_new(const struct pry_program_options *options, enum pry_program_failure *failure,
                                     struct pry_buffer *problem);
 
@@ -58,7 +58,7 @@ void pry_program_free(struct pry_program *program);
 
 struct pry_engine *pry_program_engine(const struct pry_program *program);
 struct pry_http *pry_program_http(const struct pry_program *program);
-const char *pry_program_address(const struct pry_program *program);       /* the gateway's */
+const char *pry_program_address(const struct pry_program *program); /* the gateway's */
 const char *pry_program_admin_address(const struct pry_program *program);
 
 /* Unix seconds on the program's loop; for a log of the caller's own. `user` is the program. */

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 enum {
-  DISCARDS_MAX = 3, /* looks thrown away in a row before one is taken as it is */
+  DISCARDS_MAX = 3,  /* looks thrown away in a row before one is taken as it is */
   DEBOUNCES_MAX = 20 /* a folder that is written all the time is looked at nevertheless */
 };
 
@@ -68,6 +68,11 @@ struct pry_reloader {
 
 #define UNREADABLE "?"
 
+static void copy_id(char to[PRY_GENERATION_ID_MAX], const char *from)
+{
+  snprintf(to, PRY_GENERATION_ID_MAX, "%s", from);
+}
+
 const char *pry_reload_result_name(enum pry_reload_result result)
 {
   static const char *const names[] = {"taken over", "unchanged", "refused"};
@@ -114,7 +119,7 @@ static void run_look(struct look *look)
   if (reloader->watcher)
     pry_watcher_renew(reloader->watcher, reloader->folder);
   struct pry_policy_set *set = pry_reload_read(reloader->folder, &look->report);
-  strcpy(look->id, set ? set->id : UNREADABLE);
+  copy_id(look->id, set ? set->id : UNREADABLE);
   look->result = judge(look);
   if (!set && look->result == LOOK_STAGED)
     look->result = LOOK_REFUSED;
@@ -152,9 +157,9 @@ static void prepare_look(struct pry_reloader *reloader)
                         .limits = reloader->engine->options.limits,
                         .asked = reloader->asked,
                         .told = reloader->told};
-  strcpy(look->serving, serving ? serving->id : "");
-  strcpy(look->refused, reloader->refused);
-  strcpy(look->seen, reloader->seen);
+  copy_id(look->serving, serving ? serving->id : "");
+  copy_id(look->refused, reloader->refused);
+  copy_id(look->seen, reloader->seen);
   pry_report_init(&look->report);
   reloader->asked = reloader->told = false;
   reloader->debounces = 0;
@@ -240,7 +245,7 @@ static void keep_outcome(struct pry_reloader *reloader, const struct pry_reload_
   pry_report_fini(&reloader->last_report);
   reloader->last_report = reloader->look.report;
   pry_report_init(&reloader->look.report);
-  strcpy(reloader->last_id, outcome->id);
+  copy_id(reloader->last_id, outcome->id);
   reloader->last = *outcome;
   reloader->last.id = reloader->last_id;
   reloader->last.report = &reloader->last_report;
@@ -290,7 +295,7 @@ static enum pry_reload_result conclude(struct pry_reloader *reloader)
   }
   if (look->result == LOOK_REFUSED)
     pry_engine_refused(reloader->engine);
-  strcpy(reloader->refused, look->id);
+  copy_id(reloader->refused, look->id);
   return PRY_RELOAD_REFUSED;
 }
 
@@ -325,7 +330,7 @@ static void throw_away(struct pry_reloader *reloader)
 static void finish_look(struct pry_reloader *reloader)
 {
   struct look *look = &reloader->look;
-  strcpy(reloader->seen, look->id);
+  copy_id(reloader->seen, look->id);
   if (reloader->told && look->result != LOOK_SAME && reloader->discards < DISCARDS_MAX) {
     reloader->discards++;
     throw_away(reloader);

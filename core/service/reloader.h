@@ -1,15 +1,15 @@
 /*
  * reloader.h: saved policies, taken over or refused, while calls go on.
  *
- * Looks at the folder when the watcher saw something (after 100 ms of quiet, so that a save of several files is one), every
- * 10 seconds in any case, and when asked (SIGHUP, `parry reload`). A look reads the whole set once and compares its content
- * hash: with the serving generation's (nothing to do) and with that of the last refused set, which is not tried again until
- * its bytes change, except when somebody asks. Anything new is staged (compiled, checked, its own tests run) on a thread
- * of its own, so that no call waits for it, and committed on the loop. A set seen for the first time by the poll alone must be
- * found unchanged once more: nobody told us that its writer was finished.
+ * Looks at the folder when the watcher saw something (after 100 ms of quiet, so that a save of several files is one),
+ * every 10 seconds in any case, and when asked (SIGHUP, `parry reload`). A look reads the whole set once and compares
+ * its content hash: with the serving generation's (nothing to do) and with that of the last refused set, which is not
+ * tried again until its bytes change, except when somebody asks. Anything new is staged (compiled, checked, its own
+ * tests run) on a thread of its own, so that no call waits for it, and committed on the loop. A set seen for the first
+ * time by the poll alone must be found unchanged once more: nobody told us that its writer was finished.
  *
- * One look at a time. A change while one runs makes its result worthless: it is thrown away and the next look begins, but
- * not forever; a folder that never comes to rest is taken as it is.
+ * One look at a time. A change while one runs makes its result worthless: it is thrown away and the next look begins,
+ * but not forever; a folder that never comes to rest is taken as it is.
  *
  * What was refused is logged with each finding as file:line: text, kept for status, and changes nothing else.
  *

@@ -141,7 +141,7 @@ static bool parent_of(const char *path, char parent[PATH_MAX])
     parent[--length] = '\0';
   char *slash = strrchr(parent, '/');
   if (!slash)
-    strcpy(parent, ".");
+    memcpy(parent, ".", sizeof ".");
   else if (slash == parent)
     parent[1] = '\0';
   else

@@ -10,7 +10,7 @@ local CODES = {
   not_found_error = "not_found",
   request_too_large = "payload_too_large",
   rate_limit_error = "rate_limit",
-  api_error = "server",
+  api_error = answer_of.VAGUE,
   timeout_error = "timeout",
   overloaded_error = "overloaded", -- 529
   -- the same models behind AWS
@@ -18,7 +18,7 @@ local CODES = {
   serviceunavailableexception = "overloaded",
   modelnotreadyexception = "overloaded",
   modeltimeoutexception = "timeout",
-  internalserverexception = "server",
+  internalserverexception = answer_of.VAGUE,
   accessdeniedexception = "permission",
   resourcenotfoundexception = "not_found",
   -- and behind Google

@@ -17,9 +17,14 @@ test("each code, inside a 200 and with its status", function(t)
     [-2003] = { "invalid_request", 400 }, [-2004] = { "payload_too_large", 413 }, [-2005] = { "conflict", 429 },
     [-2006] = { "billing", 403 },
   }
+  local steps = {}
   for code, want in pairs(codes) do
-    for _, status in ipairs { 200, want[2] } do
-      t:provider { said(code, status) }
+    steps[#steps + 1] = said(code, 200)
+    steps[#steps + 1] = said(code, want[2])
+  end
+  t:provider(steps)
+  for code, want in pairs(codes) do
+    for _ = 1, 2 do
       local r = t:call { model = "m" }
       t:eq(r.ledger[1].category, want[1], code)
       t:eq(r.ledger[1].code, tostring(code))

@@ -179,9 +179,14 @@ local function lookup(codes, ...)
   end
 end
 
+--- For `codes`: words like "server_error", which say no more than a 5xx status does; among those the status says it
+--- better (503 and 529 overloaded, 504 timeout).
+answer.VAGUE = { category = "server", vague = true }
+
 --- The whole way from an answer to what a dialect's `classify` returns; nil when there is nothing to add to the status.
 --
--- codes  maps a code, type or state in small letters to a category, or to { category, retryable, fallback, ... }
+-- codes  maps a code, type or state in small letters to a category, or to { category, retryable, fallback, ... }, or to
+--        answer.VAGUE
 -- weak   a set of types that say no more than "your request", which providers also put into answers whose status says
 --        it better; they decide only when the status does not (2xx and 5xx)
 --
@@ -194,6 +199,9 @@ function answer.classify(a, codes, weak)
     row = guess -- more than the limit itself in one request: waiting does not help
   end
   row = row or guess
+  if row and row.vague and a.status >= 500 then
+    row = answer.by_status(a.status) or {}
+  end
   if not row and a.status < 400 and INNER[said.code] then
     row = { category = INNER[said.code] }
   end

@@ -25,16 +25,14 @@ static const struct {
 } policies[] = {
     {"empty handler", "return policy { name = 'p', on_error = function() end }"},
     {"retry {}", "return policy { name = 'p', on_error = function() return retry {} end }"},
-    {"retry policy",
-     "return policy { name = 'p', on_error = function(self, call, err)\n"
-     "  local n = call.target.attempts\n"
-     "  if err.source == 'parry' or n >= 4 then return end\n"
-     "  return retry { after = random() * 0.5 * 2 ^ n, why = ('attempt %d of %d'):format(n, 4) }\n"
-     "end }"},
-    {"breaker outcome",
-     "return policy { name = 'p', on_error = function(self, call, err)\n"
-     "  store.breaker(call.target.name, { failures = 5, cooldown = 10 }):success()\n"
-     "end }"},
+    {"retry policy", "return policy { name = 'p', on_error = function(self, call, err)\n"
+                     "  local n = call.target.attempts\n"
+                     "  if err.source == 'parry' or n >= 4 then return end\n"
+                     "  return retry { after = random() * 0.5 * 2 ^ n, why = ('attempt %d of %d'):format(n, 4) }\n"
+                     "end }"},
+    {"breaker outcome", "return policy { name = 'p', on_error = function(self, call, err)\n"
+                        "  store.breaker(call.target.name, { failures = 5, cooldown = 10 }):success()\n"
+                        "end }"},
 };
 
 static double seconds(void)
@@ -49,13 +47,12 @@ static bool load(struct bench *bench, const char *policy)
   struct pry_report report;
   struct pry_policy_set *set = pry_policy_set_new();
   pry_report_init(&report);
-  bool loaded =
-      set && pry_policy_set_add(set, "p.lua", pry_slice_of(policy)) &&
-      pry_policy_set_add(set, "init.lua",
-                         PRY_SLICE("provider 'up' { base_url = 'https://up.test', dialect = 'd' }\n"
-                                   "route '/*' { to = 'up', chain = { use 'p' } }\n")) &&
-      pry_policy_set_add(set, "dialects/d.lua", PRY_SLICE("return dialect { name = 'd' }")) &&
-      pry_policy_set_seal(set) && pry_engine_load(bench->engine, set, false, &report);
+  bool loaded = set && pry_policy_set_add(set, "p.lua", pry_slice_of(policy)) &&
+                pry_policy_set_add(set, "init.lua",
+                                   PRY_SLICE("provider 'up' { base_url = 'https://up.test', dialect = 'd' }\n"
+                                             "route '/*' { to = 'up', chain = { use 'p' } }\n")) &&
+                pry_policy_set_add(set, "dialects/d.lua", PRY_SLICE("return dialect { name = 'd' }")) &&
+                pry_policy_set_seal(set) && pry_engine_load(bench->engine, set, false, &report);
   if (!loaded && report.count)
     fprintf(stderr, "%s: %s\n", report.findings[0].where, report.findings[0].what);
   pry_report_fini(&report);

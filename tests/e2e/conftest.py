@@ -12,7 +12,7 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         for process in list(harness.Process.running):
             name = " ".join(process.arguments[1:4])
-            report.sections.append((f"output of parry {name}", "\n".join(process.lines[-150:])))
+            report.sections.append((f"output of parry {name}", "\n".join(process.lines[:40] + ["..."] + process.lines[-60:])))
 
 
 class Things:

@@ -186,7 +186,8 @@ class Gateway(Process):
         return found
 
     def verdicts(self, call_id):
-        """What was decided about a call, in order."""
+        """What was decided about a call that has ended, in order. Its last line may come after its answer."""
+        self.wait_log("call", lambda entry: entry["call_id"] == call_id)
         return [entry for entry in self.log("verdict") if entry["call_id"] == call_id]
 
     def wait_log(self, msg, matches=lambda entry: True, seconds=PATIENCE, start=0):

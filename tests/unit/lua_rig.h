@@ -41,10 +41,12 @@ struct rig {
   "provider 'up' { base_url = 'https://up.test/v1', dialect = 'd', auth = bearer(secret 'UP_KEY') }\n"                 \
   "provider 'kimi' { base_url = 'https://kimi.test', dialect = 'd', auth = bearer(credential 'kimi') }\n"              \
   "credential 'kimi' { refresh_token = secret 'KIMI_REFRESH', token_url = 'https://tokens.test/t', grant = 'kimi' }\n" \
-  "credential 'plain' { refresh_token = secret 'PLAIN_REFRESH', token_url = 'https://tokens.test/o', grant = 'oauth' }\n" \
+  "credential 'plain' { refresh_token = secret 'PLAIN_REFRESH', token_url = 'https://tokens.test/o', grant = 'oauth' " \
+  "}\n"                                                                                                                \
   "credential 'own' { refresh_token = secret 'OWN_REFRESH', token_url = 'https://tokens.test/own',\n"                  \
   "  refresh = function(cred)\n"                                                                                       \
-  "    local a, err = http.request { url = cred.token_url, headers = { authorization = { 'R ', cred.refresh_token } } }\n" \
+  "    local a, err = http.request { url = cred.token_url, headers = { authorization = { 'R ', cred.refresh_token } "  \
+  "} }\n"                                                                                                              \
   "    if not a then return nil, err.message end\n"                                                                    \
   "    return { token = a.body, expires_in = 60, refresh_token = 'next-' .. a.body }\n"                                \
   "  end }\n"                                                                                                          \

@@ -241,7 +241,8 @@ static void draining_is_not_ready(void **state)
   assert_true(answer_has(rig, "\"draining\":true"));
 }
 
-/* ---- reload -------------------------------------------------------------------------------------------------------- */
+/* ---- reload
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void reload_answers_with_how_it_ended(void **state)
 {
@@ -311,7 +312,8 @@ static void freeing_with_a_waiting_reload(void **state)
   close(fd);
 }
 
-/* ---- who may ask over TCP --------------------------------------------------------------------------------------------- */
+/* ---- who may ask over TCP
+ * --------------------------------------------------------------------------------------------- */
 
 static void tcp_without_a_token_is_refused_at_start(void **state)
 {
@@ -327,10 +329,12 @@ static void tcp_without_a_token_is_refused_at_start(void **state)
 static void tcp_wants_the_token(void **state)
 {
   struct rig *rig = *state;
-  static const char *const wrong[] = {"", "Authorization: Bearer a-token-of-this-tesT\r\n",
+  static const char *const wrong[] = {"",
+                                      "Authorization: Bearer a-token-of-this-tesT\r\n",
                                       "Authorization: Bearer a-token-of-this-tes\r\n",
                                       "Authorization: Bearer a-token-of-this-testX\r\n",
-                                      "Authorization: Bearer \r\n", "Authorization: Basic " TOKEN "\r\n",
+                                      "Authorization: Bearer \r\n",
+                                      "Authorization: Basic " TOKEN "\r\n",
                                       "Authorization: " TOKEN "\r\n"};
   static const char *const paths[] = {"GET /api/v1/status", "POST /api/v1/reload", "GET /metrics", "GET /nowhere"};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {

@@ -216,23 +216,24 @@ static void test_kept_view_is_a_fault_and_forgotten(void **unused)
 static void test_verdict_fields(void **unused)
 {
   (void)unused;
-  struct rig *rig = rig_new("return policy { name = 'p',\n"
-                            "  on_request = function(self, call)\n"
-                            "    if call.model == 'respond' then\n"
-                            "      return respond { status = 201, headers = { ['x-a'] = 'b', n = 1 }, body = { ok = true } }\n"
-                            "    elseif call.model == 'route' then\n"
-                            "      return route { target = 'kimi/k2', headers = { ['x-key'] = 'v' } }\n"
-                            "    end\n"
-                            "    return hold { key = 's1', slots = 2, max_wait = 5, until_time = 1700000009 }\n"
-                            "  end,\n"
-                            "  on_attempt = function(self, call)\n"
-                            "    if call.model == 'renew' then return renew() end\n"
-                            "    if call.model == 'refuse' then\n"
-                            "      return refuse { category = 'overloaded', after = 3, code = 'open', message = 'no' }\n"
-                            "    end\n"
-                            "    return inject { status = 500, delay = 1, body = 'boom' }\n"
-                            "  end,\n"
-                            "  on_error = function() return fallback { target = 'kimi/k2', after = 1 } end }\n");
+  struct rig *rig =
+      rig_new("return policy { name = 'p',\n"
+              "  on_request = function(self, call)\n"
+              "    if call.model == 'respond' then\n"
+              "      return respond { status = 201, headers = { ['x-a'] = 'b', n = 1 }, body = { ok = true } }\n"
+              "    elseif call.model == 'route' then\n"
+              "      return route { target = 'kimi/k2', headers = { ['x-key'] = 'v' } }\n"
+              "    end\n"
+              "    return hold { key = 's1', slots = 2, max_wait = 5, until_time = 1700000009 }\n"
+              "  end,\n"
+              "  on_attempt = function(self, call)\n"
+              "    if call.model == 'renew' then return renew() end\n"
+              "    if call.model == 'refuse' then\n"
+              "      return refuse { category = 'overloaded', after = 3, code = 'open', message = 'no' }\n"
+              "    end\n"
+              "    return inject { status = 500, delay = 1, body = 'boom' }\n"
+              "  end,\n"
+              "  on_error = function() return fallback { target = 'kimi/k2', after = 1 } end }\n");
   struct pry_verdict *verdict = &rig->ask.verdict;
   struct pry_slice value;
   rig_ok(rig, PRY_ON_REQUEST);
@@ -303,11 +304,13 @@ static void test_bad_verdicts(void **unused)
       {"return respond { body = function() end }",
        "p.lua:2: respond{}: body must be text, or a table to be sent as JSON, got function"},
       {"return respond { body = ('x'):rep(70000) }", "p.lua:2: respond{}: the body has more than 65536 bytes"},
-      {"return { after = 1 }", "p.lua:1: on_error returned a table; it may return respond, fail, renew, retry, fallback (a "
-                               "plain table is no verdict: write retry{ … })"},
+      {"return { after = 1 }",
+       "p.lua:1: on_error returned a table; it may return respond, fail, renew, retry, fallback (a "
+       "plain table is no verdict: write retry{ … })"},
       {"return 'retry'", "p.lua:1: on_error returned a string; it may return respond, fail, renew, retry, fallback"},
       {"return retry {}, 1", "p.lua:1: on_error returned 2 values instead of one verdict"},
-      {"return hold { key = 'k' }", "p.lua:2: on_error returned hold{}; it may return respond, fail, renew, retry, fallback"},
+      {"return hold { key = 'k' }",
+       "p.lua:2: on_error returned hold{}; it may return respond, fail, renew, retry, fallback"},
       {"local v = retry {} return v.after", "p.lua:2: a verdict is sealed: return it (this one is a retry)"},
       {"local v = retry {} v.after = 1", "p.lua:2: a verdict is sealed: return it (this one is a retry)"},
   };
@@ -469,14 +472,15 @@ static void test_random_follows_the_seed(void **unused)
   (void)unused;
   double first = -1;
   for (int i = 0; i < 2; i++) {
-    struct rig *rig = rig_new(ON_ERROR("local a = random() assert(a >= 0 and a < 1 and a ~= random())\n"
-                                       "for i = 1, 200 do\n"
-                                       "  local n = random(3, 5) assert(n >= 3 and n <= 5 and math.type(n) == 'integer')\n"
-                                       "  assert(random(2) <= 2)\n"
-                                       "end\n"
-                                       "assert(math.type(random(math.mininteger, math.maxinteger)) == 'integer')\n"
-                                       "assert(not pcall(random, 5, 3))\n"
-                                       "return retry { after = a }"));
+    struct rig *rig =
+        rig_new(ON_ERROR("local a = random() assert(a >= 0 and a < 1 and a ~= random())\n"
+                         "for i = 1, 200 do\n"
+                         "  local n = random(3, 5) assert(n >= 3 and n <= 5 and math.type(n) == 'integer')\n"
+                         "  assert(random(2) <= 2)\n"
+                         "end\n"
+                         "assert(math.type(random(math.mininteger, math.maxinteger)) == 'integer')\n"
+                         "assert(not pcall(random, 5, 3))\n"
+                         "return retry { after = a }"));
     rig_ok(rig, PRY_ON_ERROR);
     if (i)
       assert_float_equal(rig->ask.verdict.after, first, 0);
@@ -532,20 +536,21 @@ static bool classify(struct rig *rig, struct pry_slice body, struct pry_failure 
 static void test_classify(void **unused)
 {
   (void)unused;
-  struct rig *rig = rig_new_set(ON_ERROR(""), NULL,
-                                "return dialect { name = 'd', stream = { default = 'content' },\n"
-                                "classify = function(answer)\n"
-                                "  assert(answer.provider == 'up' and answer.status == 400 and answer.in_stream == false)\n"
-                                "  assert(answer.category == 'invalid_request' and answer.retry_after == nil)\n"
-                                "  assert(answer:header('x-test') == 'yes' and answer.event_type == nil)\n"
-                                "  local body = answer:json()\n"
-                                "  if not body then return nil end\n"
-                                "  if body.loop then while true do end end\n"
-                                "  if body.store then store.get('x') end\n"
-                                "  return { category = body.category, code = body.code, message = answer.body,\n"
-                                "           retryable = true, fallback = false, refresh_token = body.refresh_token }\n"
-                                "end }\n",
-                                NULL);
+  struct rig *rig =
+      rig_new_set(ON_ERROR(""), NULL,
+                  "return dialect { name = 'd', stream = { default = 'content' },\n"
+                  "classify = function(answer)\n"
+                  "  assert(answer.provider == 'up' and answer.status == 400 and answer.in_stream == false)\n"
+                  "  assert(answer.category == 'invalid_request' and answer.retry_after == nil)\n"
+                  "  assert(answer:header('x-test') == 'yes' and answer.event_type == nil)\n"
+                  "  local body = answer:json()\n"
+                  "  if not body then return nil end\n"
+                  "  if body.loop then while true do end end\n"
+                  "  if body.store then store.get('x') end\n"
+                  "  return { category = body.category, code = body.code, message = answer.body,\n"
+                  "           retryable = true, fallback = false, refresh_token = body.refresh_token }\n"
+                  "end }\n",
+                  NULL);
   struct pry_failure failure;
   assert_true(classify(rig, PRY_SLICE("{\"category\":\"billing\",\"code\":-2006}"), &failure));
   assert_int_equal(failure.category, PRY_BILLING);

@@ -16,18 +16,18 @@
 #define ROUTE "route \"/v1/*\" { to = \"p\" }\n"
 
 /* A policy with a parameter of each kind. */
-#define RETRY                                                                                    \
-  "return policy { name = \"retry\", params = {\n"                                               \
-  "  max_attempts = param { 4, min = 1, max = 16 },\n"                                           \
-  "  base = param { 0.5, unit = \"s\", min = 0 },\n"                                             \
-  "  to = param { type = \"sink\", optional = true },\n"                                         \
-  "  models = param { {}, type = \"map\", of = \"list\", of_of = \"target\" },\n"                \
-  "  jitter = param { \"full\", values = { \"full\", \"none\" } },\n"                            \
-  "  categories = param { {}, type = \"list\", of = \"category\", max = 2 },\n"                  \
-  "  key = param { type = \"secret\", optional = true },\n"                                      \
-  "  flag = param { false },\n"                                                                  \
-  "  any = param { {} },\n"                                                                      \
-  "  status = param { 500, values = { 500, 503 } },\n"                                           \
+#define RETRY                                                                                                          \
+  "return policy { name = \"retry\", params = {\n"                                                                     \
+  "  max_attempts = param { 4, min = 1, max = 16 },\n"                                                                 \
+  "  base = param { 0.5, unit = \"s\", min = 0 },\n"                                                                   \
+  "  to = param { type = \"sink\", optional = true },\n"                                                               \
+  "  models = param { {}, type = \"map\", of = \"list\", of_of = \"target\" },\n"                                      \
+  "  jitter = param { \"full\", values = { \"full\", \"none\" } },\n"                                                  \
+  "  categories = param { {}, type = \"list\", of = \"category\", max = 2 },\n"                                        \
+  "  key = param { type = \"secret\", optional = true },\n"                                                            \
+  "  flag = param { false },\n"                                                                                        \
+  "  any = param { {} },\n"                                                                                            \
+  "  status = param { 500, values = { 500, 503 } },\n"                                                                 \
   "}, on_error = function() end }\n"
 
 struct file {
@@ -84,7 +84,13 @@ static void check_examples(const struct example *examples, size_t count)
 
 /* ---- policies ------------------------------------------------------------------------------------------ */
 
-#define WITH_POLICY(text) {{"init.lua", PROVIDER ROUTE}, {"retry.lua", text}}
+#define WITH_POLICY(text)                                                                                              \
+  {                                                                                                                    \
+    {"init.lua", PROVIDER ROUTE},                                                                                      \
+    {                                                                                                                  \
+      "retry.lua", text                                                                                                \
+    }                                                                                                                  \
+  }
 
 static void test_policies(void **state)
 {
@@ -103,14 +109,17 @@ static void test_policies(void **state)
        "retry.lua:1: store.set is not available while loading\n"},
       {"an unknown global", WITH_POLICY("whatever()\n"),
        "retry.lua:1: attempt to call a nil value (global 'whatever')\n"},
-      {"a name that is not the file's", WITH_POLICY("return policy {\n  name = \"rety\",\n  on_done = function() end }\n"),
+      {"a name that is not the file's",
+       WITH_POLICY("return policy {\n  name = \"rety\",\n  on_done = function() end }\n"),
        "retry.lua:2: retry: name is \"rety\", but the file is retry.lua; use \"retry\" would not find it\n"},
-      {"no name", WITH_POLICY("return policy { on_done = function() end }\n"), "retry.lua:1: retry: needs name = \"...\"\n"},
+      {"no name", WITH_POLICY("return policy { on_done = function() end }\n"),
+       "retry.lua:1: retry: needs name = \"...\"\n"},
       {"not a table", WITH_POLICY("return policy(7)\n"), "retry.lua:1: retry: needs a table { ... }, got 7\n"},
       {"no handler", WITH_POLICY("return policy { name = \"retry\" }\n"),
        "retry.lua:1: retry: has no handler; give it at least one of on_request, on_attempt, on_outcome, on_error, "
        "on_done, on_event, every\n"},
-      {"a field that is nearly one", WITH_POLICY("return policy {\n name = \"retry\",\n on_eror = 1,\n on_done = function() end\n}"),
+      {"a field that is nearly one",
+       WITH_POLICY("return policy {\n name = \"retry\",\n on_eror = 1,\n on_done = function() end\n}"),
        "retry.lua:3: retry: no field \"on_eror\"; did you mean \"on_error\"?\n"},
       {"a handler that is no function", WITH_POLICY("return policy { name = \"retry\",\n\n on_error = \"no\" }\n"),
        "retry.lua:3: retry: on_error must be a function, got \"no\"\n"},
@@ -125,8 +134,10 @@ static void test_when(void **state)
   (void)state;
 #define WHEN(text) WITH_POLICY("return policy { name = \"retry\",\n when = " text ",\n on_error = function() end }\n")
   static const struct example examples[] = {
-      {"everything", WHEN("{ retryable = true, fallback = false, refresh_token = true, sent = true, source = \"parry\","
-                          " category = { \"server\", \"timeout\" }, origin = \"billing\" }"), ""},
+      {"everything",
+       WHEN("{ retryable = true, fallback = false, refresh_token = true, sent = true, source = \"parry\","
+            " category = { \"server\", \"timeout\" }, origin = \"billing\" }"),
+       ""},
       {"unknown field", WHEN("{ status = 5 }"),
        "retry.lua:2: retry: no field \"when.status\"; it takes retryable, fallback, refresh_token, sent, source, "
        "category, origin\n"},
@@ -146,7 +157,8 @@ static void test_when(void **state)
 static void test_params(void **state)
 {
   (void)state;
-#define PARAM(text) WITH_POLICY("return policy { name = \"retry\", on_done = function() end,\n params = {\n" text "\n} }\n")
+#define PARAM(text)                                                                                                    \
+  WITH_POLICY("return policy { name = \"retry\", on_done = function() end,\n params = {\n" text "\n} }\n")
   static const struct example examples[] = {
       {"no param", PARAM("a = 1"), "retry.lua:3: retry: params.a must be param { DEFAULT, ... }, got 1\n"},
       {"a reserved name", PARAM("as = param { 1 }"),
@@ -181,7 +193,8 @@ static void test_jobs(void **state)
       {"one", EVERY("{ { seconds = 60, run = function(self) end } }"), ""},
       {"too often", EVERY("{ { seconds = 0, run = function() end } }"),
        "retry.lua:1: retry: every[1]: seconds must be a number 0.1..86400 s, got 0\n"},
-      {"no period", EVERY("{ { run = function() end } }"), "retry.lua:1: retry: every[1]: needs seconds = 0.1..86400\n"},
+      {"no period", EVERY("{ { run = function() end } }"),
+       "retry.lua:1: retry: every[1]: needs seconds = 0.1..86400\n"},
       {"nothing to run", EVERY("{ { seconds = 1 } }"),
        "retry.lua:1: retry: every[1]: needs run = function(self) ... end\n"},
       {"no list", EVERY("{ seconds = 1, run = function() end }"),
@@ -192,20 +205,28 @@ static void test_jobs(void **state)
 
 /* ---- use ----------------------------------------------------------------------------------------------- */
 
-#define WITH_USE(text)                                                                                         \
-  {{"init.lua", PROVIDER "sink \"ops\" { webhook = secret \"OPS_HOOK\" }\n"                                    \
-                "route \"/v1/*\" { to = \"p\", chain = {\n" text "\n} }\n"},                                   \
-   {"retry.lua", RETRY},                                                                                       \
-   {"other.lua", "return policy { name = \"other\", params = { need = param { type = \"string\", required = true, min = 2 } },\n" \
-                 " check = function(self) if self.need == \"bad\" then return \"need is bad\" end end, on_done = function() end }"}}
+#define WITH_USE(text)                                                                                                 \
+  {                                                                                                                    \
+    {"init.lua", PROVIDER "sink \"ops\" { webhook = secret \"OPS_HOOK\" }\n"                                           \
+                          "route \"/v1/*\" { to = \"p\", chain = {\n" text "\n} }\n"},                                 \
+        {"retry.lua", RETRY},                                                                                          \
+    {                                                                                                                  \
+      "other.lua", "return policy { name = \"other\", params = { need = param { type = \"string\", required = true, "  \
+                   "min = 2 } },\n"                                                                                    \
+                   " check = function(self) if self.need == \"bad\" then return \"need is bad\" end end, on_done = "   \
+                   "function() end }"                                                                                  \
+    }                                                                                                                  \
+  }
 
 static void test_use(void **state)
 {
   (void)state;
   static const struct example examples[] = {
-      {"all parameters", WITH_USE("use \"retry\" { max_attempts = 2, base = 1, to = \"ops\", models = { m = { \"p/x\", \"y\" } },"
-                                  " jitter = \"none\", categories = { \"server\" }, key = secret \"KEY_NAME\", flag = true,"
-                                  " any = { 1, { a = true } }, status = 503 }"), ""},
+      {"all parameters",
+       WITH_USE("use \"retry\" { max_attempts = 2, base = 1, to = \"ops\", models = { m = { \"p/x\", \"y\" } },"
+                " jitter = \"none\", categories = { \"server\" }, key = secret \"KEY_NAME\", flag = true,"
+                " any = { 1, { a = true } }, status = 503 }"),
+       ""},
       {"defaults", WITH_USE("use \"retry\""), ""},
       {"defaults, called", WITH_USE("use \"retry\" {}"), ""},
       {"the bounds", WITH_USE("use \"retry\" {\n  max_attempts = 40 }"),
@@ -240,7 +261,8 @@ static void test_use(void **state)
       {"a function as data", WITH_USE("use \"retry\" { any = { f = function() end } }"),
        "init.lua:4: retry: any[\"f\"] must be plain data, got a function\n"},
       {"required", WITH_USE("use \"other\""), "init.lua:4: other: needs the parameter need\n"},
-      {"length", WITH_USE("use \"other\" { need = \"x\" }"), "init.lua:4: other: need must have at least 2 bytes, got 1\n"},
+      {"length", WITH_USE("use \"other\" { need = \"x\" }"),
+       "init.lua:4: other: need must have at least 2 bytes, got 1\n"},
       {"the policy's own check", WITH_USE("use \"other\" { need = \"bad\" }"), "init.lua:4: other: need is bad\n"},
       {"an unknown policy", WITH_USE("use \"rety\" { x = 1 }"),
        "init.lua:4: use \"rety\": there is no policy file rety.lua; did you mean \"retry\"?\n"},
@@ -255,14 +277,17 @@ static void test_use(void **state)
       {"another policy's name", WITH_USE("use \"retry\", use \"other\" { as = \"retry\", need = \"xx\" }"),
        "init.lua:3: route \"/v1/*\": chain has two instances named \"retry\"; give one of them another name: use "
        "\"other\" { as = \"...\" }\n"
-       "init.lua:4: other: its instance \"retry\" has the name of an instance of \"retry\" (init.lua:4); choose another "
+       "init.lua:4: other: its instance \"retry\" has the name of an instance of \"retry\" (init.lua:4); choose "
+       "another "
        "as = \"...\"\n"},
       {"not a use", WITH_USE("5"),
        "init.lua:3: route \"/v1/*\": chain must be a list of use \"policy\" { ... }; element 1 is 5\n"},
-      {"in no chain", {{"init.lua", PROVIDER ROUTE "local x = use \"retry\" {}\n"}, {"retry.lua", RETRY}},
+      {"in no chain",
+       {{"init.lua", PROVIDER ROUTE "local x = use \"retry\" {}\n"}, {"retry.lua", RETRY}},
        "init.lua:3: warning: use \"retry\": is in no route's chain and will never run\n"},
       {"one finding for a policy that does not load",
-       {{"init.lua", PROVIDER "route \"/v1/*\" { to = \"p\", chain = { use \"retry\" { x = 1 } } }\n"}, {"retry.lua", "return 5\n"}},
+       {{"init.lua", PROVIDER "route \"/v1/*\" { to = \"p\", chain = { use \"retry\" { x = 1 } } }\n"},
+        {"retry.lua", "return 5\n"}},
        "retry.lua: must end with return policy { ... }, but returns 5\n"},
   };
   CHECK(examples);
@@ -270,43 +295,61 @@ static void test_use(void **state)
 
 /* ---- init.lua ------------------------------------------------------------------------------------------ */
 
-#define WITH_INIT(text) {{"init.lua", PROVIDER ROUTE text}}
+#define WITH_INIT(text)                                                                                                \
+  {                                                                                                                    \
+    {                                                                                                                  \
+      "init.lua", PROVIDER ROUTE text                                                                                  \
+    }                                                                                                                  \
+  }
 
 static void test_providers(void **state)
 {
   (void)state;
   static const struct example examples[] = {
-      {"all fields", WITH_INIT("provider \"q\" { base_url = \"http://[::1]:8080/v1/\", dialect = \"generic\","
-                               " auth = header(\"x-api-key\", secret \"SOME_KEY\"), timeouts = { connect = 1, first_byte = 2,"
-                               " idle = 3, attempt = 4 }, models = { \"a\", \"b\" } }\n"
-                               "provider \"r\" { base_url = \"https://r\", dialect = \"generic\", auth = passthrough() }\n"), ""},
+      {"all fields",
+       WITH_INIT("provider \"q\" { base_url = \"http://[::1]:8080/v1/\", dialect = \"generic\","
+                 " auth = header(\"x-api-key\", secret \"SOME_KEY\"), timeouts = { connect = 1, first_byte = 2,"
+                 " idle = 3, attempt = 4 }, models = { \"a\", \"b\" } }\n"
+                 "provider \"r\" { base_url = \"https://r\", dialect = \"generic\", auth = passthrough() }\n"),
+       ""},
       {"a slash in the name", WITH_INIT("provider \"a/b\" { base_url = \"https://x\", dialect = \"generic\" }\n"),
        "init.lua:3: provider \"a/b\": the name contains \"/\", which separates provider and model\n"},
       {"no name", WITH_INIT("provider { base_url = \"https://x\" }\n"),
        "init.lua:3: provider needs a name: provider \"name\" { ... }\n"},
-      {"no table", WITH_INIT("provider \"x\"\n"), "init.lua:3: provider \"x\": needs its table: provider \"x\" { ... }\n"},
+      {"no table", WITH_INIT("provider \"x\"\n"),
+       "init.lua:3: provider \"x\": needs its table: provider \"x\" { ... }\n"},
       {"empty", WITH_INIT("provider \"x\" {}\n"),
        "init.lua:3: provider \"x\": needs base_url = \"...\"\n"
        "init.lua:3: provider \"x\": needs dialect = \"...\"\n"},
       {"twice", WITH_INIT(PROVIDER), "init.lua:3: provider \"p\": is declared twice, first at init.lua:1\n"},
       {"scheme", WITH_INIT("provider \"x\" {\n base_url = \"ftp://x\", dialect = \"generic\" }\n"),
        "init.lua:4: provider \"x\": base_url must begin with \"https://\" or \"http://\"\n"},
-      {"a password is not repeated", WITH_INIT("provider \"x\" { base_url = \"https://u:pw@x\", dialect = \"generic\" }\n"),
-       "init.lua:3: provider \"x\": base_url holds a user name or password; use auth = bearer(secret \"NAME\") instead\n"},
-      {"dialect", {{"init.lua", "provider \"p\" { base_url = \"https://x\",\n dialect = \"opnai\" }\n" ROUTE},
-                   {"dialects/openai.lua", "return dialect {}\n"}},
-       "init.lua:1: provider \"p\": there is no dialect \"opnai\" (no file dialects/opnai.lua); did you mean \"openai\"?\n"},
-      {"a key in the file", WITH_INIT("provider \"x\" { base_url = \"https://x\", dialect = \"generic\", auth = \"sk-1\" }\n"),
-       "init.lua:3: provider \"x\": auth must be bearer(X), header(\"name\", X) or passthrough() with X a secret \"NAME\" or "
+      {"a password is not repeated",
+       WITH_INIT("provider \"x\" { base_url = \"https://u:pw@x\", dialect = \"generic\" }\n"),
+       "init.lua:3: provider \"x\": base_url holds a user name or password; use auth = bearer(secret \"NAME\") "
+       "instead\n"},
+      {"dialect",
+       {{"init.lua", "provider \"p\" { base_url = \"https://x\",\n dialect = \"opnai\" }\n" ROUTE},
+        {"dialects/openai.lua", "return dialect {}\n"}},
+       "init.lua:1: provider \"p\": there is no dialect \"opnai\" (no file dialects/opnai.lua); did you mean "
+       "\"openai\"?\n"},
+      {"a key in the file",
+       WITH_INIT("provider \"x\" { base_url = \"https://x\", dialect = \"generic\", auth = \"sk-1\" }\n"),
+       "init.lua:3: provider \"x\": auth must be bearer(X), header(\"name\", X) or passthrough() with X a secret "
+       "\"NAME\" or "
        "credential \"name\", got a text\n"},
-      {"a key in bearer", WITH_INIT("provider \"x\" { base_url = \"https://x\", dialect = \"generic\",\n auth = bearer(\"sk-1\") }\n"),
+      {"a key in bearer",
+       WITH_INIT("provider \"x\" { base_url = \"https://x\", dialect = \"generic\",\n auth = bearer(\"sk-1\") }\n"),
        "init.lua:4: bearer takes secret \"NAME\" or credential \"name\", got a text; a key does not belong into a file "
        "that people copy and commit\n"},
       {"an unknown credential",
-       WITH_INIT("credential \"kimi\" { refresh = function() end }\n"
-                 "provider \"x\" { base_url = \"https://x\", dialect = \"generic\", auth = bearer(credential \"kimmi\") }\n"),
+       WITH_INIT(
+           "credential \"kimi\" { refresh = function() end }\n"
+           "provider \"x\" { base_url = \"https://x\", dialect = \"generic\", auth = bearer(credential \"kimmi\") }\n"),
        "init.lua:4: provider \"x\": auth: there is no credential \"kimmi\"; did you mean \"kimi\"?\n"},
-      {"timeouts", WITH_INIT("provider \"x\" { base_url = \"https://x\", dialect = \"generic\", timeouts = {\n connect = 0,\n idel = 4 } }\n"),
+      {"timeouts",
+       WITH_INIT("provider \"x\" { base_url = \"https://x\", dialect = \"generic\", timeouts = {\n connect = 0,\n idel "
+                 "= 4 } }\n"),
        "init.lua:4: provider \"x\": timeouts.connect must be a number 0.001..3600 s, got 0\n"
        "init.lua:5: provider \"x\": no field \"timeouts.idel\"; did you mean \"idle\"?\n"},
       {"keys", WITH_INIT("provider \"x\" { base_url = \"https://x\", dialect = \"generic\", keys = {} }\n"),
@@ -329,8 +372,10 @@ static void test_other_declarations(void **state)
       {"grant and refresh", WITH_INIT("credential \"c\" { grant = \"oauth\", refresh = function() end }\n"),
        "init.lua:3: credential \"c\": grant and refresh exclude each other; refresh replaces the built-in grants\n"},
       {"the library of grants",
-       WITH_INIT("credential \"c\" { grant = \"kimi\", token_url = \"https://t\", refresh_token = secret \"TOKEN\" }\n"),
-       "init.lua:3: credential \"c\": grant \"kimi\" needs the file lib/grants.lua, which is not there; copy it from the "
+       WITH_INIT(
+           "credential \"c\" { grant = \"kimi\", token_url = \"https://t\", refresh_token = secret \"TOKEN\" }\n"),
+       "init.lua:3: credential \"c\": grant \"kimi\" needs the file lib/grants.lua, which is not there; copy it from "
+       "the "
        "shipped policies, or give refresh = function(cred) ... end\n"},
       {"service", WITH_INIT("service \"s\" { base_url = \"https://s\", auth = passthrough() }\n"),
        "init.lua:3: service \"s\": auth must be bearer(X) or header(\"name\", X); there is no client's own credential "
@@ -350,32 +395,46 @@ static void test_other_declarations(void **state)
 static void test_routes(void **state)
 {
   (void)state;
-#define ROUTES(text) {{"init.lua", PROVIDER text}}
+#define ROUTES(text)                                                                                                   \
+  {                                                                                                                    \
+    {                                                                                                                  \
+      "init.lua", PROVIDER text                                                                                        \
+    }                                                                                                                  \
+  }
   static const struct example examples[] = {
-      {"all fields", ROUTES("route \"/v1/*\" { to = by_model { [\"a-*\"] = \"p/m\", [\"b-*\"] = \"p\", [\"*\"] = \"p\" }, deadline = 60,"
-                            " timeouts = { connect = 1 }, client_dialect = \"generic\", early_head = true, max_stream = 600,"
-                            " repeatable = false, session = { header = \"x-session\" }, max_attempts_per_call = 3,"
-                            " max_targets = 2, chain = {} }\n"
-                            "route \"/v2/*\" { to = \"p\", session = { field = \"metadata.user\" } }\n"), ""},
+      {"all fields",
+       ROUTES(
+           "route \"/v1/*\" { to = by_model { [\"a-*\"] = \"p/m\", [\"b-*\"] = \"p\", [\"*\"] = \"p\" }, deadline = 60,"
+           " timeouts = { connect = 1 }, client_dialect = \"generic\", early_head = true, max_stream = 600,"
+           " repeatable = false, session = { header = \"x-session\" }, max_attempts_per_call = 3,"
+           " max_targets = 2, chain = {} }\n"
+           "route \"/v2/*\" { to = \"p\", session = { field = \"metadata.user\" } }\n"),
+       ""},
       {"nothing", ROUTES(""), "init.lua: warning: declares no route; every call will be answered with 404\n"},
-      {"pattern", ROUTES("route \"v1\" { to = \"p\" }\n"), "init.lua:2: route \"v1\": the pattern must begin with \"/\"\n"},
+      {"pattern", ROUTES("route \"v1\" { to = \"p\" }\n"),
+       "init.lua:2: route \"v1\": the pattern must begin with \"/\"\n"},
       {"no to", ROUTES("route \"/a\" {}\n"),
        "init.lua:2: route \"/a\": needs to = \"provider\" or to = by_model { ... }\n"},
       {"unknown provider", ROUTES("route \"/a\" { to = \"moon/x\" }\n"),
        "init.lua:2: route \"/a\": to: there is no provider \"moon\"; declared are p\n"},
       {"twice", ROUTES(ROUTE ROUTE), "init.lua:3: route \"/v1/*\": is declared twice, first at init.lua:2\n"},
       {"tie", ROUTES("route \"/a*b\" { to = \"p\" }\nroute \"/ab*\" { to = \"p\" }\n"),
-       "init.lua:3: route \"/ab*\": can match the same path as \"/a*b\" (init.lua:2) and neither is more specific; make one "
+       "init.lua:3: route \"/ab*\": can match the same path as \"/a*b\" (init.lua:2) and neither is more specific; "
+       "make one "
        "longer\n"},
-      {"no tie", ROUTES("route \"/a/*\" { to = \"p\" }\nroute \"/b/*\" { to = \"p\" }\nroute \"/a/b\" { to = \"p\" }\n"), ""},
+      {"no tie",
+       ROUTES("route \"/a/*\" { to = \"p\" }\nroute \"/b/*\" { to = \"p\" }\nroute \"/a/b\" { to = \"p\" }\n"), ""},
       {"tie of models", ROUTES("route \"/a\" {\n to = by_model {\n [\"gpt-*\"] = \"p\",\n [\"*-gpt\"] = \"p\" } }\n"),
-       "init.lua:4: route \"/a\": to: \"*-gpt\" and \"gpt-*\" can match the same model and neither is more specific; make "
+       "init.lua:4: route \"/a\": to: \"*-gpt\" and \"gpt-*\" can match the same model and neither is more specific; "
+       "make "
        "one longer\n"},
       {"a model's target", ROUTES("route \"/a\" { to = by_model {\n [\"x\"] = 3 } }\n"),
        "init.lua:3: route \"/a\": to: \"x\" must be \"provider\" or \"provider/model\", got 3\n"},
       {"no model after the slash", ROUTES("route \"/a\" { to = \"p/\" }\n"),
        "init.lua:2: route \"/a\": to: \"p/\" names no model after the \"/\"\n"},
-      {"numbers", ROUTES("route \"/a\" { to = \"p\",\n deadline = -1,\n max_targets = 2.5,\n max_attempts_per_call = 0,\n early_head = 1 }\n"),
+      {"numbers",
+       ROUTES("route \"/a\" { to = \"p\",\n deadline = -1,\n max_targets = 2.5,\n max_attempts_per_call = 0,\n "
+              "early_head = 1 }\n"),
        "init.lua:3: route \"/a\": deadline must be a number 0.001..86400 s, got -1\n"
        "init.lua:4: route \"/a\": max_targets must be a whole number 1..20, got 2.5\n"
        "init.lua:5: route \"/a\": max_attempts_per_call must be a whole number 1..100, got 0\n"
@@ -385,7 +444,8 @@ static void test_routes(void **state)
       {"client dialect", ROUTES("route \"/a\" { to = \"p\", client_dialect = \"x\" }\n"),
        "init.lua:2: route \"/a\": there is no dialect \"x\" (no file dialects/x.lua); there are generic\n"},
       {"a timeout that has no effect", ROUTES("route \"/a\" { to = \"p\", timeouts = { connect = 200 } }\n"),
-       "init.lua:2: warning: route \"/a\": timeouts.connect (200 s) is longer than the deadline (120 s) and has no effect\n"},
+       "init.lua:2: warning: route \"/a\": timeouts.connect (200 s) is longer than the deadline (120 s) and has no "
+       "effect\n"},
   };
   CHECK(examples);
 }
@@ -395,15 +455,26 @@ static void test_routes(void **state)
 static void test_dialects(void **state)
 {
   (void)state;
-#define DIALECT(text) {{"init.lua", PROVIDER ROUTE}, {"dialects/x.lua", "return dialect {\n" text "\n}\n"}}
+#define DIALECT(text)                                                                                                  \
+  {                                                                                                                    \
+    {"init.lua", PROVIDER ROUTE},                                                                                      \
+    {                                                                                                                  \
+      "dialects/x.lua", "return dialect {\n" text "\n}\n"                                                              \
+    }                                                                                                                  \
+  }
   static const struct example examples[] = {
       {"all fields",
-       DIALECT("name = \"x\", error_in_200 = { \"error\", errcode = { 0, \"0\", false } }, stream = { type_field = \"type\","
-               " end_data = { \"[DONE]\" }, error_types = { \"error\" }, error_in_data = { \"error\" }, end_types = { \"stop\" },"
-               " lifecycle_types = { \"ping\" }, content_types = { \"delta\" }, content_paths = { \"choices.*.delta.!role\" },"
+       DIALECT("name = \"x\", error_in_200 = { \"error\", errcode = { 0, \"0\", false } }, stream = { type_field = "
+               "\"type\","
+               " end_data = { \"[DONE]\" }, error_types = { \"error\" }, error_in_data = { \"error\" }, end_types = { "
+               "\"stop\" },"
+               " lifecycle_types = { \"ping\" }, content_types = { \"delta\" }, content_paths = { "
+               "\"choices.*.delta.!role\" },"
                " finish_paths = { \"choices.*.finish_reason\" }, default = \"lifecycle\" },"
-               " classify = function() end, render = function() end"), ""},
-      {"name", DIALECT("name = \"y\""), "dialects/x.lua:2: dialect \"x\": name is \"y\", but the file is dialects/x.lua\n"},
+               " classify = function() end, render = function() end"),
+       ""},
+      {"name", DIALECT("name = \"y\""),
+       "dialects/x.lua:2: dialect \"x\": name is \"y\", but the file is dialects/x.lua\n"},
       {"fields", DIALECT("error_in_200 = { \"e\", bad = 5 },\n clasify = 1"),
        "dialects/x.lua:2: dialect \"x\": error_in_200 [\"bad\"] must be a list of the values that are no error, got 5\n"
        "dialects/x.lua:3: dialect \"x\": no field \"clasify\"; did you mean \"classify\"?\n"},
@@ -414,7 +485,8 @@ static void test_dialects(void **state)
       {"default", DIALECT("stream = { default = \"contnt\" }"),
        "dialects/x.lua:2: dialect \"x\": stream.default must be \"content\" or \"lifecycle\", got \"contnt\"\n"},
       {"functions", DIALECT("classify = 5"), "dialects/x.lua:2: dialect \"x\": classify must be a function, got 5\n"},
-      {"elsewhere", {{"init.lua", PROVIDER ROUTE}, {"x.lua", "return dialect {}\n"}},
+      {"elsewhere",
+       {{"init.lua", PROVIDER ROUTE}, {"x.lua", "return dialect {}\n"}},
        "x.lua: must end with return policy { ... }, but returns parry.declaration\n"
        "x.lua:1: dialect { ... } belongs into a file dialects/NAME.lua\n"},
   };
@@ -428,11 +500,13 @@ static void test_libraries(void **state)
       {"a library",
        {{"init.lua", PROVIDER ROUTE},
         {"lib/a.lua", "return { min = 3, list = { \"a\", \"b\" } }\n"},
-        {"retry.lua", "local a = require \"lib.a\"\nreturn policy { name = \"retry\", params = {\n"
-                      " n = param { 2, min = a.min }, v = param { \"c\", values = a.list } }, on_done = function() end }\n"}},
+        {"retry.lua",
+         "local a = require \"lib.a\"\nreturn policy { name = \"retry\", params = {\n"
+         " n = param { 2, min = a.min }, v = param { \"c\", values = a.list } }, on_done = function() end }\n"}},
        "retry.lua:3: retry: params.n must be at least 3, got 2\n"
        "retry.lua:3: retry: params.v cannot be \"c\"; it is one of a, b\n"},
-      {"none of that name", {{"init.lua", PROVIDER ROUTE}, {"retry.lua", "local a = require \"lib.bakoff\"\n"}},
+      {"none of that name",
+       {{"init.lua", PROVIDER ROUTE}, {"retry.lua", "local a = require \"lib.bakoff\"\n"}},
        "retry.lua:1: require 'lib.bakoff': there is no lib/bakoff.lua\n"},
       {"tests and libraries that nobody runs are compiled",
        {{"init.lua", PROVIDER ROUTE}, {"lib/broken.lua", "x = = 1\n"}, {"x_test.lua", "test(\n"}},
@@ -446,7 +520,8 @@ static void test_libraries(void **state)
 static void test_endless_file(void **state)
 {
   (void)state;
-  const struct file files[] = {{"init.lua", PROVIDER ROUTE}, {"loop.lua", "while true do end\n"}, {"retry.lua", "return 5\n"}};
+  const struct file files[] = {
+      {"init.lua", PROVIDER ROUTE}, {"loop.lua", "while true do end\n"}, {"retry.lua", "return 5\n"}};
   char *findings = findings_of(files, 3);
   assert_non_null(strstr(findings, "loop.lua:1: "));
   assert_non_null(strstr(findings, "retry.lua: must end with"));
@@ -518,10 +593,24 @@ static void test_urls(void **state)
   (void)state;
   static const char *const good[] = {"https://api.moonshot.cn/v1", "http://127.0.0.1:8421", "http://[::1]/x",
                                      "https://a_b.internal:443/a/b/"};
-  static const char *const bad[] = {"",           "https://",       "https:///x", "api.moonshot.cn", "ftp://x",
-                                    "https://a b", "https://a\n",    "https://x:",  "https://x:0",    "https://x:65536",
-                                    "https://u@x", "https://x?a=b",  "https://x#a", "https://[::1",   "https://[]",
-                                    "https://x:8a", "https://[::1]x", "https://a\"b"};
+  static const char *const bad[] = {"",
+                                    "https://",
+                                    "https:///x",
+                                    "api.moonshot.cn",
+                                    "ftp://x",
+                                    "https://a b",
+                                    "https://a\n",
+                                    "https://x:",
+                                    "https://x:0",
+                                    "https://x:65536",
+                                    "https://u@x",
+                                    "https://x?a=b",
+                                    "https://x#a",
+                                    "https://[::1",
+                                    "https://[]",
+                                    "https://x:8a",
+                                    "https://[::1]x",
+                                    "https://a\"b"};
   for (size_t i = 0; i < sizeof good / sizeof *good; i++)
     assert_null(pry_base_url_complaint(pry_slice_of(good[i])));
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -534,9 +623,9 @@ static void test_globs_overlap(void **state)
   static const struct {
     const char *a, *b;
     bool overlap;
-  } globs[] = {{"a*", "*b", true},   {"a*", "b*", false},  {"*", "", true},       {"a", "a", true},
-               {"a", "b", false},    {"a*c", "ab*", true}, {"a*c", "ab", false},  {"*a*", "*b*", true},
-               {"", "", true},       {"", "a", false},     {"**", "x", true},     {"x*y*z", "x*q", false}};
+  } globs[] = {{"a*", "*b", true}, {"a*", "b*", false},  {"*", "", true},      {"a", "a", true},
+               {"a", "b", false},  {"a*c", "ab*", true}, {"a*c", "ab", false}, {"*a*", "*b*", true},
+               {"", "", true},     {"", "a", false},     {"**", "x", true},    {"x*y*z", "x*q", false}};
   for (size_t i = 0; i < sizeof globs / sizeof *globs; i++) {
     struct pry_slice a = pry_slice_of(globs[i].a), b = pry_slice_of(globs[i].b);
     assert_true(pry_globs_overlap(a, b) == globs[i].overlap);
@@ -547,14 +636,22 @@ static void test_globs_overlap(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_policies),  cmocka_unit_test(test_when),
-      cmocka_unit_test(test_params),    cmocka_unit_test(test_jobs),
-      cmocka_unit_test(test_use),       cmocka_unit_test(test_providers),
-      cmocka_unit_test(test_other_declarations), cmocka_unit_test(test_routes),
-      cmocka_unit_test(test_dialects),  cmocka_unit_test(test_libraries),
-      cmocka_unit_test(test_endless_file), cmocka_unit_test(test_many_findings),
-      cmocka_unit_test(test_nearest),   cmocka_unit_test(test_field_lines),
-      cmocka_unit_test(test_urls),      cmocka_unit_test(test_globs_overlap),
+      cmocka_unit_test(test_policies),
+      cmocka_unit_test(test_when),
+      cmocka_unit_test(test_params),
+      cmocka_unit_test(test_jobs),
+      cmocka_unit_test(test_use),
+      cmocka_unit_test(test_providers),
+      cmocka_unit_test(test_other_declarations),
+      cmocka_unit_test(test_routes),
+      cmocka_unit_test(test_dialects),
+      cmocka_unit_test(test_libraries),
+      cmocka_unit_test(test_endless_file),
+      cmocka_unit_test(test_many_findings),
+      cmocka_unit_test(test_nearest),
+      cmocka_unit_test(test_field_lines),
+      cmocka_unit_test(test_urls),
+      cmocka_unit_test(test_globs_overlap),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

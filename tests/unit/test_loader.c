@@ -23,31 +23,38 @@ static const char init_text[] =
     "provider \"moonshot\" { base_url = \"https://api.moonshot.cn/v1//\", dialect = \"openai\",\n"
     "  auth = bearer(secret \"LOADER_KEY\"), timeouts = { connect = 1.5, idle = 9 }, models = { \"a\", \"b\" } }\n"
     "provider \"kimi\" { base_url = \"https://kimi\", dialect = \"generic\", auth = bearer(credential \"kimi\") }\n"
-    "provider \"key\" { base_url = \"https://key\", dialect = \"openai\", auth = header(\"x-api-key\", secret \"LOADER_OTHER\") }\n"
-    "credential \"kimi\" { refresh_token = secret \"LOADER_REFRESH\", refresh = function(cred) return { token = \"t\" } end }\n"
+    "provider \"key\" { base_url = \"https://key\", dialect = \"openai\", auth = header(\"x-api-key\", secret "
+    "\"LOADER_OTHER\") }\n"
+    "credential \"kimi\" { refresh_token = secret \"LOADER_REFRESH\", refresh = function(cred) return { token = \"t\" "
+    "} end }\n"
     "service \"s\" { base_url = \"http://s:8080/\" }\n"
     "sink \"ops\" { webhook = secret \"LOADER_HOOK\" }\n"
     "local shared = use \"watch\" { limit = 7, list = { \"x\", { y = 1 } } }\n"
-    "route \"/v1/*\" { to = by_model { [\"*\"] = \"moonshot\", [\"kimi-*\"] = \"kimi\", [\"kimi-k2\"] = \"kimi/k2-new\" },\n"
-    "  deadline = 30, timeouts = { first_byte = 3, attempt = 20 }, max_stream = 600, repeatable = true, early_head = true,\n"
+    "route \"/v1/*\" { to = by_model { [\"*\"] = \"moonshot\", [\"kimi-*\"] = \"kimi\", [\"kimi-k2\"] = "
+    "\"kimi/k2-new\" },\n"
+    "  deadline = 30, timeouts = { first_byte = 3, attempt = 20 }, max_stream = 600, repeatable = true, early_head = "
+    "true,\n"
     "  session = { header = \"x-session\" }, max_attempts_per_call = 5, max_targets = 2, client_dialect = \"openai\",\n"
     "  chain = { shared, use \"watch\" { as = \"second\" } } }\n"
     "route \"/v1/messages*\" { to = \"key/model/with/slash\", chain = { shared }, repeatable = false }\n"
     "route \"/exact\" { to = \"key\", session = { field = \"user\" } }\n";
 
-static const char watch_text[] =
-    "local count = 0\n"
-    "return policy { name = \"watch\",\n"
-    "  params = { limit = param { 3, min = 1 }, list = param { {} } },\n"
-    "  when = { retryable = true, fallback = false, source = \"provider\", category = { \"server\", \"timeout\" }, origin = \"server\" },\n"
-    "  on_error = function(self) return self.limit end,\n"
-    "  on_done = function(self) self.limit = 9 end,\n"
-    "  every = { { seconds = 60, run = function(self) return self.name end }, { seconds = 0.5, run = function() return 2 end } } }\n";
+static const char watch_text[] = "local count = 0\n"
+                                 "return policy { name = \"watch\",\n"
+                                 "  params = { limit = param { 3, min = 1 }, list = param { {} } },\n"
+                                 "  when = { retryable = true, fallback = false, source = \"provider\", category = { "
+                                 "\"server\", \"timeout\" }, origin = \"server\" },\n"
+                                 "  on_error = function(self) return self.limit end,\n"
+                                 "  on_done = function(self) self.limit = 9 end,\n"
+                                 "  every = { { seconds = 60, run = function(self) return self.name end }, { seconds = "
+                                 "0.5, run = function() return 2 end } } }\n";
 
 static const char dialect_text[] =
     "return dialect { error_in_200 = { \"error\", errcode = { 0, \"ok\", false } },\n"
-    "  stream = { type_field = \"type\", end_data = { \"[DONE]\" }, error_types = { \"error\" }, content_paths = { \"choices.*.delta.content\" },\n"
-    "    finish_paths = { \"choices.*.finish_reason\" }, lifecycle_types = { \"ping\" }, content_types = { \"delta\" },\n"
+    "  stream = { type_field = \"type\", end_data = { \"[DONE]\" }, error_types = { \"error\" }, content_paths = { "
+    "\"choices.*.delta.content\" },\n"
+    "    finish_paths = { \"choices.*.finish_reason\" }, lifecycle_types = { \"ping\" }, content_types = { \"delta\" "
+    "},\n"
     "    end_types = { \"stop\" }, error_in_data = { \"error\" }, default = \"lifecycle\" },\n"
     "  classify = function(answer) return \"classified\" end }\n";
 
@@ -237,8 +244,8 @@ static void test_secrets(void **state)
   write_file(folder, "LOADER_KEY", "from-credentials\n", credential);
   write_file(folder, "elsewhere", "from-file\n\n", file);
   setenv("CREDENTIALS_DIRECTORY", folder, 1);
-  setenv("LOADER_KEY", "from-environment", 1);   /* the folder wins */
-  setenv("LOADER_OTHER_FILE", file, 1);          /* two newlines at its end: one is left, which no header takes */
+  setenv("LOADER_KEY", "from-environment", 1); /* the folder wins */
+  setenv("LOADER_OTHER_FILE", file, 1);        /* two newlines at its end: one is left, which no header takes */
   setenv("LOADER_REFRESH", "short", 1);
   unsetenv("LOADER_HOOK");
   struct pry_report report;
@@ -324,7 +331,8 @@ static int look_around(lua_State *L)
   lua_call(L, 1, 1);
   ok = ok && lua_tointeger(L, -1) == 2;
   int top = lua_gettop(L);
-  ok = ok && !pry_declare_push_handler(L, first, PRY_ON_REQUEST, 0) && !pry_declare_push_handler(L, first, PRY_EVERY, 2);
+  ok =
+      ok && !pry_declare_push_handler(L, first, PRY_ON_REQUEST, 0) && !pry_declare_push_handler(L, first, PRY_EVERY, 2);
   ok = ok && lua_gettop(L) == top;
   const struct pry_dialect *dialect = config->dialects[0];
   ok = ok && !pry_declare_push_render(L, dialect) && pry_declare_push_classify(L, dialect);
@@ -392,8 +400,8 @@ static void test_small_memory(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_providers), cmocka_unit_test(test_routes),  cmocka_unit_test(test_instances),
-      cmocka_unit_test(test_dialect),   cmocka_unit_test(test_secrets), cmocka_unit_test(test_warm),
+      cmocka_unit_test(test_providers),    cmocka_unit_test(test_routes),  cmocka_unit_test(test_instances),
+      cmocka_unit_test(test_dialect),      cmocka_unit_test(test_secrets), cmocka_unit_test(test_warm),
       cmocka_unit_test(test_small_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,7 +25,8 @@ static void text_is_for_people(void **state)
   (void)state;
   check(PRY_LOG_FOR_PEOPLE, "{\"ts\":\"T\",\"level\":\"info\",\"msg\":\"call\",\"target\":\"a/b\",\"status\":200}",
         "T info  call target=a/b status=200\n");
-  check(PRY_LOG_FOR_PEOPLE, "{\"ts\":\"T\",\"level\":\"error\",\"msg\":\"say \\\"it\\\"\",\"a\":\"two words\",\"b\":\"\"}",
+  check(PRY_LOG_FOR_PEOPLE,
+        "{\"ts\":\"T\",\"level\":\"error\",\"msg\":\"say \\\"it\\\"\",\"a\":\"two words\",\"b\":\"\"}",
         "T error say \"it\" a=\"two words\" b=\"\"\n");
 }
 
@@ -40,7 +41,8 @@ static void lines_of_a_field_stand_below(void **state)
 {
   (void)state;
   check(PRY_LOG_FOR_PEOPLE,
-        "{\"ts\":\"T\",\"level\":\"error\",\"msg\":\"refused\",\"findings\":\"a.lua:1: x \\\"y\\\"\\nb.lua:2: z\\n\",\"n\":1}",
+        "{\"ts\":\"T\",\"level\":\"error\",\"msg\":\"refused\",\"findings\":\"a.lua:1: x \\\"y\\\"\\nb.lua:2: "
+        "z\\n\",\"n\":1}",
         "T error refused n=1\n    a.lua:1: x \"y\"\n    b.lua:2: z\n");
 }
 

@@ -64,7 +64,8 @@ static void test_request_and_answer(void **unused)
   pry_headers_init(&headers);
   pry_headers_add(&headers, PRY_SLICE("X-One"), PRY_SLICE("1"));
   pry_headers_add(&headers, PRY_SLICE("x-one"), PRY_SLICE("2"));
-  push_step(rig, &(struct pry_http_step){.status = 201, .headers = &headers, .chunks = chunks, .chunk_count = 2, .delay = 2});
+  push_step(
+      rig, &(struct pry_http_step){.status = 201, .headers = &headers, .chunks = chunks, .chunk_count = 2, .delay = 2});
   wait_ok(rig, PRY_ON_ERROR);
   assert_float_equal(rig->ask.verdict.after, 7, 0);
   const struct pry_http_seen *request = seen(rig, 0);
@@ -83,15 +84,16 @@ static void test_request_and_answer(void **unused)
 static void test_service_and_secrets(void **unused)
 {
   (void)unused;
-  struct rig *rig = rig_new("local KEY = secret 'FORM_KEY'\n"
-                            "return policy { name = 'p', on_error = function()\n"
-                            "  assert(tostring(KEY) == '***')\n"
-                            "  assert(not pcall(json.encode, { KEY }))\n"
-                            "  assert(http.request { service = 'help', path = '/form',\n"
-                            "    form = { b = 'x y&z', a = KEY, n = 3 } })\n"
-                            "  assert(http.request { service = 'help', path = 'json', json = { key = KEY } })\n"
-                            "  assert(http.request { service = 'help', headers = { authorization = { 'Bearer ', KEY } } })\n"
-                            "end }\n");
+  struct rig *rig =
+      rig_new("local KEY = secret 'FORM_KEY'\n"
+              "return policy { name = 'p', on_error = function()\n"
+              "  assert(tostring(KEY) == '***')\n"
+              "  assert(not pcall(json.encode, { KEY }))\n"
+              "  assert(http.request { service = 'help', path = '/form',\n"
+              "    form = { b = 'x y&z', a = KEY, n = 3 } })\n"
+              "  assert(http.request { service = 'help', path = 'json', json = { key = KEY } })\n"
+              "  assert(http.request { service = 'help', headers = { authorization = { 'Bearer ', KEY } } })\n"
+              "end }\n");
   for (int i = 0; i < 3; i++)
     push_body(rig, 200, "", 0);
   wait_ok(rig, PRY_ON_ERROR);
@@ -156,7 +158,11 @@ static void test_failures_are_values(void **unused)
                                      "a, err = http.request { service = 'help' }\n"
                                      "assert(a == nil and err.message:find('256 KiB', 1, true))\n"
                                      "a, err = http.request { service = 'help' }\n"
-                                     "assert(a.status == 503 and not err and a.json() == nil)\n"));
+                                     "assert(a.status == 503 and not err)\n"
+                                     "local value, why = a.json()\n"
+                                     "assert(value == nil and why.category == 'invalid_json')\n"
+                                     "local ok, b = pcall(http.request, { service = 'help' })\n"
+                                     "assert(ok and b.status == 204)"));
   char *large = calloc(1, PRY_HTTP_CHUNK_MAX);
   struct pry_slice chunks[20];
   for (size_t i = 0; i < 20; i++)
@@ -165,6 +171,7 @@ static void test_failures_are_values(void **unused)
   push_step(rig, &(struct pry_http_step){.hang = true});
   push_step(rig, &(struct pry_http_step){.chunks = chunks, .chunk_count = 20});
   push_body(rig, 503, "down", 0);
+  push_body(rig, 204, "", 0.5);
   wait_ok(rig, PRY_ON_ERROR);
   assert_true(seen(rig, 1)->cancelled);
   assert_true(seen(rig, 2)->cancelled);
@@ -176,13 +183,14 @@ static void test_failures_are_values(void **unused)
 static void test_ten_seconds_in_all(void **unused)
 {
   (void)unused;
-  struct rig *rig = rig_new(ON_ERROR("local t, n = now(), 0\n"
-                                     "while true do\n"
-                                     "  local a, err = http.request { service = 'help', timeout = 4 }\n"
-                                     "  if not a and now() - t >= 10 and err.message:find('as long as it may') then break end\n"
-                                     "  n = n + 1\n"
-                                     "end\n"
-                                     "return retry { after = now() - t, why = tostring(n) }"));
+  struct rig *rig =
+      rig_new(ON_ERROR("local t, n = now(), 0\n"
+                       "while true do\n"
+                       "  local a, err = http.request { service = 'help', timeout = 4 }\n"
+                       "  if not a and now() - t >= 10 and err.message:find('as long as it may') then break end\n"
+                       "  n = n + 1\n"
+                       "end\n"
+                       "return retry { after = now() - t, why = tostring(n) }"));
   for (int i = 0; i < 5; i++)
     push_step(rig, &(struct pry_http_step){.hang = true});
   wait_ok(rig, PRY_ON_ERROR);
@@ -290,13 +298,84 @@ static void test_fault_after_a_wait(void **unused)
   rig_free(rig);
 }
 
+/* Out of memory at every place a handler can run out of it: the run is a fault or it works, nothing leaks, and the next one
+ * with room works again. */
+static void test_memory_sweep(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new(ON_ERROR(
+      "call.vars.a = { 1, 'x' }\n"
+      "local t = { call.vars.a, call:json(), call:header('x-test'), call.ledger[1].err.message, #call.ledger }\n"
+      "store.set('k', 'v') store.get('k') store.count('c') store.window('w', { seconds = 1 }):add()\n"
+      "local b = store.breaker('b') b:enter() b:failure {} b:state()\n"
+      "log.info('hello', { a = 1, b = 'x' })\n"
+      "t[#t + 1] = json.decode(json.encode { t[1], { z = 1, y = { 2 } } })\n"
+      "local a = http.request { service = 'help', headers = { x = { 'y', 1 } }, form = { a = 'b', c = 'd' } }\n"
+      "if a then t[#t + 1] = a.json() end\n"
+      "return retry { after = 1, why = 'room' }"));
+  struct pry_script *script = (struct pry_script *)rig->engine->worker.state;
+  size_t limit = script->limits.memory;
+  unsigned faults = 0, successes = 0;
+  for (size_t room = 0; room < 24 * 1024; room += 48) {
+    push_body(rig, 200, "{\"a\":[1,2,{\"b\":\"c\\n\"}]}", 0.5);
+    script->limits.memory = script->memory + room;
+    enum pry_ask_status status = rig_ask(rig, PRY_ON_ERROR);
+    if (status == PRY_ASK_PENDING) {
+      pry_loop_advance(rig->loop, PRY_SECOND);
+      assert_int_equal(rig->readies, 1);
+      rig->readies = 0;
+      status = rig->ready_status;
+    }
+    script->limits.memory = limit;
+    faults += status == PRY_ASK_FAULT;
+    successes += status == PRY_ASK_DONE;
+    assert_int_equal(rig->ask.result, status == PRY_ASK_FAULT ? PRY_RUN_NO_MEMORY : PRY_RUN_OK);
+    assert_int_equal(pry_http_open_count(rig->http), 0);
+    pry_permits_release(&rig->permits);
+    pry_script_collect(script);
+  }
+  assert_true(faults > 10 && successes > 10);
+  push_body(rig, 200, "{}", 0);
+  wait_ok(rig, PRY_ON_ERROR);
+  assert_string_equal(rig->ask.verdict.why, "room");
+  rig_free(rig);
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------------------ */
+
+static void test_jobs_sleep(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new("return policy { name = 'p',\n"
+                            "  on_error = function() sleep(1) end,\n"
+                            "  every = { { seconds = 60, run = function(self)\n"
+                            "    local t = now()\n"
+                            "    sleep(5)\n"
+                            "    local a = http.request { service = 'help' }\n"
+                            "    store.set('slept', now() - t + a.status)\n"
+                            "  end } } }\n");
+  struct pry_buffer value;
+  pry_buffer_init(&value, 0);
+  rig_fault(rig, PRY_ON_ERROR, "p.lua:2: sleep works in every = { … } only; elsewhere return a verdict that waits");
+  push_body(rig, 200, "", 0);
+  pry_loop_advance(rig->loop, 64 * PRY_SECOND);
+  assert_int_equal(pry_http_script_seen_count(rig->script), 0);
+  pry_loop_advance(rig->loop, 2 * PRY_SECOND);
+  assert_int_equal(pry_store_get(rig->engine->store, PRY_SLICE("p:slept"), &value, pry_loop_now(rig->loop)),
+                   PRY_STORE_OK);
+  assert_string_equal(pry_buffer_text(&value), "205");
+  pry_buffer_fini(&value);
+  pry_loop_advance(rig->loop, 56 * PRY_SECOND); /* the second run sleeps when everything ends */
+  rig_free(rig);
+}
+
 /* ---- renewals -------------------------------------------------------------------------------------------- */
 
 static struct pry_renewal renewal_of(struct rig *rig, const char *credential, const char *refresh_token)
 {
-  struct pry_renewal renewal = {
-      .credential = pry_config_credential(rig->engine->worker.state->generation->config, credential),
-      .refresh_token = pry_slice_of(refresh_token)};
+  struct pry_renewal renewal = {.credential =
+                                    pry_config_credential(rig->engine->worker.state->generation->config, credential),
+                                .refresh_token = pry_slice_of(refresh_token)};
   assert_non_null(renewal.credential);
   pry_buffer_init(&renewal.token, 0);
   pry_buffer_init(&renewal.new_refresh_token, 0);
@@ -326,7 +405,8 @@ static void test_oauth_grant(void **unused)
   (void)unused;
   struct rig *rig = rig_new(ON_ERROR(""));
   struct pry_renewal renewal = renewal_of(rig, "plain", "r&1");
-  push_body(rig, 200, "{\"access_token\":\"a1\",\"expires_in\":3600,\"token_type\":\"Bearer\",\"refresh_token\":\"r2\"}", 1);
+  push_body(rig, 200,
+            "{\"access_token\":\"a1\",\"expires_in\":3600,\"token_type\":\"Bearer\",\"refresh_token\":\"r2\"}", 1);
   renew(rig, &renewal);
   assert_int_equal(rig->ready_status, PRY_ASK_DONE);
   assert_string_equal(pry_buffer_text(&renewal.token), "a1");
@@ -369,7 +449,8 @@ static void test_kimi_grant(void **unused)
     const char *answer, *token, *rotated, *error;
     double expires_in;
   } cases[] = {
-      {"{\"errcode\":0,\"data\":{\"access_token\":\"a\",\"expires_in\":900,\"refresh_token\":\"n\"}}", "a", "n", "", 900},
+      {"{\"errcode\":0,\"data\":{\"access_token\":\"a\",\"expires_in\":900,\"refresh_token\":\"n\"}}", "a", "n", "",
+       900},
       {"{\"access_token\":\"b\",\"expires_in\":\"60\"}", "b", NULL, "", 60},
       {"{\"access_token\":\"c\"}", "c", NULL, "", -1},
       {"{\"errcode\":-2002,\"errmsg\":\"expired\",\"data\":null}", NULL, NULL,
@@ -438,6 +519,8 @@ int main(void)
       cmocka_unit_test(test_free_while_waiting),
       cmocka_unit_test(test_ready_may_drop_the_state),
       cmocka_unit_test(test_fault_after_a_wait),
+      cmocka_unit_test(test_memory_sweep),
+      cmocka_unit_test(test_jobs_sleep),
       cmocka_unit_test(test_oauth_grant),
       cmocka_unit_test(test_kimi_grant),
       cmocka_unit_test(test_own_refresh_function),

@@ -10,22 +10,21 @@ int luaopen_cjson(lua_State *L);
 
 /* The shape of a value as text, the same for both readers: keys sorted, numbers with 17 digits, nulls in objects left
  * out. Upvalue-free Lua, run in both states. */
-static const char SHAPE[] =
-    "local decode, null, text = ...\n"
-    "local function shape(value)\n"
-    "  if value == null then return 'null' end\n"
-    "  if type(value) == 'number' then return ('%.17g'):format(value) end\n"
-    "  if type(value) == 'string' then return ('%q'):format(value) end\n"
-    "  if type(value) ~= 'table' then return tostring(value) end\n"
-    "  local parts = {}\n"
-    "  for k, v in pairs(value) do\n"
-    "    if v ~= null or #value > 0 then parts[#parts + 1] = shape(k) .. '=' .. shape(v) end\n"
-    "  end\n"
-    "  table.sort(parts)\n"
-    "  return '{' .. table.concat(parts, ',') .. '}'\n"
-    "end\n"
-    "local ok, value = pcall(decode, text)\n"
-    "return ok and value ~= nil and shape(value) or 'refused'\n";
+static const char SHAPE[] = "local decode, null, text = ...\n"
+                            "local function shape(value)\n"
+                            "  if value == null then return 'null' end\n"
+                            "  if type(value) == 'number' then return ('%.17g'):format(value) end\n"
+                            "  if type(value) == 'string' then return ('%q'):format(value) end\n"
+                            "  if type(value) ~= 'table' then return tostring(value) end\n"
+                            "  local parts = {}\n"
+                            "  for k, v in pairs(value) do\n"
+                            "    if v ~= null or #value > 0 then parts[#parts + 1] = shape(k) .. '=' .. shape(v) end\n"
+                            "  end\n"
+                            "  table.sort(parts)\n"
+                            "  return '{' .. table.concat(parts, ',') .. '}'\n"
+                            "end\n"
+                            "local ok, value = pcall(decode, text)\n"
+                            "return ok and value ~= nil and shape(value) or 'refused'\n";
 
 struct comparison {
   const char *text;
@@ -83,12 +82,45 @@ static void test_agrees_with_cjson(void **unused)
 {
   (void)unused;
   static const char *const texts[] = {
-      "{}", "[]", "[[]]", "[{}]", "[0]", "[1]", "[-1]", "[1.5]", "[1e3]", "[-2.5E-3]", "[123456789012]",
-      "[\"\"]", "[\"a\"]", "[\"\\u0041\\n\\t\\\"\\\\\\/\\b\\f\\r\"]", "[\"\\u20ac\"]", "[\"\\ud83d\\ude00\"]",
-      "[\"\xE2\x82\xAC\"]", "[true,false]", " [ 1 , 2 , [ 3 ] ] ", "{\"a\":{\"b\":{\"c\":[1,2,{\"d\":\"e\"}]}}}",
-      "{\"a\":1,\"a\":2}", "\t{\n\"k\" : [ true , false ] }\r\n", "{\"\":1}", "[1.0,2.0]", "[1e308,1e-308]",
-      "[null,1]", "{\"a\":null,\"b\":[null]}", "[0.1,0.30000000000000004,5e-324]", "", "{", "[1,]", "{\"a\":}", "[1 2]",
-      "nul", "[\"\\x\"]", "[1]2", "{1:2}", "\"cut", "[\"\\ud83d\"]x",
+      "{}",
+      "[]",
+      "[[]]",
+      "[{}]",
+      "[0]",
+      "[1]",
+      "[-1]",
+      "[1.5]",
+      "[1e3]",
+      "[-2.5E-3]",
+      "[123456789012]",
+      "[\"\"]",
+      "[\"a\"]",
+      "[\"\\u0041\\n\\t\\\"\\\\\\/\\b\\f\\r\"]",
+      "[\"\\u20ac\"]",
+      "[\"\\ud83d\\ude00\"]",
+      "[\"\xE2\x82\xAC\"]",
+      "[true,false]",
+      " [ 1 , 2 , [ 3 ] ] ",
+      "{\"a\":{\"b\":{\"c\":[1,2,{\"d\":\"e\"}]}}}",
+      "{\"a\":1,\"a\":2}",
+      "\t{\n\"k\" : [ true , false ] }\r\n",
+      "{\"\":1}",
+      "[1.0,2.0]",
+      "[1e308,1e-308]",
+      "[null,1]",
+      "{\"a\":null,\"b\":[null]}",
+      "[0.1,0.30000000000000004,5e-324]",
+      "",
+      "{",
+      "[1,]",
+      "{\"a\":}",
+      "[1 2]",
+      "nul",
+      "[\"\\x\"]",
+      "[1]2",
+      "{1:2}",
+      "\"cut",
+      "[\"\\ud83d\"]x",
   };
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
     struct comparison ours = {.text = texts[i]}, theirs = {.text = texts[i]};
@@ -124,25 +156,26 @@ static void test_decode(void **unused)
 static void test_encode(void **unused)
 {
   (void)unused;
-  struct rig *rig = rig_new("local FROZEN = { z = 1, list = { 1, 2 } }\n"
-                            "return policy { name = 'p', on_error = function()\n"
-                            "local e = json.encode\n"
-                            "assert(e { b = 1, a = 'x', [\"a b\"] = true } == '{\"a\":\"x\",\"a b\":true,\"b\":1}')\n"
-                            "assert(e { 1, { 2 }, 'x', json.null } == '[1,[2],\"x\",null]')\n"
-                            "assert(e {} == '{}' and e(json.array {}) == '[]' and e(json.decode('[]')) == '[]')\n"
-                            "assert(e(0.1) == '0.1' and e(1/3) == '0.33333333333333331' and e(2^53) == '9007199254740992')\n"
-                            "assert(e('a\"\\n\\0') == '\"a\\\\\"\\\\n\\\\u0000\"' and e('\\xff') == '\"\\u{fffd}\"')\n"
-                            "assert(e(nil) == 'null' and e(FROZEN) == '{\"list\":[1,2],\"z\":1}')\n"
-                            "local function refused(value, why)\n"
-                            "  local ok, said = pcall(e, value)\n"
-                            "  assert(not ok and said:find(why, 1, true), said)\n"
-                            "end\n"
-                            "refused(0/0, 'NaN') refused(1/0, 'infinite') refused(e, 'function')\n"
-                            "refused({ 1, nil, 3, x = 1 }, 'both') refused({ [true] = 1 }, 'names as keys')\n"
-                            "refused({ [1.5] = 1 }, 'names as keys')\n"
-                            "local loop = {} loop.loop = loop refused(loop, 'nested')\n"
-                            "refused(('\\0'):rep(200000), 'too long')\n"
-                            "end }\n");
+  struct rig *rig =
+      rig_new("local FROZEN = { z = 1, list = { 1, 2 } }\n"
+              "return policy { name = 'p', on_error = function()\n"
+              "local e = json.encode\n"
+              "assert(e { b = 1, a = 'x', [\"a b\"] = true } == '{\"a\":\"x\",\"a b\":true,\"b\":1}')\n"
+              "assert(e { 1, { 2 }, 'x', json.null } == '[1,[2],\"x\",null]')\n"
+              "assert(e {} == '{}' and e(json.array {}) == '[]' and e(json.decode('[]')) == '[]')\n"
+              "assert(e(0.1) == '0.1' and e(1/3) == '0.33333333333333331' and e(2^53) == '9007199254740992')\n"
+              "assert(e('a\"\\n\\0') == '\"a\\\\\"\\\\n\\\\u0000\"' and e('\\xff') == '\"\\u{fffd}\"')\n"
+              "assert(e(nil) == 'null' and e(FROZEN) == '{\"list\":[1,2],\"z\":1}')\n"
+              "local function refused(value, why)\n"
+              "  local ok, said = pcall(e, value)\n"
+              "  assert(not ok and said:find(why, 1, true), said)\n"
+              "end\n"
+              "refused(0/0, 'NaN') refused(1/0, 'infinite') refused(e, 'function')\n"
+              "refused({ 1, nil, 3, x = 1 }, 'both') refused({ [true] = 1 }, 'names as keys')\n"
+              "refused({ [1.5] = 1 }, 'names as keys')\n"
+              "local loop = {} loop.loop = loop refused(loop, 'nested')\n"
+              "refused(('\\0'):rep(200000), 'too long')\n"
+              "end }\n");
   rig_ok(rig, PRY_ON_ERROR);
   rig_free(rig);
 }
@@ -184,8 +217,10 @@ static void test_decoding_is_charged(void **unused)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_agrees_with_cjson),      cmocka_unit_test(test_decode),
-      cmocka_unit_test(test_encode),                 cmocka_unit_test(test_decode_loop_at_the_cap),
+      cmocka_unit_test(test_agrees_with_cjson),
+      cmocka_unit_test(test_decode),
+      cmocka_unit_test(test_encode),
+      cmocka_unit_test(test_decode_loop_at_the_cap),
       cmocka_unit_test(test_decoding_is_charged),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,7 +44,8 @@ static void test_values(void **unused)
 static void test_reads_are_recorded(void **unused)
 {
   (void)unused;
-  struct rig *rig = rig_new(ON_ERROR("store.get('a') store.set('a', 'test-UP_KEY') store.get('a') store.count('c', 2)"));
+  struct rig *rig =
+      rig_new(ON_ERROR("store.get('a') store.set('a', 'test-UP_KEY') store.get('a') store.count('c', 2)"));
   rig_ok(rig, PRY_ON_ERROR);
   assert_string_equal(rig_reads(rig), "[\"store.get\",\"p:a\",null],[\"store.set\",\"p:a\",true],"
                                       "[\"store.get\",\"p:a\",\"***\"],[\"store.count\",\"p:c\",2]");
@@ -89,7 +90,8 @@ static void test_windows(void **unused)
 }
 
 #define BREAKER                                                                                                        \
-  "local function breaker() return store.breaker('b', { failures = 2, successes = 1, permits = 1, cooldown = 10 }) end\n" \
+  "local function breaker() return store.breaker('b', { failures = 2, successes = 1, permits = 1, cooldown = 10 }) "   \
+  "end\n"                                                                                                              \
   "return policy { name = 'p',\n"                                                                                      \
   "  on_attempt = function(self, call)\n"                                                                              \
   "    local allowed, retry_in = breaker():enter()\n"                                                                  \
@@ -181,8 +183,13 @@ static void test_full_store(void **unused)
 static void test_not_while_loading(void **unused)
 {
   (void)unused;
-  static const char *const lines[] = {"store.get('a')",  "now()", "random()", "log.info('x')", "notify { to = 'ops', text = 'x' }",
-                                      "queue.held('k')", "http.request { service = 'help' }"};
+  static const char *const lines[] = {"store.get('a')",
+                                      "now()",
+                                      "random()",
+                                      "log.info('x')",
+                                      "notify { to = 'ops', text = 'x' }",
+                                      "queue.held('k')",
+                                      "http.request { service = 'help' }"};
   for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
     char text[256], wanted[128];
     struct pry_report report;
@@ -205,10 +212,14 @@ static void test_not_while_loading(void **unused)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_values),        cmocka_unit_test(test_reads_are_recorded),
-      cmocka_unit_test(test_counters_and_types), cmocka_unit_test(test_windows),
-      cmocka_unit_test(test_breaker),       cmocka_unit_test(test_breaker_misuse),
-      cmocka_unit_test(test_full_store),    cmocka_unit_test(test_not_while_loading),
+      cmocka_unit_test(test_values),
+      cmocka_unit_test(test_reads_are_recorded),
+      cmocka_unit_test(test_counters_and_types),
+      cmocka_unit_test(test_windows),
+      cmocka_unit_test(test_breaker),
+      cmocka_unit_test(test_breaker_misuse),
+      cmocka_unit_test(test_full_store),
+      cmocka_unit_test(test_not_while_loading),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* The option tables of the commands. The program is no library, so its one module worth testing alone is compiled in. */
+/* The option tables of the commands. The program is no library, so its one module worth testing alone is compiled
+ * in. */
 #include "../../core/cli/options.c"
 
 #include <setjmp.h>
@@ -124,9 +125,10 @@ static void numbers_are_read_strictly(void **state)
 {
   (void)state;
   struct given given;
-  static const char *const counts[] = {"--count=", "--count=-1", "--count=1x", "--count= 1", "--count=99999999999999999999"};
-  static const char *const times[] = {"--seconds=", "--seconds=-1", "--seconds=1e3", "--seconds=0x10",
-                                      "--seconds=nan", "--seconds=1.2.3", "--seconds=1h", "--seconds=."};
+  static const char *const counts[] = {"--count=", "--count=-1", "--count=1x", "--count= 1",
+                                       "--count=99999999999999999999"};
+  static const char *const times[] = {"--seconds=",    "--seconds=-1",    "--seconds=1e3", "--seconds=0x10",
+                                      "--seconds=nan", "--seconds=1.2.3", "--seconds=1h",  "--seconds=."};
   static const char *const sizes[] = {"--bytes=", "--bytes=-1", "--bytes=1T", "--bytes=1KB", "--bytes=99999999999G"};
   for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
     assert_int_equal(PARSE(&given, (char *)(uintptr_t)counts[i]), 2);
@@ -163,12 +165,9 @@ static void the_nearest_name(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(values_in_every_spelling),
-      cmocka_unit_test(an_optional_value_needs_an_equals_sign),
-      cmocka_unit_test(operands_come_out_in_order),
-      cmocka_unit_test(mistakes_are_named_with_what_to_do),
-      cmocka_unit_test(numbers_are_read_strictly),
-      cmocka_unit_test(help_comes_from_the_table),
+      cmocka_unit_test(values_in_every_spelling),   cmocka_unit_test(an_optional_value_needs_an_equals_sign),
+      cmocka_unit_test(operands_come_out_in_order), cmocka_unit_test(mistakes_are_named_with_what_to_do),
+      cmocka_unit_test(numbers_are_read_strictly),  cmocka_unit_test(help_comes_from_the_table),
       cmocka_unit_test(the_nearest_name),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

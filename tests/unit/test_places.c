@@ -16,8 +16,17 @@ static void loopback_is_loopback(void **state)
 {
   (void)state;
   static const char *const inside[] = {"127.0.0.1:0", "127.9.9.9:80", "[::1]:8420", "localhost:1", "unix:/tmp/x"};
-  static const char *const outside[] = {"0.0.0.0:8420", "[::]:8420", "192.168.1.5:80", "[fe80::1]:80", "128.0.0.1:1",
-                                        "example.com:80", "127.0.0.1", "", ":80", "[::1:80", "127.0.0.1.evil.example:80"};
+  static const char *const outside[] = {"0.0.0.0:8420",
+                                        "[::]:8420",
+                                        "192.168.1.5:80",
+                                        "[fe80::1]:80",
+                                        "128.0.0.1:1",
+                                        "example.com:80",
+                                        "127.0.0.1",
+                                        "",
+                                        ":80",
+                                        "[::1:80",
+                                        "127.0.0.1.evil.example:80"};
   for (size_t i = 0; i < sizeof inside / sizeof *inside; i++)
     assert_true(pry_address_is_loopback(inside[i]));
   for (size_t i = 0; i < sizeof outside / sizeof *outside; i++)

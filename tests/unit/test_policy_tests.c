@@ -16,7 +16,8 @@ static const char init_text[] = "-- policy tests make their own\n";
 
 /* Tries again after `wait`; says what it saw. */
 static const char again_text[] =
-    "return policy { name = \"again\", params = { max = param { 2, min = 1 }, wait = param { 1, min = 0, unit = \"s\" },\n"
+    "return policy { name = \"again\", params = { max = param { 2, min = 1 }, wait = param { 1, min = 0, unit = \"s\" "
+    "},\n"
     "    to = param { type = \"sink\", optional = true } },\n"
     "  on_error = function(self, call, err)\n"
     "    if self.to then notify { key = err.category, to = self.to, text = \"seen \" .. err.category } end\n"
@@ -79,23 +80,28 @@ static void test_calls(void **state)
   (void)state;
   check("test('waits', function(t)\n"
         "  t:use('again', { max = 3, wait = 2 })\n"
-        "  t:provider { { status = 503, delay = 0.5 }, { curl = 'connect' }, { body = { answer = 42 }, headers = { ['X-A'] = 'b' } } }\n"
+        "  t:provider { { status = 503, delay = 0.5 }, { curl = 'connect' }, { body = { answer = 42 }, headers = { "
+        "['X-A'] = 'b' } } }\n"
         "  local r = t:call { model = 'm' }\n"
         "  t:eq(r.status, 200) t:eq(r.ok, true) t:eq(r.category, nil) t:eq(r.target, 'p/m') t:eq(r.upstream_calls, 3)\n"
-        "  t:eq(r.attempts, 3) t:eq(r.waited, 4) t:eq(r.elapsed, 4.5) t:eq(r.body, '{\"answer\":42}') t:eq(r.json.answer, 42)\n"
+        "  t:eq(r.attempts, 3) t:eq(r.waited, 4) t:eq(r.elapsed, 4.5) t:eq(r.body, '{\"answer\":42}') "
+        "t:eq(r.json.answer, 42)\n"
         "  t:eq(r.headers['x-a'], 'b') t:eq(r.truncated, false) t:eq(r.done, true)\n"
         "  t:eq(r.why, { 'again overloaded', 'again network' })\n"
         "  t:eq(r.faults, {})\n"
-        "  t:eq(r.ledger[1].category, 'overloaded') t:eq(r.ledger[2].category, 'network') t:eq(r.ledger[3].category, nil)\n"
+        "  t:eq(r.ledger[1].category, 'overloaded') t:eq(r.ledger[2].category, 'network') t:eq(r.ledger[3].category, "
+        "nil)\n"
         "  t:eq(#t:requests(), 3) t:eq(t:sent(1).model, 'm') t:eq(t:sent(1).method, 'POST')\n"
         "  t:eq(t:sent(3).at, 4.5) t:eq(t:sent(1).url, 'http://p.test/v1/chat/completions')\n"
         "  t:eq(t:sent(1).json.messages[1].role, 'user')\n"
         "end)\n"
         "test('fails', function(t)\n"
         "  t:provider { { status = 400, body = 'no' } }\n"
-        "  local r = t:call { model = 'm', path = '/v1/x?a=b', headers = { ['X-Mine'] = 'yes', ['content-type'] = 'text/plain' }, body = 'raw' }\n"
+        "  local r = t:call { model = 'm', path = '/v1/x?a=b', headers = { ['X-Mine'] = 'yes', ['content-type'] = "
+        "'text/plain' }, body = 'raw' }\n"
         "  t:eq(r.status, 400) t:eq(r.ok, false) t:eq(r.category, 'invalid_request') t:eq(r.body, 'no')\n"
-        "  t:eq(t:sent(1).url, 'http://p.test/v1/x?a=b') t:eq(t:sent(1).headers['x-mine'], 'yes') t:eq(t:sent(1).body, 'raw')\n"
+        "  t:eq(t:sent(1).url, 'http://p.test/v1/x?a=b') t:eq(t:sent(1).headers['x-mine'], 'yes') t:eq(t:sent(1).body, "
+        "'raw')\n"
         "end)\n",
         NULL, "PASS waits\nPASS fails\n");
 }
@@ -135,7 +141,8 @@ static void test_declaring(void **state)
         "  t:provider { { status = 503 } }\n"
         "  t:call { model = 'm' }\n"
         "  local alerts = t:alerts()\n"
-        "  t:eq(#alerts, 1) t:eq(alerts[1].sink, 'ops') t:match(alerts[1].text, '^seen over') t:match(alerts[1].key, 'overloaded$')\n"
+        "  t:eq(#alerts, 1) t:eq(alerts[1].sink, 'ops') t:match(alerts[1].text, '^seen over') t:match(alerts[1].key, "
+        "'overloaded$')\n"
         "end)\n"
         "test('a new declaration is a reload', function(t)\n"
         "  t:otherwise { status = 503 }\n"
@@ -163,52 +170,55 @@ static void test_declaring(void **state)
         "  t:match(r.body, '^event: a\\ndata: {\"x\":1}\\n\\ndata: two\\n\\n')\n"
         "  t:eq(r.headers['content-type'], 'text/event-stream')\n"
         "end)\n",
-        NULL, "PASS others\nPASS alerts\nPASS a new declaration is a reload\nPASS refusals\nPASS events\nPASS streams\n");
+        NULL,
+        "PASS others\nPASS alerts\nPASS a new declaration is a reload\nPASS refusals\nPASS events\nPASS streams\n");
 }
 
 static void test_failures(void **state)
 {
   (void)state;
-  check("test('eq', function(t)\n  t:eq(1, 2)\nend)\n"
-        "test('eq of tables', function(t) t:eq({ 1, { a = 2 } }, { 1, { a = 3 } }, 'note') end)\n"
-        "test('ne', function(t) t:ne('a', 'a') end)\n"
-        "test('ok', function(t) t:ok(nil, 'this') end)\n"
-        "test('match', function(t) t:match('abc', '^b') end)\n"
-        "test('near', function(t) t:near(1.5, 1, 0.25) end)\n"
-        "test('fail', function(t) t:fail('because') end)\n"
-        "test('error', function(t) error { } end)\n"
-        "test('nil', function(t) local x; x.y = 1 end)\n"
-        "test('method', function(t) t:equals(1, 1) end)\n"
-        "test('dot', function(t) t.eq(1, 1) end)\n"
-        "test('refused', function(t) t:use('again', { max = 0 }) t:call { model = 'm' } end)\n"
-        "test('field', function(t) t:call { modle = 'm' } end)\n"
-        "test('step', function(t) t:provider { { satus = 1 } } end)\n"
-        "test('nested', function(t) test('x', function() end) end)\n"
-        "test('sent', function(t) t:sent(1) end)\n"
-        "test('effects', function(t) store.set('a', 1) end)\n"
-        "test('good', function(t) t:eq({ 1, a = { 2 } }, { 1, a = { 2 } }) t:eq(2, 2.0) t:near(1, 1.0005) end)\n",
-        NULL,
-        "FAIL eq: again_test.lua:2: expected 2, got 1\n"
-        "FAIL eq of tables: again_test.lua:4: note: expected [1,{\"a\":3}], got [1,{\"a\":2}]\n"
-        "FAIL ne: again_test.lua:5: expected anything but \"a\"\n"
-        "FAIL ok: again_test.lua:6: this: expected something true, got nil\n"
-        "FAIL match: again_test.lua:7: expected a text that matches \"^b\", got \"abc\"\n"
-        "FAIL near: again_test.lua:8: expected 1 within 0.25, got 1.5\n"
-        "FAIL fail: again_test.lua:9: because\n"
-        "FAIL error: again_test.lua:10: (error object is a table value)\n"
-        "FAIL nil: again_test.lua:11: attempt to index a nil value (local 'x')\n"
-        "FAIL method: again_test.lua:12: t has no method \"equals\"\n"
-        "FAIL dot: again_test.lua:13: call it with a colon: t:name(...)\n"
-        "FAIL refused: again_test.lua:14: the configuration of this test was refused: init.lua:2: again: max must be at "
-        "least 1, got 0\n"
-        "FAIL field: again_test.lua:15: t:call{} has no field \"modle\"; it takes model, messages, stream, max_tokens, "
-        "temperature, path, method, body, headers\n"
-        "FAIL step: again_test.lua:16: a step{} has no field \"satus\"; it takes status, headers, body, chunks, sse, delay, "
-        "chunk_delay, cut, hang, curl, after_body, hang_connect\n"
-        "FAIL nested: again_test.lua:17: a test cannot name another test\n"
-        "FAIL sent: again_test.lua:18: providers got 0 requests, there is no number 1\n"
-        "FAIL effects: again_test.lua:19: store.set is not available while loading\n"
-        "PASS good\n");
+  check(
+      "test('eq', function(t)\n  t:eq(1, 2)\nend)\n"
+      "test('eq of tables', function(t) t:eq({ 1, { a = 2 } }, { 1, { a = 3 } }, 'note') end)\n"
+      "test('ne', function(t) t:ne('a', 'a') end)\n"
+      "test('ok', function(t) t:ok(nil, 'this') end)\n"
+      "test('match', function(t) t:match('abc', '^b') end)\n"
+      "test('near', function(t) t:near(1.5, 1, 0.25) end)\n"
+      "test('fail', function(t) t:fail('because') end)\n"
+      "test('error', function(t) error { } end)\n"
+      "test('nil', function(t) local x; x.y = 1 end)\n"
+      "test('method', function(t) t:equals(1, 1) end)\n"
+      "test('dot', function(t) t.eq(1, 1) end)\n"
+      "test('refused', function(t) t:use('again', { max = 0 }) t:call { model = 'm' } end)\n"
+      "test('field', function(t) t:call { modle = 'm' } end)\n"
+      "test('step', function(t) t:provider { { satus = 1 } } end)\n"
+      "test('nested', function(t) test('x', function() end) end)\n"
+      "test('sent', function(t) t:sent(1) end)\n"
+      "test('effects', function(t) store.set('a', 1) end)\n"
+      "test('good', function(t) t:eq({ 1, a = { 2 } }, { 1, a = { 2 } }) t:eq(2, 2.0) t:near(1, 1.0005) end)\n",
+      NULL,
+      "FAIL eq: again_test.lua:2: expected 2, got 1\n"
+      "FAIL eq of tables: again_test.lua:4: note: expected [1,{\"a\":3}], got [1,{\"a\":2}]\n"
+      "FAIL ne: again_test.lua:5: expected anything but \"a\"\n"
+      "FAIL ok: again_test.lua:6: this: expected something true, got nil\n"
+      "FAIL match: again_test.lua:7: expected a text that matches \"^b\", got \"abc\"\n"
+      "FAIL near: again_test.lua:8: expected 1 within 0.25, got 1.5\n"
+      "FAIL fail: again_test.lua:9: because\n"
+      "FAIL error: again_test.lua:10: (error object is a table value)\n"
+      "FAIL nil: again_test.lua:11: attempt to index a nil value (local 'x')\n"
+      "FAIL method: again_test.lua:12: t has no method \"equals\"\n"
+      "FAIL dot: again_test.lua:13: call it with a colon: t:name(...)\n"
+      "FAIL refused: again_test.lua:14: the configuration of this test was refused: init.lua:2: again: max must be at "
+      "least 1, got 0\n"
+      "FAIL field: again_test.lua:15: t:call{} has no field \"modle\"; it takes model, messages, stream, max_tokens, "
+      "temperature, path, method, body, headers\n"
+      "FAIL step: again_test.lua:16: a step{} has no field \"satus\"; it takes status, headers, body, chunks, sse, "
+      "delay, "
+      "chunk_delay, cut, hang, curl, after_body, hang_connect\n"
+      "FAIL nested: again_test.lua:17: a test cannot name another test\n"
+      "FAIL sent: again_test.lua:18: providers got 0 requests, there is no number 1\n"
+      "FAIL effects: again_test.lua:19: store.set is not available while loading\n"
+      "PASS good\n");
 }
 
 static void test_endings(void **state)
@@ -244,7 +254,8 @@ static void test_choosing(void **state)
   struct results results = {0};
   struct pry_report report;
   pry_report_init(&report);
-  struct pry_policy_set *set = set_with("for _, name in ipairs { 'a', 'ab', 'bc' } do test(name, function() end) end\n");
+  struct pry_policy_set *set =
+      set_with("for _, name in ipairs { 'a', 'ab', 'bc' } do test(name, function() end) end\n");
   struct pry_test_options options = {.pattern = "a", .wanted = only_b, .result = keep, .user = &results};
   assert_true(pry_policy_tests_run(set, &plain, &options, &report));
   assert_string_equal(results.text, "PASS ab\n");
@@ -283,8 +294,8 @@ static void test_through_loader(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_calls),    cmocka_unit_test(test_concurrency), cmocka_unit_test(test_declaring),
-      cmocka_unit_test(test_failures), cmocka_unit_test(test_endings),     cmocka_unit_test(test_choosing),
+      cmocka_unit_test(test_calls),          cmocka_unit_test(test_concurrency), cmocka_unit_test(test_declaring),
+      cmocka_unit_test(test_failures),       cmocka_unit_test(test_endings),     cmocka_unit_test(test_choosing),
       cmocka_unit_test(test_through_loader),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,7 +29,7 @@ struct rig {
   struct pry_reloader *reloader;
   unsigned taken, refused; /* told by the reloader */
   char first[PRY_GENERATION_ID_MAX];
-  char finding[700]; /* of the last refusal */
+  char finding[700];   /* of the last refusal */
   char log_line[4096]; /* the last one */
 };
 
@@ -249,9 +249,9 @@ struct way {
 };
 
 static const struct way ways[] = {
-    {"in place", save_in_place},         {"vim", save_like_vim},
-    {"rename over it", save_by_rename},  {"git", save_like_git},
-    {"new folder", save_new_folder},     {"whole folder", save_whole_folder},
+    {"in place", save_in_place},           {"vim", save_like_vim},
+    {"rename over it", save_by_rename},    {"git", save_like_git},
+    {"new folder", save_new_folder},       {"whole folder", save_whole_folder},
     {"through a link", save_through_link},
 };
 
