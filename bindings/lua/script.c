@@ -15,6 +15,8 @@ enum {
   DEFAULT_VERDICT = 64 * 1024,
   STRINGS_PER_HEAP = 16,
   CHARGED_STRING = 1024,  /* bytes; shorter ones are not worth counting */
+  LONG_STRING = 32 * 1024, /* bytes; from here on one instruction with it can take a noticeable time */
+  LONG_STRING_PERIOD = 100,
   REFUSALS_PER_RUN = 4,   /* each of them made Lua collect the whole heap */
   LEAST_PERIOD = 10,
   CHARGES_PER_LOOK = 4096, /* instructions of C functions */
@@ -61,12 +63,16 @@ static void set_period(struct pry_run *run, unsigned period)
   lua_sethook(run->thread, count_hook, LUA_MASKCOUNT, (int)period);
 }
 
-/* The allocator cannot raise; the hook does, at the next instruction. */
-static void charge_later(struct pry_run *run, size_t instructions)
+/* The allocator cannot raise; the hook does, at the next instruction. Comparing a long string or reading it as a number is
+ * one instruction, too: with one around, the clock is looked at more often. A period is never made longer again, so the
+ * count that starts anew here cannot be put off for ever. */
+static void charge_string(struct pry_run *run, size_t size)
 {
-  run->used += instructions;
+  run->used += size / PRY_SCRIPT_BYTES_PER_INSTRUCTION;
   if (run->used > run->budget && run->period != 1)
     set_period(run, 1);
+  else if (size >= LONG_STRING && run->period > LONG_STRING_PERIOD)
+    set_period(run, LONG_STRING_PERIOD);
 }
 
 static void *allocate(void *user, void *block, size_t old_size, size_t size)
@@ -92,7 +98,7 @@ static void *allocate(void *user, void *block, size_t old_size, size_t size)
   if (script->memory > script->memory_peak)
     script->memory_peak = script->memory;
   if (string && size >= CHARGED_STRING && script->run)
-    charge_later(script->run, size / PRY_SCRIPT_BYTES_PER_INSTRUCTION);
+    charge_string(script->run, size);
   return result;
 }
 

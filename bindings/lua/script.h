@@ -8,7 +8,8 @@
  *   instructions  the deterministic measure. The hook adds 1000 for each 1000 virtual machine instructions; C functions
  *                 whose work grows with their arguments add what they do with pry_script_charge(); long strings cost one
  *                 per 64 bytes. The same run costs the same on every machine.
- *   wall clock    catches what instructions do not see (huge argument lists, comparing huge strings). Read by the hook.
+ *   wall clock    catches what instructions do not see (huge argument lists, comparing huge strings). Read by the hook,
+ *                 more often than each 1000 instructions once a long string was made or a tick was slow.
  *   memory        a cap per state, in the allocator; a single string may have a sixteenth of it.
  *
  * A run that is over its budget is killed: by a yield where that is possible, which no pcall can see, else by an

@@ -255,13 +255,13 @@ static void sink_head(void *user, int status, const struct pry_headers *headers,
   struct pry_world_call *call = user;
   (void)body_size;
   call->status = status;
-  pry_headers_add_all(&call->headers, headers);
+  call->lost = !pry_headers_add_all(&call->headers, headers) || call->lost;
 }
 
 static bool sink_data(void *user, struct pry_slice data)
 {
   struct pry_world_call *call = user;
-  pry_buffer_append_slice(&call->body, data);
+  call->lost = !pry_buffer_append_slice(&call->body, data) || call->lost;
   return true;
 }
 
@@ -282,7 +282,7 @@ static void sink_done(void *user, const struct pry_outcome *outcome, bool trunca
   struct pry_world_call *call = user;
   keep_ledger(call);
   call->outcome = *outcome;
-  call->truncated = truncated;
+  call->truncated = truncated || call->lost;
   call->ended = pry_loop_now(call->world->loop);
   call->seen_after = pry_http_script_seen_count(call->world->script);
   call->done = true;

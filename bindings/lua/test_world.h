@@ -52,6 +52,7 @@ struct pry_world_call {
   struct pry_headers headers;
   struct pry_buffer body;
   bool done, truncated;
+  bool lost; /* some of the answer did not fit in memory */
   struct pry_outcome outcome;
   pry_time started, ended;
   size_t seen_before, seen_after; /* requests of the HTTP script */

@@ -176,12 +176,15 @@ pry_time pry_call_deadline_left(const struct pry_call *call)
 
 /* ---- understanding the request ------------------------------------------------------------------------ */
 
-static bool has_json_body(const struct pry_call *call)
+/* JSON by its content type, or by the look of it where the type says nothing (what `curl -d` sends). */
+static bool has_json_body(const struct pry_call *call, bool *said)
 {
   struct pry_slice type;
+  struct pry_slice form = PRY_SLICE("application/x-www-form-urlencoded");
+  *said = pry_headers_get(&call->headers, PRY_SLICE("content-type"), &type) && !pry_slice_equal_nocase(type, form);
   if (!call->body.size)
     return false;
-  if (!pry_headers_get(&call->headers, PRY_SLICE("content-type"), &type))
+  if (!*said)
     return call->body.data[0] == '{';
   return pry_slice_starts_with(type, PRY_SLICE("application/json")) || memmem(type.data, type.size, "+json", 5);
 }
@@ -189,10 +192,15 @@ static bool has_json_body(const struct pry_call *call)
 /* The model and whether a stream is wanted. NULL: understood; else what is wrong with the body. */
 static const char *read_body(struct pry_call *call, char *complaint, size_t size)
 {
-  call->is_json = has_json_body(call);
+  bool said;
+  call->is_json = has_json_body(call, &said);
   if (!call->is_json)
     return NULL;
   enum pry_json_result result = pry_json_request(pry_buffer_slice(&call->body), &call->json);
+  if (!said && result != PRY_JSON_OK && result != PRY_JSON_DUPLICATE) {
+    call->is_json = false; /* it only looked like it */
+    return NULL;
+  }
   if (result == PRY_JSON_DUPLICATE) {
     snprintf(complaint, size, "the body has `%s` twice", call->json.duplicate);
     return complaint;

@@ -221,6 +221,8 @@ bool pry_engine_commit(struct pry_engine *engine, struct pry_generation *generat
   }
   if (state)
     pry_report_add(report, PRY_FINDING_ERROR, "init.lua", "memory is short");
+  if (state && engine->kept[0])
+    pry_credentials_adopt(engine->credentials, engine->kept[0]->config); /* they may have been taken over already */
   pry_state_unref(state);
   pry_generation_unref(generation);
   pry_engine_refused(engine);

@@ -138,7 +138,7 @@ class Sim(Process):
     """`parry sim`: the provider that fails as each request asks."""
 
     def __init__(self, *arguments):
-        super().__init__("sim", "--listen", "127.0.0.1:0", *arguments)
+        super().__init__("sim", "--listen", "127.0.0.1:0", "--quiet", *arguments)
         self.url = self.wait_line(lambda line: "ready on" in line).split("ready on ")[1].strip()
         self.address = self.url.removeprefix("http://")
 

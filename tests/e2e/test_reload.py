@@ -32,7 +32,8 @@ def answering(word):
 return policy {{
   name = "retry",
   params = {{ max_attempts = param {{ 4, min = 1, max = 16, doc = "d" }}, base = param {{ 0.5, doc = "d" }},
-             cap = param {{ 30, doc = "d" }} }},
+             cap = param {{ 30.0, doc = "d" }},
+             jitter = param {{ "none", doc = "d" }} }},
   on_error = function(self, call, err)
     return respond {{ status = 200, body = "{word}", why = "{word}" }}
   end,
@@ -114,7 +115,7 @@ BROKEN = {
     "endless loop in init.lua": ("init.lua", endless, "init.lua:1", ""),
     "eats memory while loading": ("retry.lua", lambda text:
                                   'local t = {}\nfor i = 1, 1e9 do t[i] = ("x"):rep(1000) .. i end\n' + text,
-                                  "retry.lua:2", ""),
+                                  "retry.lua", "memory"),
     "forbidden while loading": ("retry.lua", lambda text: "store.set('a', 1)\n" + text, "retry.lua:1", ""),
     "not there": ("retry.lua", lambda text: "os.exit(0)\n" + text, "retry.lua:1", "os"),
     "returns no policy": ("retry.lua", lambda text: "return 42\n", "retry.lua", ""),

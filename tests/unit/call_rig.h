@@ -308,29 +308,51 @@ static inline void client_done(void *user, const struct pry_outcome *outcome, bo
 
 static const struct pry_sink_ops client_ops = {client_head, client_data, client_done};
 
-/* Starts a POST of `body` to /v1/chat/completions, or to `path`. */
-static inline struct client *client_start(struct rig *rig, const char *path, const char *body, const char *const *headers)
+/* Starts a POST of `body` to `path` with these headers and no others. */
+static inline struct client *client_start_raw(struct rig *rig, const char *path, const char *body,
+                                              const struct pry_headers *headers)
 {
   struct client *client = calloc(1, sizeof *client);
   client->rig = rig;
   client->started = pry_loop_now(rig->loop);
   pry_headers_init(&client->headers);
   pry_buffer_init(&client->body, 0);
-  struct pry_headers sent;
   struct pry_buffer copy;
-  pry_headers_init(&sent);
   pry_buffer_init(&copy, 0);
-  assert_true(pry_headers_add(&sent, PRY_SLICE("Content-Type"), PRY_SLICE("application/json")));
-  for (; headers && *headers; headers += 2)
-    assert_true(pry_headers_add(&sent, pry_slice_of(headers[0]), pry_slice_of(headers[1])));
   assert_true(pry_buffer_append_text(&copy, body));
-  struct pry_call_request request = {.method = PRY_SLICE("POST"),
-                                     .path = pry_slice_of(path ? path : "/v1/chat/completions"),
-                                     .headers = &sent,
-                                     .body = &copy};
+  struct pry_call_request request = {
+      .method = PRY_SLICE("POST"), .path = pry_slice_of(path), .headers = headers, .body = &copy};
   client->call = pry_call_start(&rig->engine->worker, &request, &client_ops, client);
   assert_non_null(client->call);
   assert_int_equal(client->heads, 0);
+  return client;
+}
+
+/* Name, value, name, value, …, NULL; NULL for none. */
+static inline void rig_headers(struct pry_headers *list, const char *const *pairs)
+{
+  for (; pairs && *pairs; pairs += 2)
+    assert_true(pry_headers_add(list, pry_slice_of(pairs[0]), pry_slice_of(pairs[1])));
+}
+
+static inline struct client *client_start_as(struct rig *rig, const char *body, const char *const *headers)
+{
+  struct pry_headers sent;
+  pry_headers_init(&sent);
+  rig_headers(&sent, headers);
+  struct client *client = client_start_raw(rig, "/v1/chat/completions", body, &sent);
+  pry_headers_fini(&sent);
+  return client;
+}
+
+/* Starts a POST of JSON to /v1/chat/completions, or to `path`. */
+static inline struct client *client_start(struct rig *rig, const char *path, const char *body, const char *const *headers)
+{
+  struct pry_headers sent;
+  pry_headers_init(&sent);
+  assert_true(pry_headers_add(&sent, PRY_SLICE("Content-Type"), PRY_SLICE("application/json")));
+  rig_headers(&sent, headers);
+  struct client *client = client_start_raw(rig, path ? path : "/v1/chat/completions", body, &sent);
   pry_headers_fini(&sent);
   return client;
 }
@@ -377,8 +399,7 @@ static inline void rig_answers(struct rig *rig, int status, const char *const *h
   struct pry_slice chunks[16];
   size_t count = 0;
   pry_headers_init(&list);
-  for (; headers && *headers; headers += 2)
-    assert_true(pry_headers_add(&list, pry_slice_of(headers[0]), pry_slice_of(headers[1])));
+  rig_headers(&list, headers);
   va_list arguments;
   va_start(arguments, headers);
   for (const char *chunk; (chunk = va_arg(arguments, const char *)); count++)

@@ -962,6 +962,27 @@ static void bad_requests_are_told(void **unused)
   end(NULL, rig);
 }
 
+/* `curl -d` sends JSON as a form; a real form is not refused for not being JSON. */
+static void json_without_its_content_type_is_understood(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_on_error(silent);
+  static const char *const form[] = {"Content-Type", "application/x-www-form-urlencoded", NULL};
+  static const char *const bodies[] = {BODY, "{a=b&c=d", "a=b"};
+  static const char *const targets[] = {"p/m", "p", "p"};
+  for (size_t i = 0; i < 3; i++) {
+    rig_answers(rig, 200, json, "{}", NULL);
+    struct client *client = client_start_as(rig, bodies[i], form);
+    client_finish(client);
+    struct pry_slice target;
+    assert_int_equal(client->status, 200);
+    assert_true(pry_headers_get(&client->headers, PRY_SLICE("parry-target"), &target));
+    assert_true(pry_slice_equal(target, pry_slice_of(targets[i])));
+    client_free(client);
+  }
+  end(NULL, rig);
+}
+
 static void no_policies_is_503(void **unused)
 {
   (void)unused;
@@ -1016,6 +1037,7 @@ int main(void)
       cmocka_unit_test(freeing_the_engine_ends_every_call),
       cmocka_unit_test(a_call_in_backoff_meets_the_new_policy),
       cmocka_unit_test(bad_requests_are_told),
+      cmocka_unit_test(json_without_its_content_type_is_understood),
       cmocka_unit_test(no_policies_is_503),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

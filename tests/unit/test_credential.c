@@ -53,7 +53,7 @@ struct world {
   struct pry_config config;
   struct pry_generation generation;
   struct pry_state *serving;
-  unsigned states, asks, cancels, failed;
+  unsigned states, asks, cancels, failed, recovered;
   pry_time asked_at[PLANS_MAX];
   char given[PLANS_MAX][32]; /* the refresh tokens that renewals were given */
   struct plan plans[PLANS_MAX];
@@ -150,6 +150,13 @@ static void renewal_failed(void *user, const char *credential, const char *why)
   world->failed++;
 }
 
+static void renewal_recovered(void *user, const char *credential)
+{
+  struct world *world = user;
+  assert_string_equal(credential, "kimi");
+  world->recovered++;
+}
+
 static void take_line(void *user, enum pry_log_level level, const char *line, size_t size)
 {
   struct world *world = user;
@@ -166,6 +173,7 @@ static void make_credentials(struct world *world)
                                                     .state_dir = world->folder[0] ? world->folder : NULL,
                                                     .current_state = current_state,
                                                     .failed = renewal_failed,
+                                                    .recovered = renewal_recovered,
                                                     .user = world};
   world->credentials = pry_credentials_new(&environment);
   assert_non_null(world->credentials);
@@ -445,9 +453,11 @@ static void test_failure_and_cooldown(void **state)
     advance(world, 1.5);
   }
   assert_int_equal(world->failed, 3);
+  assert_int_equal(world->recovered, 0);
   assert_int_equal(get(world, 0, NULL, 0), PRY_TOKEN_WAITING);
   advance(world, 1);
   assert_int_equal(get(world, 0, "good-token", 1), PRY_TOKEN_READY);
+  assert_int_equal(world->recovered, 1);
   assert_state(world, "valid");
   assert_true(pry_metrics_value(world->metrics, PRY_M_RENEWALS, "kimi", "failed") == 3);
   assert_non_null(pry_buffer_text(&world->logged));
