@@ -361,6 +361,15 @@ static int breaker_without_room(lua_State *L, struct pry_read *read, enum pry_st
   return 2;
 }
 
+/* Seen where it happens, because a scrape comes too late for a state that is left again. */
+static void count_transition(const struct place *place, enum pry_breaker_state to)
+{
+  char target[PRY_STORE_KEY_MAX + 1];
+  snprintf(target, sizeof target, "%.*s", (int)place->key.size, place->key.data);
+  pry_metrics_add(pry_decision_engine(place->decision)->metrics, PRY_M_BREAKER_TRANSITIONS, target,
+                  pry_breaker_state_name(to), 1);
+}
+
 static int breaker_enter(lua_State *L)
 {
   struct breaker *breaker = check_object(L, &BREAKER_KEY, "store.breaker");
@@ -375,6 +384,8 @@ static int breaker_enter(lua_State *L)
     return breaker_without_room(L, &read, status);
   if (entry.permit)
     pry_permits_add(permits, entry.permit);
+  if (entry.changed)
+    count_transition(&place, entry.state);
   pry_read_boolean(&read, entry.allowed);
   pry_read_number(&read, pry_time_to_seconds(entry.retry_in));
   pry_read_end(&read);
@@ -400,6 +411,8 @@ static int breaker_record(lua_State *L, bool success, pry_time cooldown)
                                                     cooldown, place.now, &state, &changed);
   if (status != PRY_STORE_OK)
     return failed(L, &read, status);
+  if (changed)
+    count_transition(&place, state);
   pry_read_text(&read, pry_slice_of(pry_breaker_state_name(state)));
   pry_read_boolean(&read, changed);
   pry_read_end(&read);

@@ -190,10 +190,38 @@ static bool write_init(const struct pry_world *world, struct pry_buffer *out)
   return ok && pry_buffer_append_slice(out, pry_buffer_slice(&world->declared));
 }
 
-static bool belongs(const char *path)
+static bool uses(struct pry_slice init, struct pry_slice name)
 {
-  size_t size = strlen(path);
-  return strcmp(path, "init.lua") != 0 && !(size >= 9 && strcmp(path + size - 9, "_test.lua") == 0);
+  char part[128];
+  int length = snprintf(part, sizeof part, "use \"%.*s\"", (int)name.size, name.data);
+  return length < 0 || (size_t)length >= sizeof part || memmem(init.data, init.size, part, (size_t)length);
+}
+
+/* Every `use` names a policy that is there. Otherwise the others are needed, too: for the "did you mean". */
+static bool uses_known_only(struct pry_slice init, const struct pry_policy_set *set)
+{
+  static const char word[] = "use \"";
+  const char *end = init.data + init.size, *at = init.data;
+  while (at < end && (at = memmem(at, (size_t)(end - at), word, sizeof word - 1))) {
+    at += sizeof word - 1;
+    const char *quote = memchr(at, '"', (size_t)(end - at));
+    char path[128];
+    int length = quote ? snprintf(path, sizeof path, "%.*s.lua", (int)(quote - at), at) : -1;
+    if (length < 0 || (size_t)length >= sizeof path || !pry_policy_set_find(set, path))
+      return false;
+  }
+  return true;
+}
+
+/* Only what the test's configuration names is loaded: most of a test's time would go into the rest. Dialects always,
+ * because the client's is found by the path of each call. */
+static bool belongs(const char *path, struct pry_slice init, bool every_policy)
+{
+  struct pry_slice name = pry_slice_of(path);
+  if (strcmp(path, "init.lua") == 0 || (name.size >= 9 && strcmp(path + name.size - 9, "_test.lua") == 0))
+    return false;
+  name.size -= strlen(".lua");
+  return every_policy || strchr(path, '/') || uses(init, name);
 }
 
 static struct pry_policy_set *make_set(const struct pry_world *world)
@@ -202,9 +230,10 @@ static struct pry_policy_set *make_set(const struct pry_world *world)
   pry_buffer_init(&init, PRY_POLICY_FILE_MAX);
   struct pry_policy_set *set = pry_policy_set_new();
   bool ok = set && write_init(world, &init) && pry_policy_set_add(set, "init.lua", pry_buffer_slice(&init));
+  bool every_policy = ok && !uses_known_only(pry_buffer_slice(&init), world->set);
   for (size_t i = 0; ok && i < world->set->count; i++) {
     const struct pry_policy_file *file = &world->set->files[i];
-    if (belongs(file->path))
+    if (belongs(file->path, pry_buffer_slice(&init), every_policy))
       ok = pry_policy_set_add(set, file->path, (struct pry_slice){file->text, file->size});
   }
   ok = ok && pry_policy_set_seal(set);

@@ -118,7 +118,6 @@ struct pry_route {
   struct pry_timeouts timeouts;
   pry_time max_stream;           /* 0: none; after the commit point */
   const char *client_dialect;    /* NULL: by path */
-  bool early_head;
   enum pry_condition repeatable; /* ANY: by method and path */
   enum pry_session_kind session_kind;
   const char *session_name;

@@ -96,6 +96,7 @@ struct pry_breaker_parameters {
 struct pry_breaker_entry {
   bool allowed;
   enum pry_breaker_state state; /* after entering */
+  bool changed;                 /* entering made it half-open */
   pry_time retry_in;            /* when not allowed: until the soonest chance; >= 0. With all half-open places out
                                    nobody knows: 1 s, or less when one lapses sooner */
   struct pry_permit *permit;    /* when allowed: to be put on the attempt's list; its release without a

@@ -119,8 +119,10 @@ static enum pry_store_status enter(struct pry_store *store, struct pry_object *o
                                    struct pry_breaker_entry *entry)
 {
   struct pry_object_breaker *breaker = &object->breaker;
-  if (breaker->state == PRY_BREAKER_OPEN && now >= breaker->open_until)
+  if (breaker->state == PRY_BREAKER_OPEN && now >= breaker->open_until) {
     change_state(store, breaker, PRY_BREAKER_HALF_OPEN);
+    entry->changed = true;
+  }
   free_lapsed_places(breaker, parameters, now);
   entry->state = breaker->state;
   if (breaker->state == PRY_BREAKER_OPEN ||

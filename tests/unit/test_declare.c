@@ -405,7 +405,7 @@ static void test_routes(void **state)
       {"all fields",
        ROUTES(
            "route \"/v1/*\" { to = by_model { [\"a-*\"] = \"p/m\", [\"b-*\"] = \"p\", [\"*\"] = \"p\" }, deadline = 60,"
-           " timeouts = { connect = 1 }, client_dialect = \"generic\", early_head = true, max_stream = 600,"
+           " timeouts = { connect = 1 }, client_dialect = \"generic\", early_head = false, max_stream = 600,"
            " repeatable = false, session = { header = \"x-session\" }, max_attempts_per_call = 3,"
            " max_targets = 2, chain = {} }\n"
            "route \"/v2/*\" { to = \"p\", session = { field = \"metadata.user\" } }\n"),
@@ -439,6 +439,9 @@ static void test_routes(void **state)
        "init.lua:4: route \"/a\": max_targets must be a whole number 1..20, got 2.5\n"
        "init.lua:5: route \"/a\": max_attempts_per_call must be a whole number 1..100, got 0\n"
        "init.lua:6: route \"/a\": early_head must be true or false, got 1\n"},
+      {"what is to come", ROUTES("route \"/a\" { to = \"p\", early_head = true }\n"),
+       "init.lua:2: route \"/a\": early_head is not available yet: the head is sent with the first content; leave it "
+       "out\n"},
       {"session", ROUTES("route \"/a\" { to = \"p\", session = { header = \"a\", field = \"b\" } }\n"),
        "init.lua:2: route \"/a\": session must be { header = \"...\" } or { field = \"...\" }\n"},
       {"client dialect", ROUTES("route \"/a\" { to = \"p\", client_dialect = \"x\" }\n"),

@@ -32,8 +32,7 @@ static const char init_text[] =
     "local shared = use \"watch\" { limit = 7, list = { \"x\", { y = 1 } } }\n"
     "route \"/v1/*\" { to = by_model { [\"*\"] = \"moonshot\", [\"kimi-*\"] = \"kimi\", [\"kimi-k2\"] = "
     "\"kimi/k2-new\" },\n"
-    "  deadline = 30, timeouts = { first_byte = 3, attempt = 20 }, max_stream = 600, repeatable = true, early_head = "
-    "true,\n"
+    "  deadline = 30, timeouts = { first_byte = 3, attempt = 20 }, max_stream = 600, repeatable = true,\n"
     "  session = { header = \"x-session\" }, max_attempts_per_call = 5, max_targets = 2, client_dialect = \"openai\",\n"
     "  chain = { shared, use \"watch\" { as = \"second\" } } }\n"
     "route \"/v1/messages*\" { to = \"key/model/with/slash\", chain = { shared }, repeatable = false }\n"
@@ -131,7 +130,6 @@ static void test_routes(void **state)
   assert_int_equal(route->timeouts.attempt, 20 * PRY_SECOND);
   assert_int_equal(route->max_stream, 600 * PRY_SECOND);
   assert_int_equal(route->repeatable, PRY_ONLY_TRUE);
-  assert_true(route->early_head);
   assert_int_equal(route->session_kind, PRY_SESSION_HEADER);
   assert_string_equal(route->session_name, "x-session");
   assert_string_equal(route->client_dialect, "openai");

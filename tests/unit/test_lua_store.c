@@ -132,6 +132,7 @@ static void test_breaker(void **unused)
   rig_ok(rig, PRY_ON_ATTEMPT);
   assert_int_equal(rig->ask.verdict.kind, PRY_VERDICT_REFUSE);
   assert_float_equal(rig->ask.verdict.after, 25, 0); /* the server's time, longer than the cooldown */
+  assert_float_equal(pry_metrics_value(rig->engine->metrics, PRY_M_BREAKER_TRANSITIONS, "p:b", "open"), 1, 0);
   assert_true(pry_list_empty(&rig->permits));
   pry_loop_advance(rig->loop, 26 * PRY_SECOND);
   rig_ok(rig, PRY_ON_ATTEMPT);
