@@ -31,10 +31,10 @@ static int base_pcall(lua_State *L)
 /* ---- Metatables --------------------------------------------------------------------------------------------------- */
 
 static const char *const refused[] = {"__gc", "__close", "__mode", NULL};
-static const char *const functions[] = {"__add", "__sub", "__mul",    "__div",      "__mod",   "__pow", "__unm",
-                                        "__idiv", "__band", "__bor",  "__bxor",     "__shl",   "__shr", "__bnot",
-                                        "__concat", "__len", "__eq",  "__lt",       "__le",    "__call", "__pairs",
-                                        "__tostring", NULL};
+static const char *const functions[] = {"__add", "__sub",  "__mul",    "__div",      "__mod",  "__pow",
+                                        "__unm", "__idiv", "__band",   "__bor",      "__bxor", "__shl",
+                                        "__shr", "__bnot", "__concat", "__len",      "__eq",   "__lt",
+                                        "__le",  "__call", "__pairs",  "__tostring", NULL};
 static const char *const values[] = {"__index", "__newindex", "__name", "__metatable", NULL};
 
 /* Copies one metamethod from the contents at `from` into the table on top. */
@@ -215,9 +215,15 @@ static int base_tonumber(lua_State *L)
 }
 
 static const luaL_Reg ours[] = {
-    {"getmetatable", base_getmetatable}, {"pairs", base_pairs},   {"pcall", base_pcall},
-    {"rawget", base_rawget},             {"rawlen", base_rawlen}, {"select", base_select},
-    {"setmetatable", base_setmetatable}, {"tostring", base_tostring}, {NULL, NULL},
+    {"getmetatable", base_getmetatable},
+    {"pairs", base_pairs},
+    {"pcall", base_pcall},
+    {"rawget", base_rawget},
+    {"rawlen", base_rawlen},
+    {"select", base_select},
+    {"setmetatable", base_setmetatable},
+    {"tostring", base_tostring},
+    {NULL, NULL},
 };
 
 static const char *const stock[] = {"assert", "error", "ipairs", "rawequal", "type", "_VERSION", NULL};

@@ -39,10 +39,10 @@ static int string_byte(lua_State *L)
   lua_Integer position = luaL_optinteger(L, 2, 1);
   size_t first = start_offset(position, text.size);
   lua_Integer last = luaL_optinteger(L, 3, position);
-  size_t end = last > (lua_Integer)text.size ? text.size
-               : last >= 0                   ? (size_t)last
+  size_t end = last > (lua_Integer)text.size    ? text.size
+               : last >= 0                      ? (size_t)last
                : last < -(lua_Integer)text.size ? 0
-                                              : text.size + (size_t)last + 1;
+                                                : text.size + (size_t)last + 1;
 
   if (first >= end)
     return 0;
@@ -329,9 +329,11 @@ static int string_gsub(lua_State *L)
 /* ---- Opening ------------------------------------------------------------------------------------------------------ */
 
 static const luaL_Reg ours[] = {
-    {"byte", string_byte}, {"find", string_find},   {"format", pry_string_format}, {"gmatch", string_gmatch},
-    {"gsub", string_gsub}, {"lower", string_lower}, {"match", string_match},       {"rep", string_rep},
-    {"upper", string_upper}, {NULL, NULL},
+    {"byte", string_byte},         {"find", string_find},
+    {"format", pry_string_format}, {"gmatch", string_gmatch},
+    {"gsub", string_gsub},         {"lower", string_lower},
+    {"match", string_match},       {"rep", string_rep},
+    {"upper", string_upper},       {NULL, NULL},
 };
 
 static const char *const stock[] = {"char", "len", "reverse", "sub", NULL};

@@ -332,9 +332,10 @@ lua_Integer pry_sandbox_keys(lua_State *L, int index)
 /* ---- Opening -------------------------------------------------------------------------------------------------- */
 
 /* Without random, and without what some builds keep from older versions. */
-static const char *const math_names[] = {"abs", "acos", "asin", "atan", "ceil", "cos", "deg", "exp", "floor", "fmod",
-                                         "huge", "log", "max", "maxinteger", "min", "mininteger", "modf", "pi", "rad",
-                                         "sin", "sqrt", "tan", "tointeger", "type", "ult", NULL};
+static const char *const math_names[] = {"abs", "acos",       "asin", "atan", "ceil", "cos", "deg",
+                                         "exp", "floor",      "fmod", "huge", "log",  "max", "maxinteger",
+                                         "min", "mininteger", "modf", "pi",   "rad",  "sin", "sqrt",
+                                         "tan", "tointeger",  "type", "ult",  NULL};
 
 static void open_math(lua_State *L)
 {

@@ -14,14 +14,14 @@ enum {
   DEFAULT_MEMORY = 8 * 1024 * 1024,
   DEFAULT_VERDICT = 64 * 1024,
   STRINGS_PER_HEAP = 16,
-  CHARGED_STRING = 1024,  /* bytes; shorter ones are not worth counting */
+  CHARGED_STRING = 1024,   /* bytes; shorter ones are not worth counting */
   LONG_STRING = 32 * 1024, /* bytes; from here on one instruction with it can take a noticeable time */
   LONG_STRING_PERIOD = 100,
-  REFUSALS_PER_RUN = 4,   /* each of them made Lua collect the whole heap */
+  REFUSALS_PER_RUN = 4, /* each of them made Lua collect the whole heap */
   LEAST_PERIOD = 10,
   CHARGES_PER_LOOK = 4096, /* instructions of C functions */
   MANY_ARGUMENTS = 256,
-  SLOW_TICK = 2000000     /* nanoseconds */
+  SLOW_TICK = 2000000 /* nanoseconds */
 };
 
 #define DEFAULT_WALL 0.05

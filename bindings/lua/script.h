@@ -38,8 +38,8 @@ struct pry_run {
   double wall;          /* seconds of running, waits not counted; negative: no limit */
   int watch;            /* of freeze.h: upvalues that must not change; LUA_NOREF: none */
   /* out */
-  unsigned long used; /* instructions; at most a tick or one long string above the budget */
-  double seconds;     /* of running; 0 when there is no wall limit */
+  unsigned long used;        /* instructions; at most a tick or one long string above the budget */
+  double seconds;            /* of running; 0 when there is no wall limit */
   char fault[PRY_FAULT_MAX]; /* "retry.lua:12: message"; "" when all is well */
   /* the script's own */
   struct pry_run *previous;
@@ -54,15 +54,15 @@ struct pry_run {
 struct pry_task;
 
 struct pry_script {
-  struct pry_state state; /* first: a struct pry_state points at the whole */
-  lua_State *L;           /* main thread; only door.c runs anything on it */
+  struct pry_state state;          /* first: a struct pry_state points at the whole */
+  lua_State *L;                    /* main thread; only door.c runs anything on it */
   struct pry_script_limits limits; /* with defaults filled in */
-  size_t memory;          /* bytes in use */
+  size_t memory;                   /* bytes in use */
   size_t memory_peak;
-  size_t collect_above;   /* bytes in use that make the door collect in full after a run */
+  size_t collect_above; /* bytes in use that make the door collect in full after a run */
   bool wants_rebuild;
-  unsigned faults;        /* runs that ended badly, for status */
-  struct pry_run *run;    /* the innermost, or NULL outside the door */
+  unsigned faults;     /* runs that ended badly, for status */
+  struct pry_run *run; /* the innermost, or NULL outside the door */
   /* Coroutines (task.h). */
   struct pry_task **tasks; /* by number; they live as long as the script */
   size_t task_count, task_capacity;

@@ -7,7 +7,7 @@ struct pry_task {
   struct pry_script *script;
   uint32_t number, generation;
   enum pry_task_state state;
-  lua_State *L; /* NULL after a failure, until it is used again */
+  lua_State *L;  /* NULL after a failure, until it is used again */
   int reference; /* keeps L from being collected */
   struct pry_task_call call;
   struct pry_run run;

@@ -228,6 +228,8 @@ void pry_call_finish_failure(struct pry_call *call)
   int status = pry_failure_client_status(&call->failure);
   set_failed_outcome(call, &call->failure, status);
   if (can_pass_on(call)) {
+    /* Some providers repeat the key that they refuse: it is ours, not the client's. */
+    pry_scrubber_apply(call->worker->engine->scrubber, &call->answer.body);
     add_provider_fields(&call->answer, &headers);
     answer_whole(call, call->answer.status, &headers, pry_buffer_slice(&call->answer.body), NULL);
     goto done;

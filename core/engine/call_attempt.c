@@ -385,8 +385,14 @@ static void stream_broke(struct pry_call *call, const struct pry_stream_output *
     pry_call_attempt_failed(call, &failure);
     return;
   }
-  give(call, output->out);
-  pry_call_finish_answer(call, &failure, true);
+  struct pry_buffer words; /* a provider's error may repeat our key: it is not the client's */
+  pry_buffer_init(&words, 0);
+  bool copied = pry_buffer_append_slice(&words, output->out);
+  pry_scrubber_apply(call->worker->engine->scrubber, &words);
+  if (copied)
+    give(call, pry_buffer_slice(&words));
+  pry_buffer_fini(&words);
+  pry_call_finish_answer(call, &failure, copied);
 }
 
 static void out_of_memory(struct pry_call *call)

@@ -97,8 +97,8 @@ static inline void expect_fault(struct pry_script *script, const char *source, e
 
   lua_text_run(script, &text, source, 0);
   if (text.outcome != outcome || !strstr(text.run.fault, part))
-    fail_msg("%s\n  outcome %d, expected %d\n  fault: %s\n  expected in it: %s", source, (int)text.outcome, (int)outcome,
-             text.run.fault, part);
+    fail_msg("%s\n  outcome %d, expected %d\n  fault: %s\n  expected in it: %s", source, (int)text.outcome,
+             (int)outcome, text.run.fault, part);
 }
 
 #endif

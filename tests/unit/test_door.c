@@ -37,7 +37,8 @@ static int leave_values(lua_State *L)
   return 5;
 }
 
-static enum pry_door_result call(struct pry_script *script, lua_CFunction function, const char *argument, struct pry_run *run)
+static enum pry_door_result call(struct pry_script *script, lua_CFunction function, const char *argument,
+                                 struct pry_run *run)
 {
   pry_run_init(run, script, 1);
   return pry_door_call(script, function, (void *)(uintptr_t)argument, run);
@@ -71,8 +72,10 @@ static void faults_have_a_place(void **state)
   expect_fault(*state, "error(1.5)", PRY_DOOR_ERROR, "t.lua:1: 1.5");
   expect_fault(*state, "error(true)", PRY_DOOR_ERROR, "boolean value");
   expect_fault(*state, "error(print)", PRY_DOOR_ERROR, "nil value");
-  expect_fault(*state, "local x = nil\nreturn x.y", PRY_DOOR_ERROR, "t.lua:2: attempt to index a nil value (local 'x')");
-  expect_fault(*state, "\nlocal t = {}\nwhile true do\nt = { t }\nend", PRY_DOOR_NO_MEMORY, "t.lua:4: not enough memory");
+  expect_fault(*state, "local x = nil\nreturn x.y", PRY_DOOR_ERROR,
+               "t.lua:2: attempt to index a nil value (local 'x')");
+  expect_fault(*state, "\nlocal t = {}\nwhile true do\nt = { t }\nend", PRY_DOOR_NO_MEMORY,
+               "t.lua:4: not enough memory");
   expect_fault(*state, "\nwhile true do\nend", PRY_DOOR_OVER_BUDGET, "t.lua:");
   expect_fault(*state, "return return", PRY_DOOR_ERROR, "t.lua:1: ");
   expect_fault(*state, "error(('\xc3\xa4'):rep(300), 0)", PRY_DOOR_ERROR, "t.lua:1: \xc3\xa4");
@@ -111,8 +114,10 @@ static void pcall_catches_what_it_may(void **state)
   expect_lua(*state, "return table.concat({ select(2, pcall(function(...) return ... end, 1, 2, 3)) }, ',')", "1,2,3");
   expect_lua(*state, "return select('#', pcall(function() end))", "1");
   expect_lua(*state, "local n = 0 for i = 1, 100 do if not pcall(error) then n = n + 1 end end return n", "100");
-  expect_lua(*state, "local function deep(n) return n == 0 and error('bottom', 0) or deep(n - 1) + 1 end "
-             "return select(2, pcall(deep, 10000))", "bottom");
+  expect_lua(*state,
+             "local function deep(n) return n == 0 and error('bottom', 0) or deep(n - 1) + 1 end "
+             "return select(2, pcall(deep, 10000))",
+             "bottom");
   expect_fault(*state, "pcall()", PRY_DOOR_ERROR, "value expected");
 }
 
@@ -139,7 +144,8 @@ static int loop_for_ever(lua_State *L)
 
 static int set_functions(lua_State *L)
 {
-  static const luaL_Reg functions[] = {{"door", open_another_door}, {"raise", raise_text}, {"loop", loop_for_ever}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"door", open_another_door}, {"raise", raise_text}, {"loop", loop_for_ever}, {NULL, NULL}};
 
   for (const luaL_Reg *f = functions; f->name; f++) {
     lua_pushcfunction(L, f->func);
@@ -291,7 +297,8 @@ static void a_handler_waits(void **state)
   struct lua_text text;
   struct pry_task *task;
 
-  assert_int_equal(lua_text_start(script, &text, "local a = wait() local b = wait() return a .. b", 0, &task), PRY_DOOR_YIELDED);
+  assert_int_equal(lua_text_start(script, &text, "local a = wait() local b = wait() return a .. b", 0, &task),
+                   PRY_DOOR_YIELDED);
   assert_non_null(task);
   assert_int_equal(pry_task_waiting(script), 1);
   expect_lua(script, "return 'others run'", "others run");
@@ -382,7 +389,8 @@ static void waiting_is_cancelled(void **state)
   struct lua_text text;
   struct pry_task *task;
 
-  lua_text_start(script, &text, "local h <close> = handle() pcall(function() local i <close> = handle() wait() end)", 0, &task);
+  lua_text_start(script, &text, "local h <close> = handle() pcall(function() local i <close> = handle() wait() end)", 0,
+                 &task);
   assert_int_equal(closed_handles, 0);
   pry_task_cancel(task);
   assert_int_equal(closed_handles, 2);
@@ -407,10 +415,13 @@ static void handles_close_however_it_ends(void **state)
   expect_fault(script, "local h <close> = handle() pcall(function() local i <close> = handle() while true do end end)",
                PRY_DOOR_OVER_BUDGET, "over budget");
   assert_int_equal(closed_handles, 5);
-  expect_fault(script, "local h <close> = handle() table.sort({ 2, 1 }, function() local i <close> = handle() while true do end end)",
-               PRY_DOOR_OVER_BUDGET, "over budget");
+  expect_fault(
+      script,
+      "local h <close> = handle() table.sort({ 2, 1 }, function() local i <close> = handle() while true do end end)",
+      PRY_DOOR_OVER_BUDGET, "over budget");
   assert_int_equal(closed_handles, 7);
-  expect_fault(script, "local h <close> = handle() local t = {} while true do t = { t } end", PRY_DOOR_NO_MEMORY, "not enough memory");
+  expect_fault(script, "local h <close> = handle() local t = {} while true do t = { t } end", PRY_DOOR_NO_MEMORY,
+               "not enough memory");
   assert_int_equal(closed_handles, 8);
 }
 
@@ -429,8 +440,10 @@ static void freeing_cancels(void **state)
 
 static void some_places_cannot_wait(void **state)
 {
-  expect_fault(*state, "('a'):gsub('a', function() wait() end)", PRY_DOOR_ERROR, "t.lua:1: wait cannot wait here (inside a function");
-  expect_fault(*state, "table.sort({ 2, 1 }, function() wait() end)", PRY_DOOR_ERROR, "wait cannot wait here (inside a function");
+  expect_fault(*state, "('a'):gsub('a', function() wait() end)", PRY_DOOR_ERROR,
+               "t.lua:1: wait cannot wait here (inside a function");
+  expect_fault(*state, "table.sort({ 2, 1 }, function() wait() end)", PRY_DOOR_ERROR,
+               "wait cannot wait here (inside a function");
   struct pry_run run;
   assert_int_equal(call(*state, host_wait, NULL, &run), PRY_DOOR_ERROR);
   assert_string_equal(run.fault, "wait cannot wait here (only handlers can wait)");
@@ -558,7 +571,8 @@ static void loaded_tables_are_read_only(void **state)
        "deep.loop = deep\n"
        "local Class = {} Class.__index = Class function Class.get(o) return o.value end\n"
        "local object = setmetatable({ value = 7 }, Class)\n"
-       "local computed = setmetatable({ own = 1 }, { __index = function(t, k) return k .. tostring(rawget(t, 'own')) end,\n"
+       "local computed = setmetatable({ own = 1 }, { __index = function(t, k) return k .. tostring(rawget(t, 'own')) "
+       "end,\n"
        "  __call = function(t, x) return x * 2 end, __len = function() return 42 end })\n"
        "return {\n"
        "  read = function()\n"
@@ -568,7 +582,8 @@ static void loaded_tables_are_read_only(void **state)
        "    r[#r + 1] = #deep.list .. rawlen(deep.list) .. rawget(deep.list, 1) .. table.concat(deep.list, ',', 1, 3)\n"
        "    r[#r + 1] = tostring(select('#', table.unpack(deep.list)))\n"
        "    r[#r + 1] = object:get() .. computed.zz .. computed(4) .. #computed .. computed.own\n"
-       "    r[#r + 1] = tostring(deep.loop == deep) .. tostring(getmetatable(object) == Class) .. tostring(rawequal(deep, deep.loop))\n"
+       "    r[#r + 1] = tostring(deep.loop == deep) .. tostring(getmetatable(object) == Class) .. "
+       "tostring(rawequal(deep, deep.loop))\n"
        "    r[#r + 1] = ('a-b'):gsub('%a', deep.map)\n"
        "    return table.concat(r, ' ')\n"
        "  end,\n"
@@ -577,7 +592,8 @@ static void loaded_tables_are_read_only(void **state)
        "  set_list = function() deep.list[1] = 1 end,\n"
        "  insert = function() table.insert(deep.list, 1) end,\n"
        "  remove = function() table.remove(deep.list) end,\n"
-       "  sort = function() table.sort(deep.map) table.sort { 2, 1 } table.sort(deep.list, function() return true end) end,\n"
+       "  sort = function() table.sort(deep.map) table.sort { 2, 1 } table.sort(deep.list, function() return true end) "
+       "end,\n"
        "  move = function() table.move({ 1 }, 1, 1, 1, deep.list) end,\n"
        "  meta = function() setmetatable(deep, {}) end,\n"
        "  class = function() getmetatable(object).get = 1 end,\n"
@@ -585,14 +601,15 @@ static void loaded_tables_are_read_only(void **state)
        "  object = function() object.value = 8 end,\n"
        "  computed = function() computed.own = 8 end,\n"
        "  module = function() string.rep = 1 end,\n"
-       "  copy = function() local t = { table.unpack(deep.list, 1, 3) } table.sort(t) t[4] = 4 return table.concat(t) end,\n"
+       "  copy = function() local t = { table.unpack(deep.list, 1, 3) } table.sort(t) t[4] = 4 return table.concat(t) "
+       "end,\n"
        "}");
   assert_int_equal(run_handler(script, &loaded, "read", &handler, &run), PRY_DOOR_OK);
   assert_string_equal(handler.result, "a1 b2 3 1 2 x 4433,1,2 4 7zz18421 truetruetrue 1-2");
   assert_int_equal(run_handler(script, &loaded, "copy", &handler, &run), PRY_DOOR_OK);
   assert_string_equal(handler.result, "1234");
-  static const char *const writers[] = {"set",  "change", "set_list", "insert",      "remove", "sort",
-                                        "move", "meta",   "class",    "class_index", "object", "computed", "module"};
+  static const char *const writers[] = {"set",  "change", "set_list",    "insert", "remove",   "sort",  "move",
+                                        "meta", "class",  "class_index", "object", "computed", "module"};
   for (size_t i = 0; i < sizeof(writers) / sizeof(writers[0]); i++) {
     assert_int_equal(run_handler(script, &loaded, writers[i], &handler, &run), PRY_DOOR_ERROR);
     if (strncmp(run.fault, "p.lua:", 6) != 0 || !strstr(run.fault, "read-only after load"))
@@ -654,7 +671,8 @@ static void upvalues_are_checked_at_waits(void **state)
   struct handler_call handler;
   struct pry_run run;
 
-  load(script, &loaded, "local count = 0 return { wait = function() count = 1 wait() end, read = function() return count end }");
+  load(script, &loaded,
+       "local count = 0 return { wait = function() count = 1 wait() end, read = function() return count end }");
   assert_int_equal(run_handler(script, &loaded, "wait", &handler, &run), PRY_DOOR_ERROR);
   assert_non_null(strstr(run.fault, "'count'"));
   assert_true(operations[0].cancelled);

@@ -115,7 +115,8 @@ static void take_ours(lua_State *L, int count, void *user)
 
 static void run_ours(struct pry_script *script, struct call *call, char *fault)
 {
-  struct pry_task_call task = {.push = push_ours, .take = take_ours, .user = call, .watch = LUA_NOREF, .budget = 1u << 30};
+  struct pry_task_call task = {
+      .push = push_ours, .take = take_ours, .user = call, .watch = LUA_NOREF, .budget = 1u << 30};
   struct pry_run run;
   enum pry_door_result result = pry_task_start(script, &task, &run, NULL);
 
@@ -140,7 +141,8 @@ static void show(const struct call *call)
 
   for (int t = 0; t < 2; t++) {
     for (size_t i = 0; i < call->texts[t].size && at + 8 < sizeof(line); i++)
-      at += (size_t)snprintf(line + at, sizeof(line) - at, call->texts[t].data[i] < 0x20 || call->texts[t].data[i] > 0x7e ? "\\x%02x" : "%c",
+      at += (size_t)snprintf(line + at, sizeof(line) - at,
+                             call->texts[t].data[i] < 0x20 || call->texts[t].data[i] > 0x7e ? "\\x%02x" : "%c",
                              (unsigned char)call->texts[t].data[i]);
     at += (size_t)snprintf(line + at, sizeof(line) - at, "  <%d>  ", t);
   }
@@ -176,10 +178,12 @@ static void compare(const struct pair *pair, const char *source, struct pry_slic
 
 /* ---- Random patterns ------------------------------------------------------------------------------------------------- */
 
-static const char *const pieces[] = {"a", "b", "ab", ".", "%a", "%A", "%d", "%D", "%s", "%S", "%w", "%W", "%p", "%P", "%c", "%x", "%X",
-                                     "%l", "%u", "%U", "%g", "%G", "%.", "%%", "[ab]", "[^ab]", "[a-c]", "[^%d]", "[%a_]", "[]a]",
-                                     "[^]a]", "[a-]", "[%]]", "[%-a]", "[a-%%]", "[-a]", "(", ")", "()", "(a*)", "(.-)", "%1", "%2", "%b()",
-                                     "%bab", "%f[%a]", "%f[^%w]", "%f", "[", "]", "%", "^", "$", "*", "+", "-", "?", "z", "%z", "\\", "\n"};
+static const char *const pieces[] = {
+    "a",     "b",     "ab",    ".",    "%a",    "%A",   "%d",     "%D",      "%s",     "%S",   "%w", "%W",   "%p",
+    "%P",    "%c",    "%x",    "%X",   "%l",    "%u",   "%U",     "%g",      "%G",     "%.",   "%%", "[ab]", "[^ab]",
+    "[a-c]", "[^%d]", "[%a_]", "[]a]", "[^]a]", "[a-]", "[%]]",   "[%-a]",   "[a-%%]", "[-a]", "(",  ")",    "()",
+    "(a*)",  "(.-)",  "%1",    "%2",   "%b()",  "%bab", "%f[%a]", "%f[^%w]", "%f",     "[",    "]",  "%",    "^",
+    "$",     "*",     "+",     "-",    "?",     "z",    "%z",     "\\",      "\n"};
 static const char *const quantifiers[] = {"", "", "", "*", "+", "-", "?"};
 static const char letters[] = "aabbbc()(ab) 1.2%-_AB\n";
 
@@ -219,8 +223,10 @@ static void random_patterns_match_as_stock(void **state)
       "return s:find(p, n)",
       "return s:match(p, n)",
       "return s:find(p, n, true)",
-      "local r = {} for a, b in s:gmatch(p) do r[#r + 1] = tostring(a) .. ':' .. tostring(b) end return table.concat(r, ';')",
-      "local r = {} for a, b in s:gmatch(p, n) do r[#r + 1] = tostring(a) .. ':' .. tostring(b) end return table.concat(r, ';')",
+      "local r = {} for a, b in s:gmatch(p) do r[#r + 1] = tostring(a) .. ':' .. tostring(b) end return "
+      "table.concat(r, ';')",
+      "local r = {} for a, b in s:gmatch(p, n) do r[#r + 1] = tostring(a) .. ':' .. tostring(b) end return "
+      "table.concat(r, ';')",
       "return s:gsub(p, '<%0>')",
       "return s:gsub(p, '%1%%x', n)",
       "return s:gsub(p, '%2')",
@@ -287,7 +293,8 @@ static void known_corners(void **state)
       {"return utf8.char(228, 8364), utf8.len(s), utf8.codepoint(s, 1, n), utf8.offset(s, 2)", "\xc3\xa4x", "", -1},
       {"return utf8.codepoint(s, n)", "abc", "", 9},
       {"local r = '' for p, c in utf8.codes(s) do r = r .. p .. ':' .. c .. ' ' end return r", "a\xe2\x82\xacz", "", 0},
-      {"return tonumber(s), tonumber(p, 16), tonumber('z', 36), tonumber('8', 8), tonumber(n), tonumber('1e1')", " 0x10 ", "ff", 3},
+      {"return tonumber(s), tonumber(p, 16), tonumber('z', 36), tonumber('8', 8), tonumber(n), tonumber('1e1')",
+       " 0x10 ", "ff", 3},
       {"return tonumber({}, 10)", "", "", 0},
       {"return tonumber()", "", "", 0},
       {"return tonumber('1', 99)", "", "", 0},
@@ -315,9 +322,33 @@ static void known_corners(void **state)
 
 static void random_formats_are_as_stock(void **state)
 {
-  static const char *const values[] = {
-      "0", "1", "-1", "42", "3.0", "-0.0", "0.1", "1e308", "-1e-320", "1/0", "-1/0", "math.maxinteger", "math.mininteger", "2^53", "'text'", "''",
-      "'10'", "'0x1p4'", "'a\\0b'", "'q\"\\\\\\n\\r\\1272'", "nil", "true", "false", "65", "255", "1.5", "('y'):rep(120)"};
+  static const char *const values[] = {"0",
+                                       "1",
+                                       "-1",
+                                       "42",
+                                       "3.0",
+                                       "-0.0",
+                                       "0.1",
+                                       "1e308",
+                                       "-1e-320",
+                                       "1/0",
+                                       "-1/0",
+                                       "math.maxinteger",
+                                       "math.mininteger",
+                                       "2^53",
+                                       "'text'",
+                                       "''",
+                                       "'10'",
+                                       "'0x1p4'",
+                                       "'a\\0b'",
+                                       "'q\"\\\\\\n\\r\\1272'",
+                                       "nil",
+                                       "true",
+                                       "false",
+                                       "65",
+                                       "255",
+                                       "1.5",
+                                       "('y'):rep(120)"};
   static const char letters_used[] = "diuoxXcsqaAeEfgGFpnbDS%";
   char source[256];
 
@@ -331,7 +362,8 @@ static void random_formats_are_as_stock(void **state)
     if (random_below(2))
       length += (size_t)snprintf(spec + length, sizeof(spec) - length, "%u", random_below(random_below(20) ? 30 : 200));
     if (random_below(3) == 0)
-      length += (size_t)snprintf(spec + length, sizeof(spec) - length, ".%u", random_below(random_below(20) ? 20 : 200));
+      length +=
+          (size_t)snprintf(spec + length, sizeof(spec) - length, ".%u", random_below(random_below(20) ? 20 : 200));
     if (random_below(20) == 0)
       spec[length++] = '.';
     spec[length++] = letters_used[random_below(sizeof(letters_used) - 1)];

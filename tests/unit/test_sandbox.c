@@ -8,7 +8,7 @@
 #else
 #define HAS_FEATURE(x) 0
 #endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || HAS_FEATURE(address_sanitizer) ||                     \
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || HAS_FEATURE(address_sanitizer) ||                 \
     HAS_FEATURE(thread_sanitizer) || HAS_FEATURE(memory_sanitizer)
 #define SANITIZED 1
 #else
@@ -76,10 +76,11 @@ static const struct attack attacks[] = {
     {"gmatch", "local s = string.rep('a', 300) for w in s:gmatch('.-.-.-b') do end", STOPPED},
     {"gsub", "local s = string.rep('a', 300) s:gsub('.-.-.-b', '')", STOPPED},
     {"gsub with a loop", "(('a'):rep(10)):gsub('a', function() while true do end end)", STOPPED},
-    {"gsub with pcall loops", "while true do pcall(string.gsub, 'aaaa', 'a', function() while true do pcall(error) end end) end",
-     STOPPED},
+    {"gsub with pcall loops",
+     "while true do pcall(string.gsub, 'aaaa', 'a', function() while true do pcall(error) end end) end", STOPPED},
     {"gsub grows", "local s = ('a'):rep(500000) local r = ('b'):rep(500000) s:gsub('a', r)", NO_MEMORY},
-    {"plain find", "local s, t = ('a'):rep(400000), ('a'):rep(200000) .. 'b' while true do s:find(t, 1, true) end", STOPPED},
+    {"plain find", "local s, t = ('a'):rep(400000), ('a'):rep(200000) .. 'b' while true do s:find(t, 1, true) end",
+     STOPPED},
     {"rep of nothing", "return #string.rep('', 1 << 62)", FINE},
     {"rep, huge", "string.rep('x', 1 << 30)", RAISES},
     {"rep, overflow", "string.rep('xxxxxxxx', 1 << 62)", RAISES},
@@ -89,31 +90,38 @@ static const struct attack attacks[] = {
     {"table.move", "table.move({}, 1, 1 << 62, 2)", STOPPED},
     {"table.move onto itself", "local t = {1} while true do table.move(t, 1, 100000, 2) end", STOPPED},
     {"table.insert in front", "local t = {} while true do table.insert(t, 1, 1) end", STOPPED},
-    {"table.remove in front", "local t = {} for i = 1, 50000 do t[i] = i end while true do table.remove(t, 1) t[#t + 1] = 1 end",
+    {"table.remove in front",
+     "local t = {} for i = 1, 50000 do t[i] = i end while true do table.remove(t, 1) t[#t + 1] = 1 end", STOPPED},
+    {"table.concat, huge",
+     "local t = setmetatable({}, { __index = function() return '' end, __len = function() return 1 << 60 end })"
+     " return table.concat(t)",
      STOPPED},
-    {"table.concat, huge", "local t = setmetatable({}, { __index = function() return '' end, __len = function() return 1 << 60 end })"
-     " return table.concat(t)", STOPPED},
-    {"table.concat, long", "local t, s = {}, ('x'):rep(10000) for i = 1, 1000 do t[i] = s end table.concat(t)", NO_MEMORY},
+    {"table.concat, long", "local t, s = {}, ('x'):rep(10000) for i = 1, 1000 do t[i] = s end table.concat(t)",
+     NO_MEMORY},
     {"table.unpack, huge", "table.unpack({}, 1, 1 << 60)", RAISES},
     {"table.unpack in a loop", "while true do pcall(table.unpack, {}, 1, 4096) end", STOPPED},
     {"utf8.char of many", "utf8.char(table.unpack({}, 1, 1000000))", RAISES},
     {"utf8.len in a loop", "local s = ('x'):rep(400000) while true do utf8.len(s) end", STOPPED},
     {"utf8.codepoint of many", "local s = ('x'):rep(400000) return utf8.codepoint(s, 1, -1)", RAISES},
     {"string.byte of many", "local s = ('x'):rep(400000) return s:byte(1, -1)", RAISES},
-    {"select, many", "local function f(...) while true do select('#', ...) end end f(table.unpack({}, 1, 4000))", STOPPED},
+    {"select, many", "local function f(...) while true do select('#', ...) end end f(table.unpack({}, 1, 4000))",
+     STOPPED},
     {"growing arguments", "local function f(...) return f(1, 2, 3, 4, 5, 6, 7, 8, ...) end f()", STOPPED},
     {"sort", "local t = {} for i = 1, 100000 do t[i] = -i end table.sort(t)", STOPPED},
     {"sort, comparator loops", "table.sort({ 3, 2, 1 }, function() while true do end end)", STOPPED},
-    {"sort, comparator loops in pcall", "table.sort({ 3, 2, 1 }, function() while true do pcall(function() while true do end end) end end)",
-     STOPPED},
+    {"sort, comparator loops in pcall",
+     "table.sort({ 3, 2, 1 }, function() while true do pcall(function() while true do end end) end end)", STOPPED},
     {"sort, caught inside", "pcall(table.sort, { 3, 2, 1 }, function() while true do end end) return 1", STOPPED},
-    {"sort, inconsistent", "local t = {} for i = 1, 500 do t[i] = i end table.sort(t, function() return true end)", FINE},
+    {"sort, inconsistent", "local t = {} for i = 1, 500 do t[i] = i end table.sort(t, function() return true end)",
+     FINE},
     {"sort, huge length", "table.sort(setmetatable({}, { __len = function() return 1 << 30 end }))", STOPPED},
     {"concat bomb", "local s = 'x' while true do s = s .. s end", NO_MEMORY},
     {"concat of a long string", "local s = ('x'):rep(400000) while true do local t = s .. 'y' end", STOPPED},
     {"memory", "local t = {} while true do t[#t + 1] = { {} } end", NO_MEMORY},
-    {"memory in pcall", "local t = {} while true do pcall(function() while true do t[#t + 1] = { {} } end end) end", NO_MEMORY},
-    {"memory in a comparator", "local t = {} while true do pcall(table.sort, { 2, 1 }, function() while true do t[#t + 1] = {} end end) end",
+    {"memory in pcall", "local t = {} while true do pcall(function() while true do t[#t + 1] = { {} } end end) end",
+     NO_MEMORY},
+    {"memory in a comparator",
+     "local t = {} while true do pcall(table.sort, { 2, 1 }, function() while true do t[#t + 1] = {} end end) end",
      NO_MEMORY},
     {"near the cap", "local t = {} for i = 1, 110000 do t[i] = { } end while true do local x = { {} } end", KILLED},
     {"format, width", "string.format('%99999d', 1)", RAISES},
@@ -121,37 +129,50 @@ static const struct attack attacks[] = {
     {"recursion", "local function f() return 1 + f() end f()", NO_MEMORY},
     {"recursion in pcall", "local function f() pcall(f) return 1 + f() end f()", NO_MEMORY},
     {"tail recursion", "local function f() return f() end f()", STOPPED},
-    {"recursion through __index", "local t t = setmetatable({}, { __index = function(t, k) return t[k .. 'x'] end }) return t.a", RAISES},
+    {"recursion through __index",
+     "local t t = setmetatable({}, { __index = function(t, k) return t[k .. 'x'] end }) return t.a", RAISES},
     {"recursion through gsub", "local function f() return ('a'):gsub('a', f) end f()", RAISES},
     {"recursion through sort", "local function f() table.sort({ 1, 2 }, f) end f()", RAISES},
-    {"recursion through tostring", "local t t = setmetatable({}, { __tostring = function() return tostring(t) end }) tostring(t)",
-     RAISES},
+    {"recursion through tostring",
+     "local t t = setmetatable({}, { __tostring = function() return tostring(t) end }) tostring(t)", RAISES},
     {"looping __tostring", "tostring(setmetatable({}, { __tostring = function() while true do end end }))", STOPPED},
-    {"looping __tostring of an error", "error(setmetatable({}, { __tostring = function() while true do end end }))", RAISES},
-    {"looping __concat of an error", "error(setmetatable({}, { __concat = function() while true do end end, __name = 'x' }))", RAISES},
+    {"looping __tostring of an error", "error(setmetatable({}, { __tostring = function() while true do end end }))",
+     RAISES},
+    {"looping __concat of an error",
+     "error(setmetatable({}, { __concat = function() while true do end end, __name = 'x' }))", RAISES},
     {"__name that is no string", "return tostring(setmetatable({}, { __name = {} }))", FINE},
-    {"looping __index", "local t = setmetatable({}, { __index = function() while true do end end }) return t.x", STOPPED},
+    {"looping __index", "local t = setmetatable({}, { __index = function() while true do end end }) return t.x",
+     STOPPED},
     {"looping __len in sort", "table.sort(setmetatable({}, { __len = function() while true do end end }))", STOPPED},
-    {"looping __eq", "local m = { __eq = function() while true do end end } return setmetatable({}, m) == setmetatable({}, m)", STOPPED},
-    {"looping __lt in sort", "local m = { __lt = function() while true do end end } "
-     "table.sort { setmetatable({}, m), setmetatable({}, m) }", STOPPED},
-    {"looping __pairs", "for k in pairs(setmetatable({}, { __pairs = function() while true do end end })) do end", STOPPED},
-    {"__pairs without end", "for k in pairs(setmetatable({}, { __pairs = function() return function() return 1 end end })) do end", STOPPED},
+    {"looping __eq",
+     "local m = { __eq = function() while true do end end } return setmetatable({}, m) == setmetatable({}, m)",
+     STOPPED},
+    {"looping __lt in sort",
+     "local m = { __lt = function() while true do end end } "
+     "table.sort { setmetatable({}, m), setmetatable({}, m) }",
+     STOPPED},
+    {"looping __pairs", "for k in pairs(setmetatable({}, { __pairs = function() while true do end end })) do end",
+     STOPPED},
+    {"__pairs without end",
+     "for k in pairs(setmetatable({}, { __pairs = function() return function() return 1 end end })) do end", STOPPED},
     {"ipairs without end", "for i in ipairs(setmetatable({}, { __index = function() return 1 end })) do end", STOPPED},
     {"__index to itself", "local t = {} t.__index = t setmetatable(t, t) while true do local x = t.x end", RAISES},
     {"__call chain", "local t = {} setmetatable(t, { __call = t }) t()", RAISES},
     {"__gc", "setmetatable({}, { __gc = function() while true do end end })", RAISES},
     {"__close", "setmetatable({}, { __close = function() while true do end end })", RAISES},
-    {"__close of a local", "local x <close> = setmetatable({}, { __close = function() while true do end end })", RAISES},
+    {"__close of a local", "local x <close> = setmetatable({}, { __close = function() while true do end end })",
+     RAISES},
     {"a close variable without __close", "local x <close> = {}", RAISES},
     {"__mode", "setmetatable({}, { __mode = 'k' })", RAISES},
-    {"__gc set later", "local m = {} local t = setmetatable({}, m) m.__gc = function() while true do end end return 1", FINE},
+    {"__gc set later", "local m = {} local t = setmetatable({}, m) m.__gc = function() while true do end end return 1",
+     FINE},
     {"string metatable", "getmetatable('').__index = nil", RAISES},
     {"string library", "string.rep = nil", RAISES},
     {"globals", "x = 1", RAISES},
     {"globals by _ENV", "_ENV.pairs = nil", RAISES},
     {"tonumber of long texts", "local s = ('1'):rep(400000) while true do tonumber(s) end", STOPPED},
-    {"pairs of a large table", "local t = {} for i = 1, 20000 do t[i] = i end while true do for k in pairs(t) do break end end", STOPPED},
+    {"pairs of a large table",
+     "local t = {} for i = 1, 20000 do t[i] = i end while true do for k in pairs(t) do break end end", STOPPED},
     {"pairs with growing", "local t = { 1 } for k in pairs(t) do t[k + 1] = 1 end return 1", FINE},
     {"load", "load('return 1')", RAISES},
     {"coroutine", "coroutine.wrap(function() while true do end end)()", RAISES},
@@ -160,27 +181,34 @@ static const struct attack attacks[] = {
 
 /* Single instructions that take long: only the clock sees how much they do. */
 static const struct attack slow_instructions[] = {
-    {"string equality", "local a, b = ('x'):rep(500000), ('x'):rep(500000) while true do local c = a == b end", STOPPED},
+    {"string equality", "local a, b = ('x'):rep(500000), ('x'):rep(500000) while true do local c = a == b end",
+     STOPPED},
     {"string order", "local a, b = ('x'):rep(500000), ('x'):rep(500000) while true do local c = a < b end", STOPPED},
     {"numbers from texts", "local s = ('1'):rep(500000) while true do for i = 1, s do break end end", KILLED},
-    {"many arguments", "local function g() end local function f(...) while true do g(...) g(...) g(...) end end "
-     "local function grow(n, ...) if n == 0 then return f(...) end return grow(n - 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...) end "
-     "grow(10000)", KILLED},
-    {"hash part that is rebuilt", "local t = {} for i = 1, 200000 do t[i] = i end while true do t.a, t.b, t.c = 1, 2, 3 "
-     "t.a, t.b, t.c = nil, nil, nil t.d, t.e, t.f, t.g = 1, 2, 3, 4 t.d, t.e, t.f, t.g = nil, nil, nil, nil end", STOPPED},
+    {"many arguments",
+     "local function g() end local function f(...) while true do g(...) g(...) g(...) end end "
+     "local function grow(n, ...) if n == 0 then return f(...) end return grow(n - 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, "
+     "...) end "
+     "grow(10000)",
+     KILLED},
+    {"hash part that is rebuilt",
+     "local t = {} for i = 1, 200000 do t[i] = i end while true do t.a, t.b, t.c = 1, 2, 3 "
+     "t.a, t.b, t.c = nil, nil, nil t.d, t.e, t.f, t.g = 1, 2, 3, 4 t.d, t.e, t.f, t.g = nil, nil, nil, nil end",
+     STOPPED},
 };
 
 static void report(const struct attack *attack, const struct lua_text *text, double took)
 {
-  fail_msg("%s: outcome %d after %lu instructions and %.3f s: %s", attack->name, (int)text->outcome, text->run.used, took,
-           text->run.fault);
+  fail_msg("%s: outcome %d after %lu instructions and %.3f s: %s", attack->name, (int)text->outcome, text->run.used,
+           took, text->run.fault);
 }
 
 static bool ended_as(const struct attack *attack, enum pry_door_result outcome)
 {
   if (attack->ending == KILLED)
     return outcome == PRY_DOOR_OVER_BUDGET || outcome == PRY_DOOR_NO_MEMORY;
-  static const enum pry_door_result expected[] = {PRY_DOOR_OVER_BUDGET, PRY_DOOR_NO_MEMORY, PRY_DOOR_ERROR, PRY_DOOR_OK};
+  static const enum pry_door_result expected[] = {PRY_DOOR_OVER_BUDGET, PRY_DOOR_NO_MEMORY, PRY_DOOR_ERROR,
+                                                  PRY_DOOR_OK};
 
   return outcome == expected[attack->ending];
 }
@@ -287,9 +315,11 @@ static void cost_is_the_same_each_time(void **state)
 
 static void only_listed_globals_exist(void **state)
 {
-  static const char *const absent[] = {"io",       "os",     "package", "debug", "load",   "loadfile",       "dofile", "loadstring",
-                                       "coroutine", "xpcall", "next",    "print", "rawset", "collectgarbage", "_G",     "warn"};
-  static const char *const absent_members[] = {"string.dump", "string.pack", "string.unpack", "math.random", "math.randomseed"};
+  static const char *const absent[] = {
+      "io",        "os",     "package", "debug", "load",   "loadfile",       "dofile", "loadstring",
+      "coroutine", "xpcall", "next",    "print", "rawset", "collectgarbage", "_G",     "warn"};
+  static const char *const absent_members[] = {"string.dump", "string.pack", "string.unpack", "math.random",
+                                               "math.randomseed"};
   char text[128];
 
   for (size_t i = 0; i < COUNT(absent); i++) {
@@ -300,13 +330,15 @@ static void only_listed_globals_exist(void **state)
     snprintf(text, sizeof(text), "return %s == nil", absent_members[i]);
     expect_lua(*state, text, "true");
   }
-  expect_lua(*state, "local n = {} for _, t in ipairs { string, table, math, utf8 } do for k in pairs(t) do n[#n + 1] = k end end "
-             "return table.concat(n, ' ')",
-             "byte char find format gmatch gsub len lower match rep reverse sub upper "
-             "concat insert move pack remove sort unpack "
-             "abs acos asin atan ceil cos deg exp floor fmod huge log max maxinteger min mininteger modf pi rad sin sqrt tan "
-             "tointeger type ult "
-             "char charpattern codepoint codes len offset");
+  expect_lua(
+      *state,
+      "local n = {} for _, t in ipairs { string, table, math, utf8 } do for k in pairs(t) do n[#n + 1] = k end end "
+      "return table.concat(n, ' ')",
+      "byte char find format gmatch gsub len lower match rep reverse sub upper "
+      "concat insert move pack remove sort unpack "
+      "abs acos asin atan ceil cos deg exp floor fmod huge log max maxinteger min mininteger modf pi rad sin sqrt tan "
+      "tointeger type ult "
+      "char charpattern codepoint codes len offset");
 }
 
 static void only_text_is_compiled(void **state)
@@ -327,9 +359,11 @@ static void pairs_has_an_order(void **state)
       {"{}", ""},
       {"{ 'x', 'y', z = 1, [true] = 2, [false] = 3, [-1] = 4, [2.5] = 5, a = 6, aa = 7, B = 8, [''] = 9 }",
        "-1=4 1=x 2=y 2.5=5 =9 B=8 a=6 aa=7 z=1 false=3 true=2"},
-      {"{ [math.maxinteger] = 1, [2.0 ^ 63] = 2, [math.mininteger] = 3, [-math.huge] = 4, [math.huge] = 5, [2.0 ^ 53] = 6, "
+      {"{ [math.maxinteger] = 1, [2.0 ^ 63] = 2, [math.mininteger] = 3, [-math.huge] = 4, [math.huge] = 5, [2.0 ^ 53] "
+       "= 6, "
        "[(1 << 53) + 1] = 7 }",
-       "-inf=4 -9223372036854775808=3 9007199254740992=6 9007199254740993=7 9223372036854775807=1 9.2233720368548e+18=2 inf=5"},
+       "-inf=4 -9223372036854775808=3 9007199254740992=6 9007199254740993=7 9223372036854775807=1 "
+       "9.2233720368548e+18=2 inf=5"},
   };
   char source[1024];
 
@@ -340,10 +374,15 @@ static void pairs_has_an_order(void **state)
              rows[i].table);
     expect_lua(*state, source, rows[i].order);
   }
-  expect_lua(*state, "local r = {} for k, v in pairs { ['a\\0b'] = 1, ['a'] = 2, ['a\\0'] = 3, ['\\xff'] = 4 } do r[#r + 1] = v end "
-             "return table.concat(r)", "2314");
-  expect_lua(*state, "local t = { 1, 2, 3, 4 } local n = 0 for k in pairs(t) do n = n + k t[k + 1] = nil end return n", "4");
-  expect_fault(*state, "for k in pairs { [{}] = 1 } do end", PRY_DOOR_ERROR, "t.lua:1: a table with a key that is a table has no order");
+  expect_lua(
+      *state,
+      "local r = {} for k, v in pairs { ['a\\0b'] = 1, ['a'] = 2, ['a\\0'] = 3, ['\\xff'] = 4 } do r[#r + 1] = v end "
+      "return table.concat(r)",
+      "2314");
+  expect_lua(*state, "local t = { 1, 2, 3, 4 } local n = 0 for k in pairs(t) do n = n + k t[k + 1] = nil end return n",
+             "4");
+  expect_fault(*state, "for k in pairs { [{}] = 1 } do end", PRY_DOOR_ERROR,
+               "t.lua:1: a table with a key that is a table has no order");
   expect_fault(*state, "pairs(nil)", PRY_DOOR_ERROR, "table expected");
 }
 
@@ -372,31 +411,41 @@ static void tostring_shows_no_address(void **state)
   expect_lua(*state, "return ('%s %s'):format({}, print)", "table nil");
   expect_lua(*state, "return tostring(setmetatable({}, { __name = 'thing' }))", "thing");
   expect_lua(*state, "return tostring(setmetatable({}, { __tostring = function() return 'me' end }))", "me");
-  expect_fault(*state, "tostring(setmetatable({}, { __tostring = function() return {} end }))", PRY_DOOR_ERROR, "must return a string");
+  expect_fault(*state, "tostring(setmetatable({}, { __tostring = function() return {} end }))", PRY_DOOR_ERROR,
+               "must return a string");
   expect_fault(*state, "string.format('%p', {})", PRY_DOOR_ERROR, "invalid conversion '%p'");
   expect_lua(*state, "return tostring(1) .. tostring(1.5) .. tostring(nil) .. tostring(true)", "11.5niltrue");
 }
 
 static void metatables_are_sealed(void **state)
 {
-  expect_lua(*state, "local C = {} C.__index = C function C.f() return 'f' end local o = setmetatable({}, C) "
-             "function C.g() return 'g' end return o.f() .. o.g() .. tostring(getmetatable(o) == C)", "fgtrue");
+  expect_lua(*state,
+             "local C = {} C.__index = C function C.f() return 'f' end local o = setmetatable({}, C) "
+             "function C.g() return 'g' end return o.f() .. o.g() .. tostring(getmetatable(o) == C)",
+             "fgtrue");
   expect_lua(*state, "local m = {} local o = setmetatable({}, m) m.__index = { x = 1 } return o.x", "nil");
   expect_lua(*state, "return getmetatable('')", "nil");
   expect_lua(*state, "return getmetatable(setmetatable({}, { __metatable = 'no' }))", "no");
-  expect_fault(*state, "setmetatable(setmetatable({}, { __metatable = 'no' }), {})", PRY_DOOR_ERROR, "protected metatable");
+  expect_fault(*state, "setmetatable(setmetatable({}, { __metatable = 'no' }), {})", PRY_DOOR_ERROR,
+               "protected metatable");
   expect_lua(*state, "local o = setmetatable({}, { __index = { x = 1 } }) setmetatable(o, nil) return o.x", "nil");
-  expect_lua(*state, "local V = {} V.__add = function(a, b) return a.n + b.n end "
-             "return setmetatable({ n = 1 }, V) + setmetatable({ n = 2 }, V)", "3");
+  expect_lua(*state,
+             "local V = {} V.__add = function(a, b) return a.n + b.n end "
+             "return setmetatable({ n = 1 }, V) + setmetatable({ n = 2 }, V)",
+             "3");
   expect_fault(*state, "return '10' + 1", PRY_DOOR_ERROR, "arithmetic on a string");
   expect_lua(*state, "return ('a'):upper() .. #'abc'", "A3");
 }
 
 static void table_functions_work(void **state)
 {
-  expect_lua(*state, "local t = { 1, 2, 3 } table.insert(t, 2, 9) table.insert(t, 8) return table.concat(t, ',')", "1,9,2,3,8");
+  expect_lua(*state, "local t = { 1, 2, 3 } table.insert(t, 2, 9) table.insert(t, 8) return table.concat(t, ',')",
+             "1,9,2,3,8");
   expect_lua(*state, "local t = { 1, 2, 3 } return table.remove(t, 1) .. table.remove(t) .. #t", "131");
-  expect_lua(*state, "local t = {} return tostring(table.remove(t)) .. tostring(table.remove(t, 0)) .. tostring(table.remove(t, 1))", "nilnilnil");
+  expect_lua(
+      *state,
+      "local t = {} return tostring(table.remove(t)) .. tostring(table.remove(t, 0)) .. tostring(table.remove(t, 1))",
+      "nilnilnil");
   expect_fault(*state, "table.insert({ 1 }, 5, 1)", PRY_DOOR_ERROR, "position out of bounds");
   expect_fault(*state, "table.remove({ 1 }, 5)", PRY_DOOR_ERROR, "position out of bounds");
   expect_fault(*state, "table.insert({}, 1, 2, 3)", PRY_DOOR_ERROR, "wrong number of arguments");
@@ -406,15 +455,25 @@ static void table_functions_work(void **state)
   expect_fault(*state, "table.move({}, 1, math.maxinteger, 2)", PRY_DOOR_ERROR, "destination wrap around");
   expect_fault(*state, "table.move({}, 0, math.maxinteger, 2)", PRY_DOOR_ERROR, "too many elements to move");
   expect_lua(*state, "local p = table.pack(nil, 2, nil) return p.n .. tostring(p[2])", "32");
-  expect_lua(*state, "return select('#', table.unpack({ 1, nil, 3 }, 1, 3)) .. select(-1, 1, 2) .. select(2, 'a', 'b')", "32b");
+  expect_lua(*state, "return select('#', table.unpack({ 1, nil, 3 }, 1, 3)) .. select(-1, 1, 2) .. select(2, 'a', 'b')",
+             "32b");
   expect_fault(*state, "select(0)", PRY_DOOR_ERROR, "index out of range");
-  expect_lua(*state, "return table.concat({ 1, 2, 3 }, '-', 2, 3) .. table.concat({}) .. table.concat({ 'x' }, ',', math.maxinteger)", "2-3");
+  expect_lua(
+      *state,
+      "return table.concat({ 1, 2, 3 }, '-', 2, 3) .. table.concat({}) .. table.concat({ 'x' }, ',', math.maxinteger)",
+      "2-3");
   expect_fault(*state, "table.concat { {} }", PRY_DOOR_ERROR, "invalid value (at index 1)");
   /* stable: equal keys keep their order */
-  expect_lua(*state, "local t = {} for i = 1, 40 do t[i] = { i % 3, i } end table.sort(t, function(a, b) return a[1] < b[1] end) "
-             "local r = {} for i = 2, 40 do local a, b = t[i - 1], t[i] "
-             "r[#r + 1] = (a[1] < b[1] or (a[1] == b[1] and a[2] < b[2])) and '' or 'x' end return 's' .. table.concat(r)", "s");
-  expect_lua(*state, "local t = { 5, 2, 8, 1.5, -1 } table.sort(t, function(a, b) return a > b end) return table.concat(t, ' ')", "8 5 2 1.5 -1");
+  expect_lua(
+      *state,
+      "local t = {} for i = 1, 40 do t[i] = { i % 3, i } end table.sort(t, function(a, b) return a[1] < b[1] end) "
+      "local r = {} for i = 2, 40 do local a, b = t[i - 1], t[i] "
+      "r[#r + 1] = (a[1] < b[1] or (a[1] == b[1] and a[2] < b[2])) and '' or 'x' end return 's' .. table.concat(r)",
+      "s");
+  expect_lua(
+      *state,
+      "local t = { 5, 2, 8, 1.5, -1 } table.sort(t, function(a, b) return a > b end) return table.concat(t, ' ')",
+      "8 5 2 1.5 -1");
   expect_fault(*state, "table.sort { 1, 'a' }", PRY_DOOR_ERROR, "attempt to compare");
   expect_fault(*state, "table.sort({ 2, 1 }, 1)", PRY_DOOR_ERROR, "function expected");
 }
@@ -455,7 +514,8 @@ static void modules_are_required_once(void **state)
   expect_lua(script, "local b = require 'lib.b' return b.four .. tostring(b.a == require 'lib.a')", "4true");
   assert_int_equal(looked_up, 2);
   expect_lua(script, "return require('lib.sub.c')()", "c");
-  expect_fault(script, "require('lib.a').two = 3", PRY_DOOR_ERROR, "t.lua:1: cannot set 'two': this table is read-only");
+  expect_fault(script, "require('lib.a').two = 3", PRY_DOOR_ERROR,
+               "t.lua:1: cannot set 'two': this table is read-only");
   expect_fault(script, "require('lib.a').nested.x = 3", PRY_DOOR_ERROR, "cannot set 'x'");
   expect_fault(script, "require 'lib.loop'", PRY_DOOR_ERROR, "is being loaded already");
   expect_fault(script, "require 'lib.nothing'", PRY_DOOR_ERROR, "returns nothing");
@@ -486,7 +546,9 @@ static void caught_out_of_memory_is_a_fault(void **state)
 {
   struct lua_text text;
 
-  lua_text_run(*state, &text, "local ok = pcall(function() local t = {} for i = 1, 1e9 do t[i] = {} end end) return 'went on'", 100 * BUDGET);
+  lua_text_run(*state, &text,
+               "local ok = pcall(function() local t = {} for i = 1, 1e9 do t[i] = {} end end) return 'went on'",
+               100 * BUDGET);
   assert_int_equal(text.outcome, PRY_DOOR_NO_MEMORY);
   assert_string_equal(text.result, "");
   assert_non_null(strstr(text.run.fault, "not enough memory"));
