@@ -118,7 +118,7 @@ struct pry_read {
 };
 
 struct pry_read pry_read_begin(struct pry_decision *decision, const char *function);
-void pry_read_text(struct pry_read *read, struct pry_slice text);
+void pry_read_text(struct pry_read *read, struct pry_slice value);
 void pry_read_number(struct pry_read *read, double number);
 void pry_read_boolean(struct pry_read *read, bool value);
 void pry_read_null(struct pry_read *read);

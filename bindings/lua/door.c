@@ -100,8 +100,8 @@ static void say_no_memory(const struct pry_script *script, lua_State *thread, st
 
 /* ---- The door ---------------------------------------------------------------------------------------------- */
 
-/* What a run came to, from Lua's status and what the hook and pcall noted. `stack`: the thread whose frames still stand,
- * or NULL. */
+/* What a run came to, from Lua's status and what the hook and pcall noted. `stack`: the thread whose frames still
+ * stand, or NULL. */
 static enum pry_door_result judge(struct pry_script *script, struct pry_run *run, int status, lua_State *stack)
 {
   enum pry_door_result result = PRY_DOOR_ERROR;

@@ -41,8 +41,8 @@ enum pry_run_result pry_door_run_result(enum pry_door_result result);
 
 /* ---- For people who report errors themselves --------------------------------------------------------------- */
 
-/* Writes "file.lua:line: " for the innermost Lua function at or above `level` on a thread's stack; "" when there is none.
- * Allocates nothing, raises nothing. Returns the line, or 0. */
+/* Writes "file.lua:line: " for the innermost Lua function at or above `level` on a thread's stack; "" when there is
+ * none. Allocates nothing, raises nothing. Returns the line, or 0. */
 int pry_door_where(lua_State *thread, int level, char *text, size_t size);
 
 #endif

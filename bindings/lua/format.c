@@ -100,7 +100,7 @@ static const char *read_spec(lua_State *L, const char *start, struct spec *spec)
   return letter + 1;
 }
 
-/* ---- Items -------------------------------------------------------------------------------------------------------- */
+/* ---- Items ------------------------------------------------------------------------------------------------------- */
 
 /* The formats have been checked to have exactly one conversion, of the type that is passed. */
 #pragma GCC diagnostic push
@@ -207,7 +207,7 @@ static void add_quoted(lua_State *L, luaL_Buffer *buffer, int argument)
   }
 }
 
-/* ---- The whole ---------------------------------------------------------------------------------------------------- */
+/* ---- The whole --------------------------------------------------------------------------------------------------- */
 
 int pry_string_format(lua_State *L)
 {

@@ -9,8 +9,8 @@
  * `#`, ipairs, pairs, rawget, rawlen, table.concat, table.unpack all work. C code: lua_getfield() and lua_geti() work;
  * lua_next(), lua_rawget() and lua_rawlen() need pry_freeze_contents() first.
  *
- * Upvalues cannot be made read-only, so they are watched: a list of (upvalue, value) is taken once, and the door compares it
- * after every run. A changed upvalue is set back and the run is a fault.
+ * Upvalues cannot be made read-only, so they are watched: a list of (upvalue, value) is taken once, and the door
+ * compares it after every run. A changed upvalue is set back and the run is a fault.
  *
  * All functions here run inside the door and may raise, except pry_freeze_restore().
  */

@@ -28,7 +28,7 @@ static int base_pcall(lua_State *L)
   return after_pcall(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, 0, after_pcall), 0);
 }
 
-/* ---- Metatables --------------------------------------------------------------------------------------------------- */
+/* ---- Metatables -------------------------------------------------------------------------------------------------- */
 
 static const char *const refused[] = {"__gc", "__close", "__mode", NULL};
 static const char *const functions[] = {"__add", "__sub",  "__mul",    "__div",      "__mod",  "__pow",
@@ -101,7 +101,7 @@ static int base_getmetatable(lua_State *L)
   return 1;
 }
 
-/* ---- pairs -------------------------------------------------------------------------------------------------------- */
+/* ---- pairs ------------------------------------------------------------------------------------------------------- */
 
 /* Upvalues: keys in order, position. Called as the iterator of `for`: (table, last key). */
 static int next_pair(lua_State *L)
@@ -155,7 +155,7 @@ static int base_pairs(lua_State *L)
   return 3;
 }
 
-/* ---- The rest ----------------------------------------------------------------------------------------------------- */
+/* ---- The rest ---------------------------------------------------------------------------------------------------- */
 
 static int base_rawget(lua_State *L)
 {

@@ -59,7 +59,8 @@ static int misc_random(lua_State *L)
   lua_Integer last = luaL_checkinteger(L, count >= 2 ? 2 : 1);
   luaL_argcheck(L, first <= last, count >= 2 ? 2 : 1, "the interval is empty");
   uint64_t span = (uint64_t)last - (uint64_t)first + 1; /* 0: all of them */
-  lua_pushinteger(L, (lua_Integer)((uint64_t)first + below(&decision->random, span)));
+  uint64_t drawn = (uint64_t)first + below(&decision->random, span);
+  lua_pushinteger(L, (lua_Integer)drawn);
   return 1;
 }
 

@@ -31,7 +31,7 @@ static void check_result(lua_State *L, size_t size)
   pry_script_charge_bytes(L, size);
 }
 
-/* ---- Whole strings ------------------------------------------------------------------------------------------------ */
+/* ---- Whole strings ----------------------------------------------------------------------------------------------- */
 
 static int string_byte(lua_State *L)
 {
@@ -112,7 +112,7 @@ static int string_rep(lua_State *L)
   return 1;
 }
 
-/* ---- Searching ---------------------------------------------------------------------------------------------------- */
+/* ---- Searching --------------------------------------------------------------------------------------------------- */
 
 static int push_range(lua_State *L, struct pry_slice text, const char *start, const char *end)
 {
@@ -219,7 +219,7 @@ static int string_gmatch(lua_State *L)
   return 1;
 }
 
-/* ---- Replacing ---------------------------------------------------------------------------------------------------- */
+/* ---- Replacing --------------------------------------------------------------------------------------------------- */
 
 /* The replacement text with %0 to %9 and %% filled in. */
 static void add_text(struct pry_match *match, luaL_Buffer *buffer, const char *start, const char *end)
@@ -326,7 +326,7 @@ static int string_gsub(lua_State *L)
   return 2;
 }
 
-/* ---- Opening ------------------------------------------------------------------------------------------------------ */
+/* ---- Opening ----------------------------------------------------------------------------------------------------- */
 
 static const luaL_Reg ours[] = {
     {"byte", string_byte},         {"find", string_find},

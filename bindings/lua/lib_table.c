@@ -78,7 +78,7 @@ static int table_move(lua_State *L)
   return 1;
 }
 
-/* ---- Many values -------------------------------------------------------------------------------------------------- */
+/* ---- Many values ------------------------------------------------------------------------------------------------- */
 
 static int table_concat(lua_State *L)
 {
@@ -134,7 +134,7 @@ static int table_unpack(lua_State *L)
   return count;
 }
 
-/* ---- sort: merging, stable, at most n log n comparisons whatever the function says ---------------------------------- */
+/* ---- sort: merging, stable, at most n log n comparisons whatever the function says ------------------------------- */
 
 enum { SORT_TABLE = 1, SORT_LESS = 2, SORT_FROM = 3, SORT_TO = 4 };
 

@@ -165,7 +165,7 @@ static bool item_matches(struct pry_match *match, const char *at, const char *it
   }
 }
 
-/* ---- Captures ----------------------------------------------------------------------------------------------------- */
+/* ---- Captures ---------------------------------------------------------------------------------------------------- */
 
 static int captured(struct pry_match *match, unsigned char digit)
 {
@@ -211,7 +211,7 @@ int pry_match_push_captures(struct pry_match *match, const char *start, const ch
   return count;
 }
 
-/* ---- Items of more than one character ------------------------------------------------------------------------------- */
+/* ---- Items of more than one character ---------------------------------------------------------------------------- */
 
 static const char *match_here(struct pry_match *match, const char *at, const char *p);
 
@@ -306,7 +306,7 @@ static const char *match_least(struct pry_match *match, const char *at, const ch
   }
 }
 
-/* ---- A pattern ------------------------------------------------------------------------------------------------------ */
+/* ---- A pattern --------------------------------------------------------------------------------------------------- */
 
 enum progress { PROGRESS_NO, PROGRESS_GO_ON, PROGRESS_DONE };
 

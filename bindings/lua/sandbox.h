@@ -12,8 +12,8 @@
  *   utf8    all of Lua's
  *
  * Differences from stock Lua, on purpose:
- *   pairs         walks a snapshot of the keys: numbers ascending, strings bytewise, false, true; other keys raise. A key
- *                 that is removed meanwhile is skipped.
+ *   pairs         walks a snapshot of the keys: numbers ascending, strings bytewise, false, true; other keys raise.
+ *                 A key that is removed meanwhile is skipped.
  *   pcall         does not catch running out of memory or over the budget.
  *   tostring      shows no address: a table is "table", a function "function"; `__tostring` is used.
  *   setmetatable  installs a sealed copy: later changes of the original's metamethods have no effect. `__gc`,

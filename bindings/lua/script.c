@@ -63,9 +63,9 @@ static void set_period(struct pry_run *run, unsigned period)
   lua_sethook(run->thread, count_hook, LUA_MASKCOUNT, (int)period);
 }
 
-/* The allocator cannot raise; the hook does, at the next instruction. Comparing a long string or reading it as a number is
- * one instruction, too: with one around, the clock is looked at more often. A period is never made longer again, so the
- * count that starts anew here cannot be put off for ever. */
+/* The allocator cannot raise; the hook does, at the next instruction. Comparing a long string or reading it as a
+ * number is one instruction, too: with one around, the clock is looked at more often. A period is never made longer
+ * again, so the count that starts anew here cannot be put off for ever. */
 static void charge_string(struct pry_run *run, size_t size)
 {
   run->used += size / PRY_SCRIPT_BYTES_PER_INSTRUCTION;
@@ -214,17 +214,23 @@ static void stop_over_wall(lua_State *L, struct pry_script *script)
   stop(L, script);
 }
 
-/* Single instructions can be slow (a call with 100,000 arguments). Then we look more often. */
-static bool over_wall(struct pry_run *run)
+static bool over_wall(struct pry_run *run, uint64_t now)
 {
   run->charged = 0;
+  run->ticked = now;
+  return run->seconds + (double)(now - run->started) / 1e9 > run->wall;
+}
+
+/* Single instructions can be slow (a call with 100,000 arguments). Then we look more often. Only at a tick: in between,
+ * a new period would drop what was counted so far, and the cost of a run would depend on the clock. */
+static bool over_wall_at_tick(struct pry_run *run)
+{
   if (run->wall < 0)
     return false;
   uint64_t now = clock_now();
   if (now - run->ticked > SLOW_TICK && run->period > LEAST_PERIOD)
     set_period(run, run->period / 10);
-  run->ticked = now;
-  return run->seconds + (double)(now - run->started) / 1e9 > run->wall;
+  return over_wall(run, now);
 }
 
 /* One instruction passes on all variable arguments of a function, however many. If there are many now, there were about
@@ -252,7 +258,7 @@ static void count_hook(lua_State *L, lua_Debug *debug)
     stop(L, script);
   else if (run->used > run->budget)
     stop_over_budget(L, script);
-  else if (over_wall(run))
+  else if (over_wall_at_tick(run))
     stop_over_wall(L, script);
 }
 
@@ -269,7 +275,7 @@ void pry_script_charge(lua_State *L, size_t instructions)
     stop_over_budget(L, script);
   run->used += instructions;
   run->charged += instructions;
-  if (run->charged > CHARGES_PER_LOOK && over_wall(run))
+  if (run->wall >= 0 && run->charged > CHARGES_PER_LOOK && over_wall(run, clock_now()))
     stop_over_wall(L, script);
 }
 

@@ -6,8 +6,9 @@
  * policy file does can stop the process or hold the worker for much longer than its budget:
  *
  *   instructions  the deterministic measure. The hook adds 1000 for each 1000 virtual machine instructions; C functions
- *                 whose work grows with their arguments add what they do with pry_script_charge(); long strings cost one
- *                 per 64 bytes. The same run costs the same on every machine.
+ *                 whose work grows with their arguments add what they do with pry_script_charge(); long strings
+ *                 cost one per 64 bytes. What a run has used does not depend on the clock, except for the rest
+ *                 of its last tick (less than 1000) once a tick was slow.
  *   wall clock    catches what instructions do not see (huge argument lists, comparing huge strings). Read by the hook,
  *                 more often than each 1000 instructions once a long string was made or a tick was slow.
  *   memory        a cap per state, in the allocator; a single string may have a sixteenth of it.
@@ -28,6 +29,12 @@
 #include <lauxlib.h>
 #include <lua.h>
 #include <stdint.h>
+
+/* They raise. lauxlib.h does not say so, and a reader of the code behind them should not have to wonder. */
+int luaL_error(lua_State *L, const char *format, ...) __attribute__((noreturn));
+int luaL_argerror(lua_State *L, int argument, const char *message) __attribute__((noreturn));
+int luaL_typeerror(lua_State *L, int argument, const char *type) __attribute__((noreturn));
+int lua_error(lua_State *L) __attribute__((noreturn));
 
 enum { PRY_SCRIPT_TICK = 1000, PRY_SCRIPT_BYTES_PER_INSTRUCTION = 64, PRY_FAULT_MAX = 256 };
 
@@ -113,8 +120,8 @@ void pry_run_init(struct pry_run *run, const struct pry_script *script, unsigned
 /* ---- For C functions that Lua calls --------------------------------------------------------------------- */
 
 /* Adds `instructions` to what the running handler has used. To be called before the work is done: when the budget
- * does not cover it, the run is killed and this does not return (it leaves by longjmp: hold nothing then that Lua does not know
- * of). Outside the door it does nothing. */
+ * does not cover it, the run is killed and this does not return (it leaves by longjmp: hold nothing then that Lua
+ * does not know of). Outside the door it does nothing. */
 void pry_script_charge(lua_State *L, size_t instructions);
 
 /* The same for the work of touching `bytes` bytes. */
@@ -129,11 +136,12 @@ bool pry_script_doomed(lua_State *L);
 /* Makes a run the innermost, on that thread; `first` starts its hook anew. */
 void pry_script_enter(struct pry_script *script, struct pry_run *run, lua_State *thread, bool first);
 
-/* Ends what enter began: takes the time, gives the hook back to the outer run, collects garbage if the heap is large. */
+/* Ends what enter began: takes the time, gives the hook back to the outer run, collects garbage if the heap is
+ * large. */
 void pry_script_leave(struct pry_script *script, struct pry_run *run);
 
-/* Notes an out-of-memory error that somebody caught: the run will end as PRY_DOOR_NO_MEMORY, unless that error was how it
- * was killed. */
+/* Notes an out-of-memory error that somebody caught: the run will end as PRY_DOOR_NO_MEMORY, unless that error was
+ * how it was killed. */
 void pry_script_poison(lua_State *L);
 
 /* Ends the running handler. Does not return, except inside a hook that yields. */

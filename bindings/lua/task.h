@@ -2,14 +2,14 @@
  * task.h: handlers in coroutines, and waiting in them.
  *
  * Each handler runs in a coroutine from a pool, so that a host function can wait for I/O in it and so that a run that
- * is over its budget can be killed by a yield. A coroutine that ended well goes back to the pool; one that failed, was killed or
- * was cancelled is closed and thrown away.
+ * is over its budget can be killed by a yield. A coroutine that ended well goes back to the pool; one that failed,
+ * was killed or was cancelled is closed and thrown away.
  *
  *   FREE → RUNNING → (WAITING → RUNNING)* → FREE
  *
  * A wait is named by a ticket: (coroutine, generation, sequence). The generation counts the uses of the coroutine, the
- * sequence counts waits. Whoever completes the I/O gives the ticket back; a ticket that does not fit what the coroutine is doing
- * now is refused, so a late completion never wakes somebody else's handler.
+ * sequence counts waits. Whoever completes the I/O gives the ticket back; a ticket that does not fit what the
+ * coroutine is doing now is refused, so a late completion never wakes somebody else's handler.
  *
  * A host function that waits:
  *
@@ -43,8 +43,8 @@ struct pry_ticket {
 /* A kind of wait; static data of the host function. */
 struct pry_wait {
   const char *name; /* "http.request" */
-  /* The wait ended well: pushes the host function's results, releases the operation, returns their number. Runs in the coroutine, within the
-   * budget: it may raise, and must then have given the operation to Lua or released it. */
+  /* The wait ended well: pushes the host function's results, releases the operation, returns their number. Runs in
+   * the coroutine, within the budget: it may raise, and must then have given the operation to Lua or released it. */
   int (*finish)(lua_State *L, void *operation);
   /* Nobody waits any more: stops the I/O and releases the operation. Not in Lua; calls nothing back. */
   void (*cancel)(void *operation);
@@ -84,8 +84,8 @@ void pry_task_free_all(struct pry_script *script);
 
 /* ---- For host functions ------------------------------------------------------------------------------------- */
 
-/* The ticket of the wait that is about to begin. Raises "NAME cannot wait here (…)" outside a task and in callbacks of
- * C functions (table.sort, string.gsub), where Lua cannot yield. */
+/* The ticket of the wait that is about to begin. Raises "NAME cannot wait here (…)" outside a task and in
+ * callbacks of C functions (table.sort, string.gsub), where Lua cannot yield. */
 struct pry_ticket pry_task_ticket(lua_State *L, const char *name);
 
 /* As the last thing a host function does: `return pry_task_wait(L, …)`. The task owns the operation from here on. If
@@ -93,7 +93,8 @@ struct pry_ticket pry_task_ticket(lua_State *L, const char *name);
 int pry_task_wait(lua_State *L, const struct pry_wait *wait, void *operation);
 
 /* The I/O of a wait is complete: goes on with the handler, which may end or wait again. False: the ticket is stale and
- * nothing happened; the caller releases what it holds. Not from inside Lua, except for the task that is about to wait. */
+ * nothing happened; the caller releases what it holds. Not from inside Lua, except for the task that is about to
+ * wait. */
 bool pry_task_wake(struct pry_script *script, struct pry_ticket ticket);
 
 /* What the running task was started with (call.user), or NULL outside a task. */

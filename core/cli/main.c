@@ -43,11 +43,16 @@ static int unknown_command(const char *name)
 
 int pry_cmd_version(int argc, char **argv)
 {
-  const struct pry_command_line line = {.usage = "parry version [OPTIONS]", .doc = "Prints the version."};
+  bool json = false;
+  const struct pry_option options[] = {PRY_OPTIONS_JSON(&json)};
+  const struct pry_command_line line = {.usage = "parry version [OPTIONS]",
+                                        .doc = "Prints the version.",
+                                        .options = options,
+                                        .option_count = sizeof options / sizeof *options};
   int code = pry_options_parse(&line, argc, argv, NULL);
   if (code >= 0)
     return code;
-  printf("parry %s\n", parry_version());
+  printf(json ? "{\"version\":\"%s\"}\n" : "parry %s\n", parry_version());
   return PRY_EXIT_OK;
 }
 

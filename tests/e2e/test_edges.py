@@ -8,6 +8,7 @@ reader that does not read costs no memory; ending drains; secrets are in nothing
 
 import contextlib
 import json
+import os
 import re
 import resource
 import signal
@@ -256,7 +257,14 @@ def test_leaving_while_the_body_is_sent(start):
     assert len(provider.asked) == 1, "half a request is never passed on"
 
 
+def descriptors(process):
+    return len(os.listdir(f"/proc/{process.process.pid}/fd"))
+
+
 def test_many_clients_that_leave_at_any_time_leave_nothing_behind(gateway, sim):
+    gateway.wait_idle()
+    gateway.chat("m")
+    before = descriptors(gateway)
     faults = ["", "delay=0.2", "hang", "503", "code=429;retry-after=3", "cut", "slow", "stall-after", "reset"]
     for number in range(90):
         with connect(gateway.address) as made:
@@ -265,6 +273,8 @@ def test_many_clients_that_leave_at_any_time_leave_nothing_behind(gateway, sim):
     gateway.wait_idle()
     wait_until(lambda: sim.stats()["open"] == 0, "the provider has nothing open")
     assert gateway.chat("m").status == 200
+    kept = 16  # connections to the provider that are worth keeping
+    wait_until(lambda: descriptors(gateway) <= before + kept, "the connections are closed")
 
 
 # --- Readers and writers that are too slow or too large ------------------------------------------------------------

@@ -7,7 +7,7 @@ set -euo pipefail
 build=$(cd "${1:?usage: run.sh BUILD_DIR}" && pwd)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=$(mktemp -d)
-trap 'kill "${sim:-}" 2>/dev/null; rm -rf "$work"' EXIT
+trap '[ -z "${sim:-}" ] || kill "$sim"; rm -rf "$work"' EXIT
 prefix=$work/prefix
 : "${CC:=cc}"
 
@@ -39,27 +39,36 @@ read -ra needs <<<"$(pkg-config --print-requires-private parry | paste -sd' ')"
 read -ra static <<<"$(pkg-config --libs "${needs[@]}") -pthread -lm"
 [[ " ${shared[*]} " != *" -lcurl "* ]] || fail "a dynamic link must not name libparry's own dependencies"
 
-# The shipped policies, with the installed simulator as their only provider.
-"$prefix/bin/parry" sim --listen 127.0.0.1:0 2>"$work/sim.log" &
-sim=$!
-for _ in $(seq 200); do
-  address=$(sed -n 's|.*ready on \(http://[^ ]*\).*|\1|p' "$work/sim.log")
-  [ -z "$address" ] || break
-  sleep 0.05
-done
-[ -n "$address" ] || fail "parry sim did not start: $(cat "$work/sim.log")"
-cp -r "$prefix/share/parry/policies" "$work/policies"
-cat >"$work/policies/init.lua" <<LUA
+# Runs a host with the shipped policies and the installed simulator, whose faults start anew, as their only provider.
+run_host() {
+  : >"$work/sim.log"
+  "$prefix/bin/parry" sim --listen 127.0.0.1:0 2>"$work/sim.log" &
+  sim=$!
+  local address=''
+  for _ in $(seq 200); do
+    address=$(sed -n 's|.*ready on \(http://[^ ]*\).*|\1|p' "$work/sim.log")
+    [ -z "$address" ] || break
+    sleep 0.05
+  done
+  [ -n "$address" ] || fail "parry sim did not start: $(cat "$work/sim.log")"
+  rm -rf "$work/policies"
+  cp -r "$prefix/share/parry/policies" "$work/policies"
+  cat >"$work/policies/init.lua" <<LUA
 provider "sim" { base_url = "$address/v1", dialect = "openai" }
 route "/v1/*" { to = "sim", chain = { use "circuit_breaker", use "retry" { base = 0.1 }, use "fallback_model" } }
 LUA
+  timeout 60 "$1" "$work/policies" || fail "$2: exit $?"
+  kill "$sim"
+  wait "$sim" || fail "parry sim: exit $?"
+  sim=''
+}
 
 echo "compiling host.c against $prefix"
 "$CC" "${flags[@]}" "${cflags[@]}" "$here/host.c" -o "$work/host" "${shared[@]}"
-LD_LIBRARY_PATH=$libdir timeout 60 "$work/host" "$work/policies" || fail "host, linked with libparry.so: exit $?"
+LD_LIBRARY_PATH=$libdir run_host "$work/host" "host, linked with libparry.so"
 
 "$CC" "${flags[@]}" "${cflags[@]}" "$here/host.c" -o "$work/host-static" "$libdir/libparry.a" "${static[@]}"
-timeout 60 "$work/host-static" "$work/policies" || fail "host, linked with libparry.a: exit $?"
+run_host "$work/host-static" "host, linked with libparry.a"
 
 # C++ hosts include the same header.
 echo '#include <parry.h>' | clang -x c++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only "${cflags[@]}" - ||

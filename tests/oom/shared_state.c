@@ -196,7 +196,7 @@ static void use_vars_and_events(void)
 {
   struct pry_vars *vars = pry_vars_new();
   for (int i = 0; vars && i < 10; i++) {
-    char name[16];
+    char name[32];
     struct pry_slice value;
     snprintf(name, sizeof name, "name %d", i);
     bool set = pry_vars_set(vars, pry_slice_of(name), PRY_SLICE("v"));

@@ -17,7 +17,7 @@ static int free_script(void **state)
   return 0;
 }
 
-/* ---- Outcomes ------------------------------------------------------------------------------------------------------- */
+/* ---- Outcomes ---------------------------------------------------------------------------------------------------- */
 
 static int raise_text(lua_State *L)
 {
@@ -197,7 +197,7 @@ static void the_clock_stops_what_runs_on(void **state)
   expect_lua(*state, "return 1", "1");
 }
 
-/* ---- Waiting ---------------------------------------------------------------------------------------------------------- */
+/* ---- Waiting ----------------------------------------------------------------------------------------------------- */
 
 /* A host function `wait(name)`: the test completes it by hand. */
 struct operation {
@@ -498,7 +498,7 @@ static void the_end_may_free_the_script(void **state)
   assert_true(freed);
 }
 
-/* ---- What was loaded stays ----------------------------------------------------------------------------------------------- */
+/* ---- What was loaded stays --------------------------------------------------------------------------------------- */
 
 struct loaded {
   const char *text; /* returns a table of functions */

@@ -51,7 +51,7 @@ static unsigned random_below(unsigned limit)
   return (unsigned)((random_state >> 16) % limit);
 }
 
-/* ---- One call in both states ---------------------------------------------------------------------------------------- */
+/* ---- One call in both states ------------------------------------------------------------------------------------- */
 
 /* A call: the function is a piece of Lua that gets strings and numbers. */
 struct call {
@@ -176,7 +176,7 @@ static void compare(const struct pair *pair, const char *source, struct pry_slic
   pry_buffer_fini(&ours.out);
 }
 
-/* ---- Random patterns ------------------------------------------------------------------------------------------------- */
+/* ---- Random patterns --------------------------------------------------------------------------------------------- */
 
 static const char *const pieces[] = {
     "a",     "b",     "ab",    ".",    "%a",    "%A",   "%d",     "%D",      "%s",     "%S",   "%w", "%W",   "%p",
@@ -318,7 +318,7 @@ static void known_corners(void **state)
   }
 }
 
-/* ---- format ----------------------------------------------------------------------------------------------------------- */
+/* ---- format ------------------------------------------------------------------------------------------------------ */
 
 static void random_formats_are_as_stock(void **state)
 {

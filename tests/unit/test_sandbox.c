@@ -44,7 +44,7 @@ static double seconds(void)
   return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* ---- Attacks ------------------------------------------------------------------------------------------------------ */
+/* ---- Attacks ----------------------------------------------------------------------------------------------------- */
 
 enum ending { STOPPED, NO_MEMORY, RAISES, FINE, KILLED };
 
@@ -240,8 +240,8 @@ static double cpu_seconds(void)
   return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* The limit is of the wall clock; what is measured is our own processor time, which is the same on an idle machine and does not
- * count what other processes do on a busy one. */
+/* The limit is of the wall clock; what is measured is our own processor time, which is the same on an idle machine
+ * and does not count what other processes do on a busy one. */
 static void ends_in_time(struct pry_script *script, const struct attack *attack)
 {
   const double wall = 0.05; /* the default */
@@ -311,7 +311,45 @@ static void cost_is_the_same_each_time(void **state)
   pry_script_free(other);
 }
 
-/* ---- What is there -------------------------------------------------------------------------------------------------- */
+static int stall(lua_State *L)
+{
+  (void)L;
+  for (double end = seconds() + 0.003; seconds() < end;)
+    continue;
+  return 0;
+}
+
+static int set_stall(lua_State *L)
+{
+  lua_pushcfunction(L, stall);
+  pry_sandbox_set_global(L, "stall");
+  return 0;
+}
+
+/* Nor does it depend on the clock: a run that loses time in the middle of a tick, before C functions that look at the
+ * clock, counts what the same run counts without a wall limit. */
+static void cost_does_not_depend_on_the_clock(void **state)
+{
+  struct pry_script *script = *state;
+  struct lua_text text = {
+      .text = "local s = ('a'):rep(200) for j = 1, 900 do end stall() s:find('.-b') for j = 1, 2200 do end"};
+  struct pry_task_call call = {.push = lua_text_push, .user = &text, .watch = LUA_NOREF, .budget = 1000000000ul};
+  struct pry_run run;
+  unsigned long used[2];
+
+  pry_run_init(&run, script, 1);
+  assert_int_equal(pry_door_call(script, set_stall, NULL, &run), PRY_DOOR_OK);
+  for (int clocked = 0; clocked < 2; clocked++) {
+    call.wall = clocked ? 60 : -1;
+    assert_int_equal(pry_task_start(script, &call, &run, NULL), PRY_DOOR_OK);
+    used[clocked] = run.used;
+  }
+  /* A slow tick makes later ticks finer, so what is left of the last one may be counted; never is anything dropped. */
+  assert_true(used[1] >= used[0]);
+  assert_true(used[1] - used[0] < PRY_SCRIPT_TICK);
+}
+
+/* ---- What is there ----------------------------------------------------------------------------------------------- */
 
 static void only_listed_globals_exist(void **state)
 {
@@ -478,7 +516,7 @@ static void table_functions_work(void **state)
   expect_fault(*state, "table.sort({ 2, 1 }, 1)", PRY_DOOR_ERROR, "function expected");
 }
 
-/* ---- Modules -------------------------------------------------------------------------------------------------------- */
+/* ---- Modules ----------------------------------------------------------------------------------------------------- */
 
 static bool find_file(void *user, const char *path, struct pry_slice *text)
 {
@@ -526,7 +564,7 @@ static void modules_are_required_once(void **state)
   expect_fault(script, "require 'lib.'", PRY_DOOR_ERROR, "only files below lib/");
 }
 
-/* ---- Memory --------------------------------------------------------------------------------------------------------- */
+/* ---- Memory ------------------------------------------------------------------------------------------------------ */
 
 static void memory_is_capped(void **state)
 {
@@ -624,6 +662,7 @@ int main(void)
       TEST(attacks_end_in_time),
       TEST(every_attack_ends_while_loading),
       TEST(cost_is_the_same_each_time),
+      TEST(cost_does_not_depend_on_the_clock),
       TEST(only_listed_globals_exist),
       TEST(only_text_is_compiled),
       TEST(pairs_has_an_order),
