@@ -24,8 +24,10 @@ static bool parse_number(struct pry_slice text, double *number)
     if (text.data[i] != '.' || i + 1 == text.size)
       return false;
     double place = 0.1;
-    for (i++; i < text.size && is_digit(text.data[i]); i++, place /= 10)
+    for (i++; i < text.size && is_digit(text.data[i]); i++) {
       value += (text.data[i] - '0') * place;
+      place /= 10;
+    }
   }
   *number = value;
   return i == text.size;

@@ -47,15 +47,19 @@ class Demo(Process):
         self.address = re.search(r"http://(127\.0\.0\.1:\d+)/v1", ready)[1]
 
 
-@pytest.fixture
-def demo(tmp_path):
-    made = Demo(tmp_path)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def demo(home):
+    made = Demo(home)
     yield made
-    if made.process.poll() is None:
-        made.stop(signal.SIGINT)
+    made.stop(signal.SIGINT)
 
 
-def test_what_the_first_screen_says_is_true(demo, tmp_path):
+def test_what_the_first_screen_says_is_true(demo, home):
     wait_until(lambda: "Ctrl-C" in demo.output, "the first screen")
     screen = demo.output
     assert len(demo.lines) <= 12, screen
@@ -74,12 +78,12 @@ def test_what_the_first_screen_says_is_true(demo, tmp_path):
         assert "HTTP/1.1 200" in tried.stdout, tried
 
     status = re.search(r"see\s+(\S.*?status.*?)\s{2,}", screen)[1]
-    shown = subprocess.run(["sh", "-c", status], capture_output=True, text=True, cwd=tmp_path, timeout=30,
+    shown = subprocess.run(["sh", "-c", status], capture_output=True, text=True, cwd=home, timeout=30,
                            env=clean_environment())
     assert shown.returncode == 0 and "generation" in shown.stdout, (status, shown)
 
     edit = re.search(r"edit\s+(\S+retry\.lua)", screen)[1]
-    file = tmp_path / edit
+    file = home / edit
     good = file.read_text()
     file.write_text(good + "\nthis is no Lua\n")
     line = demo.wait_line(lambda line: "retry.lua:" in line and "refused" in line or "retry.lua:" in line
@@ -90,26 +94,19 @@ def test_what_the_first_screen_says_is_true(demo, tmp_path):
     demo.wait_line(lambda line: "taken over" in line or "generation" in line, start=start_at)
 
 
-def test_what_was_edited_is_kept_for_the_next_time(tmp_path):
+def test_what_was_edited_is_kept_for_the_next_time_and_refused_when_it_is_broken(tmp_path):
     assert run_parry("demo", "--once", cwd=tmp_path, timeout=70).returncode == 0
     file = tmp_path / "parry-demo" / "policies" / "retry.lua"
     edited = file.read_text() + "\n-- mine\n"
     file.write_text(edited)
     assert run_parry("demo", "--once", cwd=tmp_path, timeout=70).returncode == 0
     assert file.read_text() == edited
+    file.write_text("local = 1\n" + edited)
+    done = run_parry("demo", "--once", cwd=tmp_path, timeout=70)
+    assert done.returncode == 78 and "retry.lua:1" in done.stderr, done
 
 
 def test_two_demos_can_run_at_a_time(demo, tmp_path):
-    other = tmp_path / "other"
-    other.mkdir()
-    done = run_parry("demo", "--once", cwd=other, timeout=70)
+    done = run_parry("demo", "--once", cwd=tmp_path, timeout=70)
     assert done.returncode == 0, done.stderr
     assert demo.address not in done.stderr
-
-
-def test_a_broken_copy_is_refused_with_its_line(tmp_path):
-    assert run_parry("demo", "--once", cwd=tmp_path, timeout=70).returncode == 0
-    file = tmp_path / "parry-demo" / "policies" / "retry.lua"
-    file.write_text("local = 1\n" + file.read_text())
-    done = run_parry("demo", "--once", cwd=tmp_path, timeout=70)
-    assert done.returncode == 78 and "retry.lua:1" in done.stderr, done
