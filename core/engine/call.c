@@ -136,6 +136,10 @@ static void begin(void *user);
 struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call_request *request,
                                 const struct pry_sink_ops *sink, void *user)
 {
+  struct pry_engine *engine = worker->engine;
+  if (engine->closing || request->body->size > engine->options.replay_limit ||
+      request->body->size > engine->options.replay_total - engine->replay_used)
+    return NULL;
   struct pry_call *call = calloc(1, sizeof *call);
   if (!call)
     return NULL;
@@ -152,9 +156,12 @@ struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call
   write_id(call);
   call->body = *request->body;
   pry_buffer_init(request->body, request->body->limit);
+  call->replay_bytes = call->body.size;
+  engine->replay_used += call->replay_bytes;
   call->view.body = pry_buffer_slice(&call->body);
   call->view.headers = &call->headers;
   call->view.route = "";
+  call->failure.retry_after = -1;
   call->arrived = pry_loop_now(worker->loop);
   call->view.deadline = call->arrived + PRY_DEADLINE_DEFAULT;
   pry_list_push(&worker->calls, &call->link);
@@ -209,7 +216,6 @@ static const char *read_body(struct pry_call *call, char *complaint, size_t size
     snprintf(complaint, size, "the body is not a JSON object that can be read: %s", pry_json_result_text(result));
     return complaint;
   }
-  call->wants_stream = call->json.stream.type == PRY_JSON_TRUE;
   if (call->json.model.type == PRY_JSON_NONE || call->json.model.type == PRY_JSON_NULL)
     return NULL;
   struct pry_buffer model;
@@ -263,18 +269,6 @@ static void read_session(struct pry_call *call)
   pry_buffer_fini(&decoded);
 }
 
-/* Keeps the body for another attempt, unless all kept bodies together are too many. */
-static void count_replay(struct pry_call *call)
-{
-  struct pry_engine *engine = call->worker->engine;
-  call->replayable = call->body.size <= engine->options.replay_limit &&
-                     engine->replay_used + call->body.size <= engine->options.replay_total;
-  if (!call->replayable)
-    return;
-  call->replay_bytes = call->body.size;
-  engine->replay_used += call->body.size;
-}
-
 static void refuse_request(struct pry_call *call, enum pry_category category, const char *code, const char *message)
 {
   call->failure = pry_call_own_failure(category, code, message);
@@ -289,7 +283,9 @@ static void deadline_passed(void *user)
   bool reacting = call->state == CALL_REACT;
   pry_call_stop_waiting(call);
   if (call->attempt_open) {
-    failure.sent = true;
+    failure.sent = call->state == CALL_SEND || call->state == CALL_HEAD;
+    /* Handlers may still say something, but not wait: in the next turn it is over. */
+    pry_call_start_timer(call, &call->deadline_timer, 0, deadline_passed);
     pry_call_attempt_failed(call, &failure);
     return;
   }
@@ -330,7 +326,6 @@ static void begin(void *user)
   }
   call->view.repeatable = is_repeatable(call);
   read_session(call);
-  count_replay(call);
   pry_call_start_timer(call, &call->deadline_timer, pry_call_deadline_left(call), deadline_passed);
   pry_call_request_pass(call);
 }
@@ -416,10 +411,12 @@ void pry_call_cancel(struct pry_call *call)
 {
   if (call->finished || call->cancelled)
     return;
+  bool was_open = call->attempt_open;
   call->cancelled = true;
   pry_timer_cancel(&call->begin_timer);
   pry_timer_cancel(&call->deadline_timer);
   pry_call_stop_waiting(call);
+  pry_permits_release(&call->permits); /* observers may take their time; others wait for the place */
   call->failure = pry_failure_of(PRY_CANCELLED);
   pry_failure_set_message(&call->failure, PRY_SLICE("the client left"));
   call->outcome = (struct pry_outcome){.category = PRY_CANCELLED,
@@ -427,12 +424,12 @@ void pry_call_cancel(struct pry_call *call)
                                        .attempts = call->sent_attempts,
                                        .committed = call->committed,
                                        .failure = call->failure};
-  if (!call->attempt_open) {
+  if (was_open)
+    pry_call_close_attempt(call, &call->failure);
+  if (was_open && !call->ledger[call->view.ledger_count - 1].refused)
+    pry_call_observe_outcome(call, cancelled_observed);
+  else
     cancelled_observed(call);
-    return;
-  }
-  pry_call_close_attempt(call, &call->failure);
-  pry_call_observe_outcome(call, cancelled_observed);
 }
 
 void pry_call_destroy(struct pry_call *call)

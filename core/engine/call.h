@@ -54,8 +54,9 @@ struct pry_call_request {
   struct pry_buffer *body;           /* taken (left empty) on success */
 };
 
-/* Starts a call on the worker's serving generation. NULL only when memory is short; a path without a route, a body
- * that cannot be read and everything else is told through the sink. */
+/* Starts a call on the worker's serving generation. NULL: memory is short, the body is over the replay limit or all kept
+ * bodies together would be, or the engine is being freed. A path without a route, a body that cannot be read and
+ * everything else is told through the sink. */
 struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call_request *request,
                                 const struct pry_sink_ops *sink, void *user);
 

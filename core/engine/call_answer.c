@@ -191,6 +191,8 @@ void pry_call_finish_answer(struct pry_call *call, const struct pry_failure *fai
       truncated = false;
     }
     pry_buffer_fini(&event);
+    if (call->cancelled) /* from inside the sink: it has seen to everything */
+      return;
   }
   if (failure)
     call->failure = *failure;
@@ -206,8 +208,10 @@ static void answer_whole(struct pry_call *call, int status, struct pry_headers *
 {
   add_parry_fields(call, own, headers);
   call->sink.head(call->user, status, headers, (int64_t)body.size);
-  if (body.size)
+  if (body.size && !call->cancelled)
     call->sink.data(call->user, body);
+  if (call->cancelled) /* from inside the sink: `done` follows from the loop */
+    return;
   tell_done(call, false);
   pry_call_end(call);
 }
@@ -217,6 +221,20 @@ static bool can_pass_on(const struct pry_call *call)
 {
   const struct call_answer *answer = &call->answer;
   return call->failure.source == PRY_SOURCE_PROVIDER && answer->complete && answer->status >= 400 && answer->client_shaped;
+}
+
+/* When several targets in a row refused the call: the soonest chance at any of them. */
+static double soonest_recovery(const struct pry_call *call)
+{
+  double soonest = call->failure.retry_after;
+  double now = pry_loop_unix_time(call->worker->loop);
+  for (size_t i = call->view.ledger_count; i-- > 0 && call->ledger[i].refused;) {
+    const struct pry_attempt *attempt = &call->ledger[i];
+    double left = attempt->ended + attempt->failure.retry_after - now;
+    if (attempt->failure.retry_after >= 0 && left < soonest)
+      soonest = left > 0 ? left : 0;
+  }
+  return soonest;
 }
 
 void pry_call_finish_failure(struct pry_call *call)
@@ -235,6 +253,8 @@ void pry_call_finish_failure(struct pry_call *call)
     goto done;
   }
   char seconds[32];
+  call->failure.retry_after = soonest_recovery(call);
+  call->outcome.failure.retry_after = call->failure.retry_after;
   render(call, &call->failure, PRY_RENDER_BODY, &body);
   pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
   if (call->failure.retry_after >= 0) {

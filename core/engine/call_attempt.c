@@ -6,7 +6,8 @@
 #include <stdlib.h>
 
 enum {
-  CLASSIFY_BODY_MAX = 64 * 1024, /* of an error body, what a dialect gets to see */
+  CLASSIFY_BODY_MAX = 64 * 1024,           /* of an error body, what a dialect gets to see */
+  ANSWER_FIELDS_MAX = PRY_HEADERS_MAX - 16, /* leaves room for our own */
 };
 
 /* After the end marker of a stream the connection may stay open a little: it is worth reusing. */
@@ -31,8 +32,9 @@ bool pry_call_set_target(struct pry_call *call, const struct pry_provider *provi
   int length = snprintf(target.name, sizeof target.name, "%s%s%s", provider->name, model.size ? "/" : "", target.model);
   if (length < 0 || (size_t)length >= sizeof target.name)
     return false;
-  if (strcmp(target.name, call->view.target.name) != 0 && call->target_permit) {
-    call->target_permit->release(call->target_permit);
+  if (strcmp(target.name, call->view.target.name) != 0) {
+    if (call->target_permit)
+      call->target_permit->release(call->target_permit);
     call->target_permit = NULL;
     call->renewed = false;
   }
@@ -66,6 +68,7 @@ static void stop_attempt_timers(struct pry_call *call)
 {
   pry_timer_cancel(&call->phase_timer);
   pry_timer_cancel(&call->attempt_timer);
+  pry_timer_cancel(&call->wait_timer);
 }
 
 void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *failure)
@@ -81,6 +84,7 @@ void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *fai
   call->stream_open = false;
   call->injection.armed = false;
   call->attempt_open = false;
+  pry_permits_release_unobserved(&call->attempt_permits);
   attempt->ended = pry_loop_unix_time(call->worker->loop);
   attempt->status = call->answer.status;
   if (failure) {
@@ -252,6 +256,8 @@ static void end_grace_over(void *user)
 
 static void start_idle_timer(struct pry_call *call)
 {
+  if (pry_timer_running(&call->phase_timer) && call->phase_timer.fire == end_grace_over)
+    return; /* what trickles in after the end does not prolong it */
   const struct pry_timeouts *provider = &call->view.target.provider->timeouts;
   bool ended = call->stream_open && call->stream.state == PRY_STREAM_ENDED;
   pry_time idle = timeout_of(provider->idle, call->route->timeouts.idle, PRY_IDLE_DEFAULT);
@@ -275,7 +281,10 @@ struct pry_failure pry_classify(struct pry_state *state, const struct pry_dialec
     failure.retry_after = seconds;
   if (dialect->has_classify && state) {
     struct pry_failure refined = failure;
-    if (state->ops->classify(state, dialect, answer, &refined))
+    struct pry_answer_view bounded = *answer;
+    if (bounded.body.size > CLASSIFY_BODY_MAX)
+      bounded.body.size = CLASSIFY_BODY_MAX;
+    if (state->ops->classify(state, dialect, &bounded, &refined))
       failure = refined;
   }
   enum pry_should_retry should = pry_should_retry(answer->headers);
@@ -288,8 +297,6 @@ struct pry_failure pry_classify(struct pry_state *state, const struct pry_dialec
 static struct pry_failure classify_answer(struct pry_call *call, struct pry_slice body, bool in_stream,
                                           struct pry_slice event_type)
 {
-  if (body.size > CLASSIFY_BODY_MAX)
-    body.size = CLASSIFY_BODY_MAX;
   struct pry_answer_view answer = {.provider = call->view.target.provider->name,
                                    .status = call->answer.status,
                                    .headers = &call->answer.headers,
@@ -328,6 +335,12 @@ static int64_t content_length(const struct pry_headers *headers)
   return said && length >= 0 ? length : -1;
 }
 
+/* A good answer with content (RFC 9110 §6.4.1). */
+static bool has_body(const struct pry_call *call, int status)
+{
+  return status < 300 && status != 204 && !pry_slice_equal(call->view.method, PRY_SLICE("HEAD"));
+}
+
 static void on_head(void *user, int status, const struct pry_headers *headers)
 {
   struct pry_call *call = user;
@@ -336,11 +349,14 @@ static void on_head(void *user, int status, const struct pry_headers *headers)
   call->state = CALL_HEAD;
   answer->status = status;
   answer->length = content_length(headers);
-  answer->is_stream = status < 300 && is_event_stream(headers);
+  answer->is_stream = has_body(call, status) && is_event_stream(headers);
   answer->client_shaped = pry_dialect_carries(dialect, call->client_dialect);
-  if (!pry_headers_add_all(&answer->headers, headers)) {
-    struct pry_failure failure = pry_call_own_failure(PRY_UNKNOWN, "memory", "memory is short");
+  if (headers->count > ANSWER_FIELDS_MAX || !pry_headers_add_all(&answer->headers, headers)) {
+    struct pry_failure failure = pry_failure_of(PRY_SERVER);
     failure.sent = true;
+    failure.status = status;
+    pry_failure_set_code(&failure, PRY_SLICE("head_too_large"));
+    pry_failure_set_message(&failure, PRY_SLICE("the answer's head has too many fields, or memory is short"));
     pry_call_attempt_failed(call, &failure);
     return;
   }
@@ -417,7 +433,8 @@ static enum pry_http_flow on_stream_data(struct pry_call *call, struct pry_slice
     case PRY_STREAM_OUTPUT:
       if (!call->committed)
         commit(call, -1);
-      give(call, output.out);
+      if (call->attempt_open)
+        give(call, output.out);
       if (!call->attempt_open) /* the sink cancelled the call */
         return PRY_HTTP_CONTINUE;
       break;
@@ -451,7 +468,8 @@ static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice d
     return PRY_HTTP_CONTINUE;
   }
   commit(call, answer->length);
-  give(call, pry_buffer_slice(&answer->body));
+  if (call->attempt_open)
+    give(call, pry_buffer_slice(&answer->body));
   pry_buffer_fini(&answer->body);
   return call->attempt_open ? give(call, data) : PRY_HTTP_CONTINUE;
 }
@@ -498,7 +516,8 @@ static void body_ended(struct pry_call *call)
   }
   bool head_only = pry_slice_equal(call->view.method, PRY_SLICE("HEAD"));
   commit(call, head_only ? answer->length : (int64_t)answer->body.size);
-  give(call, pry_buffer_slice(&answer->body));
+  if (call->attempt_open)
+    give(call, pry_buffer_slice(&answer->body));
   pry_call_finish_answer(call, NULL, false);
 }
 
@@ -528,6 +547,21 @@ static const struct pry_http_ops http_ops = {on_connected, on_head, on_data, on_
 
 static void send_request(struct pry_call *call);
 
+static void injection_end(void *user)
+{
+  struct pry_http_result result = {.connected = true, .sent = true, .head_received = true};
+  on_done(user, &result);
+}
+
+/* Each step is armed before the one that may end the attempt, or the call with it: then it never fires. */
+static void injection_body(void *user)
+{
+  struct pry_call *call = user;
+  pry_call_start_timer(call, &call->wait_timer, 0, injection_end);
+  if (call->injection.body.size)
+    on_data(call, pry_buffer_slice(&call->injection.body));
+}
+
 /* Plays an answer that no provider gave, through the same functions as a real one. */
 static void play_injection(void *user)
 {
@@ -544,14 +578,8 @@ static void play_injection(void *user)
     return;
   }
   on_connected(call);
+  pry_call_start_timer(call, &call->wait_timer, 0, injection_body);
   on_head(call, injection->status, &injection->headers);
-  if (!call->attempt_open)
-    return;
-  struct pry_http_result result = {.connected = true, .sent = true, .head_received = true};
-  if (injection->body.size)
-    on_data(call, pry_buffer_slice(&injection->body));
-  if (call->attempt_open)
-    on_done(call, &result);
 }
 
 /* ---- sending ---------------------------------------------------------------------------------------------------- */

@@ -46,6 +46,8 @@ void pry_call_stop_waiting(struct pry_call *call)
   pry_timer_cancel(&call->wait_timer);
   pry_queue_leave(&call->queue_waiter);
   pry_token_leave(&call->token_waiter);
+  if (call->pass.running && !pry_handler_decides(call->pass.ask.handler))
+    pry_pass_hurry(&call->pass);
   pry_pass_stop(&call->pass);
 }
 
@@ -427,7 +429,7 @@ static bool may_repeat(const struct pry_call *call)
 {
   const struct pry_failure *failure = &call->failure;
   bool refused = failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0) || failure->refresh_token;
-  return !failure->sent || (call->replayable && (call->view.repeatable || refused));
+  return !failure->sent || call->view.repeatable || refused;
 }
 
 static unsigned sent_to(const struct pry_call *call, const char *target, unsigned *targets)
@@ -489,20 +491,44 @@ static void wait_then_prepare(struct pry_call *call, pry_time wait)
   pry_call_start_timer(call, &call->wait_timer, wait, wait_over);
 }
 
-/* Promise 2: never before the server's time. */
-static pry_time server_time(const struct pry_call *call)
+/* What the last attempt at a target ended with; NULL: none, or well. */
+static const struct pry_attempt *last_failed_at(const struct pry_call *call, const char *target)
 {
-  return call->failure.retry_after > 0 ? pry_time_from_seconds(call->failure.retry_after) : 0;
+  for (size_t i = call->view.ledger_count; i-- > 0;)
+    if (strcmp(call->ledger[i].target, target) == 0)
+      return call->ledger[i].category ? &call->ledger[i] : NULL;
+  return NULL;
+}
+
+/* Promise 2: never before the server's time, also when the call has been elsewhere in between. */
+static pry_time server_time(const struct pry_call *call, const char *target)
+{
+  const struct pry_attempt *last = last_failed_at(call, target);
+  if (!last || last->failure.retry_after <= 0)
+    return 0;
+  return pry_time_from_seconds(last->ended + last->failure.retry_after - pry_loop_unix_time(call->worker->loop));
+}
+
+static pry_time wait_before(const struct pry_call *call, const struct pry_verdict *verdict, const char *target)
+{
+  pry_time own = verdict->after > 0 ? pry_time_from_seconds(verdict->after) : 0;
+  pry_time theirs = server_time(call, target);
+  return own > theirs ? own : theirs;
+}
+
+/* As attempt_complaint(), and the provider's own "do not retry". */
+static const char *again_complaint(struct pry_call *call, const char *target, pry_time wait)
+{
+  const struct pry_attempt *last = last_failed_at(call, target);
+  return last && last->failure.retry_forbidden ? "the provider said x-should-retry: false"
+                                               : attempt_complaint(call, target, wait, false);
 }
 
 static bool execute_retry(struct pry_call *call)
 {
   const struct pry_verdict *verdict = &call->pass.ask.verdict;
-  pry_time wait = verdict->after > 0 ? pry_time_from_seconds(verdict->after) : 0;
-  if (wait < server_time(call))
-    wait = server_time(call);
-  const char *complaint = call->failure.retry_forbidden ? "the provider said x-should-retry: false"
-                                                        : attempt_complaint(call, call->view.target.name, wait, false);
+  pry_time wait = wait_before(call, verdict, call->view.target.name);
+  const char *complaint = again_complaint(call, call->view.target.name, wait);
   tell_verdict(call, verdict, call->view.target.name, pry_time_to_seconds(wait), complaint);
   if (complaint)
     return false;
@@ -517,12 +543,11 @@ static bool execute_fallback(struct pry_call *call)
   struct pry_slice model;
   char name[PRY_TARGET_MAX];
   const char *complaint = target_complaint(call, verdict->target, &provider, &model);
-  pry_time wait = verdict->after > 0 ? pry_time_from_seconds(verdict->after) : 0;
+  pry_time wait = 0;
   if (!complaint) {
     snprintf(name, sizeof name, "%s/%.*s", provider->name, (int)model.size, model.data);
-    if (strcmp(name, call->view.target.name) == 0 && wait < server_time(call))
-      wait = server_time(call);
-    complaint = attempt_complaint(call, name, wait, false);
+    wait = wait_before(call, verdict, name);
+    complaint = again_complaint(call, name, wait);
   }
   tell_verdict(call, verdict, verdict->target, pry_time_to_seconds(wait), complaint);
   if (complaint)
@@ -535,7 +560,7 @@ static bool execute_fallback(struct pry_call *call)
 static void retry_renewed(struct pry_call *call)
 {
   call->next_is_free = true;
-  wait_then_prepare(call, 0);
+  wait_then_prepare(call, server_time(call, call->view.target.name));
 }
 
 static void error_token_ready(struct pry_token_waiter *waiter, bool renewed, const char *why, void *user)
@@ -557,9 +582,10 @@ static bool execute_renew(struct pry_call *call)
 {
   const struct pry_verdict *verdict = &call->pass.ask.verdict;
   const struct pry_credential_config *credential = call->view.target.provider->auth.credential;
+  const char *target = call->view.target.name;
   const char *complaint = !credential     ? "the provider has no credential to renew"
                           : call->renewed ? "the credential was renewed once for this call already"
-                                          : attempt_complaint(call, call->view.target.name, 0, true);
+                                          : attempt_complaint(call, target, server_time(call, target), true);
   const char *why = NULL;
   enum pry_token_status status = PRY_TOKEN_FAILED;
   if (!complaint) {

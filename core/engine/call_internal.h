@@ -70,7 +70,7 @@ struct pry_call {
   struct pry_headers added;       /* by route{} verdicts */
   struct pry_buffer body;
   struct pry_json_request json;
-  bool is_json, wants_stream, client_retry, replayable;
+  bool is_json, client_retry;
   size_t replay_bytes; /* counted in engine->replay_used */
   pry_time arrived;
 

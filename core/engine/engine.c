@@ -138,6 +138,7 @@ void pry_engine_free(struct pry_engine *engine)
   if (!engine)
     return;
   struct pry_worker *worker = &engine->worker;
+  engine->closing = true;
   while (!pry_list_empty(&worker->calls))
     pry_call_destroy(PRY_CONTAINER_OF(worker->calls.next, struct pry_call, link));
   pry_timer_cancel(&engine->sweep_timer);

@@ -66,7 +66,8 @@ struct pry_engine {
   struct pry_timer sweep_timer; /* of the store */
   struct pry_list emissions;  /* events on their way through on_event handlers */
   struct pry_generation *kept[PRY_GENERATIONS_KEPT]; /* newest first; [0] is the serving one */
-  size_t replay_used;
+  size_t replay_used; /* bytes of bodies held by calls, and by whoever collects them for one */
+  bool closing;       /* being freed: no new calls */
   unsigned long reloads, reloads_refused, faults;
   double committed_at;        /* Unix seconds; 0 before the first */
 };

@@ -286,6 +286,10 @@ int parry_call(parry *engine, const struct parry_request *request, const struct 
       !ops || ops->size < sizeof *ops || (request->body_size && !request->body) ||
       (request->header_count && !request->headers))
     return PARRY_EINVAL;
+  if (engine->engine->closing)
+    return PARRY_EREENTRANT;
+  if (request->body_size > engine->engine->options.replay_limit)
+    return PARRY_EINVAL;
   struct host_call *call = calloc(1, sizeof *call);
   if (!call)
     return PARRY_ENOMEM;

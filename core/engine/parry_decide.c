@@ -71,7 +71,8 @@ static void classify(struct decision *decision, const struct parry_failure *fail
                                    .headers = &decision->headers,
                                    .body = {failure->body, failure->body_size}};
   if (failure->curl_code)
-    decision->failure = pry_failure_from_curl(failure->curl_code, true);
+    decision->failure = pry_failure_from_curl(failure->curl_code, failure->curl_code != PRY_HTTP_COULDNT_CONNECT &&
+                                                                      failure->curl_code != PRY_HTTP_COULDNT_RESOLVE);
   else
     decision->failure = pry_classify(decision->state, provider ? provider->dialect : &pry_dialect_generic, &answer,
                                      pry_loop_unix_time(decision->engine->loop));
@@ -251,6 +252,8 @@ int parry_decide(parry *engine, const struct parry_failure *failure, struct parr
   if (!engine || !failure || failure->size < sizeof *failure || !told || (failure->header_count && !failure->headers) ||
       (failure->body_size && !failure->body))
     return PARRY_EINVAL;
+  if (engine->engine->closing)
+    return PARRY_EREENTRANT;
   struct pry_state *state = engine->engine->worker.state;
   const struct pry_route *route = state ? find_route(state->generation->config, failure->route) : NULL;
   if (!route)

@@ -16,6 +16,7 @@ struct pry_permit {
   struct pry_list link;
   /* Gives it back and frees it. Called once, after it left its list. */
   void (*release)(struct pry_permit *permit);
+  bool observed; /* on_outcome needs it (a breaker's probe): kept until the observers have run */
 };
 
 /* Holder's list; pry_list_init() first. */
@@ -29,6 +30,20 @@ static inline void pry_permits_release(struct pry_list *permits)
   while (!pry_list_empty(permits)) {
     struct pry_permit *permit = PRY_CONTAINER_OF(permits->next, struct pry_permit, link);
     pry_list_remove(&permit->link);
+    permit->release(permit);
+  }
+}
+
+/* Releases those that no observer needs. */
+static inline void pry_permits_release_unobserved(struct pry_list *permits)
+{
+  struct pry_list *next;
+  for (struct pry_list *link = permits->next; link != permits; link = next) {
+    struct pry_permit *permit = PRY_CONTAINER_OF(link, struct pry_permit, link);
+    next = link->next;
+    if (permit->observed)
+      continue;
+    pry_list_remove(link);
     permit->release(permit);
   }
 }

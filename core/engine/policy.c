@@ -44,16 +44,10 @@ static void pass_end(struct pry_pass *pass)
   pry_state_unref(state);
 }
 
-/* Observers have no verdict to give; whatever they returned, the walk goes on. */
-static bool takes_verdicts(enum pry_handler handler)
-{
-  return handler != PRY_ON_OUTCOME && handler != PRY_ON_DONE;
-}
-
 static bool gave_verdict(struct pry_pass *pass, enum pry_ask_status status)
 {
   pass->faults += status == PRY_ASK_FAULT;
-  return status == PRY_ASK_DONE && pass->ask.verdict.kind != PRY_VERDICT_NONE && takes_verdicts(pass->ask.handler);
+  return status == PRY_ASK_DONE && pass->ask.verdict.kind != PRY_VERDICT_NONE && pry_handler_decides(pass->ask.handler);
 }
 
 static enum pry_pass_result walk(struct pry_pass *pass);
@@ -107,6 +101,15 @@ enum pry_pass_result pry_pass_start(struct pry_pass *pass, struct pry_state *sta
 enum pry_pass_result pry_pass_next(struct pry_pass *pass)
 {
   return walk(pass);
+}
+
+void pry_pass_hurry(struct pry_pass *pass)
+{
+  while (pass->running && pass->waiting) {
+    pass->state->ops->cancel(pass->state, &pass->ask);
+    pass->waiting = false;
+    walk(pass);
+  }
 }
 
 void pry_pass_stop(struct pry_pass *pass)

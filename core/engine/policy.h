@@ -210,6 +210,10 @@ enum pry_pass_result pry_pass_start(struct pry_pass *pass, struct pry_state *sta
 /* After a verdict: goes on with the next instance. */
 enum pry_pass_result pry_pass_next(struct pry_pass *pass);
 
+/* Walks an observing pass (on_outcome, on_done) to its end now: whoever waits, or would, is cancelled, and everybody
+ * after it still sees the event. Nothing happens when it is not running; `step` is not called. */
+void pry_pass_hurry(struct pry_pass *pass);
+
 /* Ends it, cancelling what waits. Safe when it is not running. After PRY_PASS_END it has ended by itself. */
 void pry_pass_stop(struct pry_pass *pass);
 

@@ -38,6 +38,7 @@ static struct breaker_permit *new_permit(struct pry_store *store, struct pry_sli
   pry_list_init(&held->permit.link);
   pry_list_init(&held->place);
   held->permit.release = release_permit;
+  held->permit.observed = true;
   held->store = store;
   held->since = now;
   held->epoch = epoch;

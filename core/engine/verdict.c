@@ -48,6 +48,11 @@ const char *pry_verdict_name(enum pry_verdict_kind kind)
   return verdicts[kind].name;
 }
 
+bool pry_handler_decides(enum pry_handler handler)
+{
+  return handler != PRY_ON_OUTCOME && handler != PRY_ON_DONE;
+}
+
 bool pry_verdict_allowed(enum pry_handler handler, enum pry_verdict_kind kind)
 {
   return verdicts[kind].handlers & PRY_HANDLER_BIT(handler);

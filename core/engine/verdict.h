@@ -143,6 +143,9 @@ const char *pry_handler_name(enum pry_handler handler);
 const char *pry_handler_doc(enum pry_handler handler);
 const char *pry_verdict_name(enum pry_verdict_kind kind); /* "none" for PRY_VERDICT_NONE */
 
+/* Do verdicts of this handler count? on_outcome and on_done only observe. */
+bool pry_handler_decides(enum pry_handler handler);
+
 /* May this handler return this verdict? PRY_VERDICT_NONE always. */
 bool pry_verdict_allowed(enum pry_handler handler, enum pry_verdict_kind kind);
 

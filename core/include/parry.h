@@ -147,7 +147,8 @@ struct parry_call_ops {
   void (*on_done)(void *user, const struct parry_outcome *outcome);
 };
 
-/* Starts a call. No callback is made from inside this function. */
+/* Starts a call. No callback is made from inside this function. PARRY_EINVAL also for a body over 16 MiB;
+ * PARRY_EREENTRANT from callbacks of parry_free(). */
 PARRY_API int parry_call(parry *engine, const struct parry_request *request, const struct parry_call_ops *ops, void *user,
                          parry_call_id *id);
 PARRY_API int parry_call_resume(parry *engine, parry_call_id id);

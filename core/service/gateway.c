@@ -24,10 +24,30 @@ struct request {
   struct pry_buffer head; /* method, path and query, one after the other */
   struct pry_slice method, path, query;
   struct pry_buffer body;
+  size_t counted; /* of it in engine->replay_used */
 };
+
+/* Bodies being collected count like those that calls hold: the process's memory is bounded, not a connection's. */
+static bool collect(struct request *request, struct pry_slice data)
+{
+  struct pry_engine *engine = request->gateway->engine;
+  if (data.size > engine->options.replay_total - engine->replay_used ||
+      !pry_buffer_append_slice(&request->body, data))
+    return false;
+  engine->replay_used += data.size;
+  request->counted += data.size;
+  return true;
+}
+
+static void uncount(struct request *request)
+{
+  request->gateway->engine->replay_used -= request->counted;
+  request->counted = 0;
+}
 
 static void free_request(struct request *request)
 {
+  uncount(request);
   pry_list_remove(&request->link);
   pry_headers_fini(&request->headers);
   pry_buffer_fini(&request->head);
@@ -152,8 +172,12 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
 static void on_body(void *user, struct pry_slice data)
 {
   struct request *request = user;
-  if (request && request->exchange && !pry_buffer_append_slice(&request->body, data))
+  if (!request || !request->exchange || collect(request, data))
+    return;
+  if (request->body.size + data.size > request->body.limit)
     answer_too_large(request);
+  else
+    answer_no_memory(request);
 }
 
 static void on_end(void *user)
@@ -166,6 +190,7 @@ static void on_end(void *user)
                                   .query = request->query,
                                   .headers = &request->headers,
                                   .body = &request->body};
+  uncount(request);
   request->call = pry_call_start(&request->gateway->engine->worker, &call, &sink_ops, request);
   if (!request->call)
     answer_no_memory(request);
