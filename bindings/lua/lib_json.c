@@ -165,6 +165,19 @@ static void build(struct reader *reader)
   }
 }
 
+/* Raw bytes of the longest string in a text that is known to be valid. */
+static size_t longest_string(struct pry_slice text)
+{
+  struct reader reader = {NULL, text.data, text.data + text.size};
+  size_t longest = 0;
+  while ((reader.p = memchr(reader.p, '"', (size_t)(reader.end - reader.p)))) {
+    bool escaped;
+    size_t size = raw_string(&reader, &escaped).size;
+    longest = size > longest ? size : longest;
+  }
+  return longest;
+}
+
 bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why)
 {
   if (text.size > PRY_LUA_JSON_MAX) {
@@ -175,6 +188,10 @@ bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why)
   enum pry_json_result result = pry_json_parse(text, NULL);
   if (result != PRY_JSON_OK) {
     *why = pry_json_result_text(result);
+    return false;
+  }
+  if (longest_string(text) > pry_script_string_max(pry_script_of(L))) {
+    *why = "a text in it is longer than scripts can hold";
     return false;
   }
   struct reader reader = {L, text.data, text.data + text.size};

@@ -152,6 +152,7 @@ static bool item_matches(struct pry_match *match, const char *at, const char *it
   step(match);
   if (at >= match->text_end)
     return false;
+  /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): a text is never NULL, be it empty */
   unsigned char c = (unsigned char)*at;
   switch (*item) {
   case '.':

@@ -1,8 +1,8 @@
 """The commands as scripts and people use them: data on stdout, words on stderr, exit codes, file:line, a next step.
 
-Shows: help and usage errors of every command; check, test, reload and status, plain and JSON; what `serve` refuses at
-its start (78) and how an unreachable parry is told (3); an admin listener on TCP; and `parry classify` over a table of
-real providers' errors.
+Shows: help and usage errors of every command; check, test, reload and status, plain and JSON; what `serve` refuses
+at its start (78) and how an unreachable parry is told (3); an admin listener on TCP; and `parry classify` over a
+table of real providers' errors.
 """
 
 import base64

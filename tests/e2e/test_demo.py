@@ -1,9 +1,9 @@
 """The first minute: `parry demo`, as `./dev run` starts it.
 
-Shows: without a key and on this machine only, five kinds of failure (429 with Retry-After, 503, a reset, an expired token,
-a model that stays down) recover before one's eyes, each with its verdict and the reason; the first screen has at most 12
-lines and ends with how to point a client at it and which file to edit, and what it says there is true; an edit is
-taken over, a broken one refused with its line; it ends with 0 when told to.
+Shows: without a key and on this machine only, five kinds of failure (429 with Retry-After, 503, a reset, an
+expired token, a model that stays down) recover before one's eyes, each with its verdict and the reason; the first
+screen has at most 12 lines and ends with how to point a client at it and which file to edit, and what it says
+there is true; an edit is taken over, a broken one refused with its line; it ends with 0 when told to.
 """
 
 import os

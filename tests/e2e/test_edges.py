@@ -1,9 +1,10 @@
 """Where things go wrong around a call, and who must not suffer from it.
 
-Shows: a dead provider, a full queue, a missing secret and an unreachable webhook give a clear error to client and log; a
-client that leaves in any state (request on its way, stream, backoff, queue, renewal) is noticed within 0.5 s and
-leaves nothing behind; malformed and oversized requests are refused in the client's dialect; probes, status and metrics; a
-reader that does not read costs no memory; ending drains; secrets are in nothing that leaves the process.
+Shows: a dead provider, a full queue, a missing secret and an unreachable webhook give a clear error to client and
+log; a client that leaves in any state (request on its way, stream, backoff, queue, renewal) is noticed within 0.5
+s and leaves nothing behind; malformed and oversized requests are refused in the client's dialect; probes, status
+and metrics; a reader that does not read costs no memory; ending drains; secrets are in nothing that leaves the
+process.
 """
 
 import contextlib

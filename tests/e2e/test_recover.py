@@ -1,9 +1,9 @@
 """Calls recover, over real sockets, through `parry serve`.
 
-Shows, for the OpenAI, Anthropic and KIMI dialects, plain and streaming: 429 with Retry-After, 5xx, a reset, silence, an
-expired token, an error inside a 200, an error or a cut before content are recovered, and the client sees one clean
-answer; what must not be repeated is sent once; what breaks after content ends honestly; and what parry says about it
-(parry-attempts, parry-target, parry-call-id, Proxy-Status, the log) is true.
+Shows, for the OpenAI, Anthropic and KIMI dialects, plain and streaming: 429 with Retry-After, 5xx, a reset,
+silence, an expired token, an error inside a 200, an error or a cut before content are recovered, and the client
+sees one clean answer; what must not be repeated is sent once; what breaks after content ends honestly; and what
+parry says about it (parry-attempts, parry-target, parry-call-id, Proxy-Status, the log) is true.
 """
 
 import json

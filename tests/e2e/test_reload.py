@@ -1,9 +1,10 @@
 """Saved policies are taken over while calls go on, and broken ones change nothing but the report.
 
-Shows: saving an edited retry.lua changes the next decision without a restart, also for a call that is already in backoff;
-every kind of broken edit (syntax, unknown parameter, failing test, error and endless loop while loading, ...) is refused
-with file:line in the log, in `parry status` and by `parry reload --wait` (exit 1), while the old generation serves
-on; mending it is taken over; and all this for every way to save: in place, by rename, by a swapped symlink.
+Shows: saving an edited retry.lua changes the next decision without a restart, also for a call that is already in
+backoff; every kind of broken edit (syntax, unknown parameter, failing test, error and endless loop while loading,
+...) is refused with file:line in the log, in `parry status` and by `parry reload --wait` (exit 1), while the old
+generation serves on; mending it is taken over; and all this for every way to save: in place, by rename, by a
+swapped symlink.
 """
 
 import json

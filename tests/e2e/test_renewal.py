@@ -1,9 +1,9 @@
 """Renewing credentials, against a real token endpoint.
 
-Shows: 100 concurrent calls with an expired token cause exactly one renewal and all succeed; a late 401 for the old token
-renews nothing; a renewal that fails gives each caller a clear error and people one alert, without a storm on the token
-endpoint; a rotated refresh token survives a restart; and no token ever appears in what parry says. (Renewal in the
-background takes a minute of real time: tests/unit/test_credential.c shows it in virtual time.)
+Shows: 100 concurrent calls with an expired token cause exactly one renewal and all succeed; a late 401 for the old
+token renews nothing; a renewal that fails gives each caller a clear error and people one alert, without a storm on
+the token endpoint; a rotated refresh token survives a restart; and no token ever appears in what parry says.
+(Renewal in the background takes a minute of real time: tests/unit/test_credential.c shows it in virtual time.)
 """
 
 import json

@@ -1,12 +1,12 @@
 """The official SDKs of OpenAI and Anthropic (npm), unmodified, retries off, with their base URL set to parry.
 
-Shows, plain and streaming: tool calls, unicode, a prompt of 1 MB and integers beyond 2^53 arrive byte for byte; 429, 503,
-reset, silence, an error inside a 200 and a cut before content recover without the SDK noticing; a 400 is sent once and is
-the SDK's own class of error; what fails after content reaches the program as the SDK's typed error; and when the
-program aborts, the provider is told within 0.5 s.
+Shows, plain and streaming: tool calls, unicode, a prompt of 1 MB and integers beyond 2^53 arrive byte for byte;
+429, 503, reset, silence, an error inside a 200 and a cut before content recover without the SDK noticing; a 400 is
+sent once and is the SDK's own class of error; what fails after content reaches the program as the SDK's typed
+error; and when the program aborts, the provider is told within 0.5 s.
 
-The versions are those of sdk/package-lock.json. They are installed once per build (npm ci); PARRY_NODE names another
-node than the one in PATH.
+The versions are those of sdk/package-lock.json. They are installed once per build (npm ci); PARRY_NODE names
+another node than the one in PATH.
 """
 
 import hashlib

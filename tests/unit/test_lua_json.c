@@ -153,6 +153,26 @@ static void test_decode(void **unused)
   rig_free(rig);
 }
 
+/* A prompt longer than any string of the script is told, not paid for with the handler. */
+static void test_long_text(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new("return policy { name = 'p', on_error = function(self, call)\n"
+                            "local value, err = call:json()\n"
+                            "assert(value == nil and err.message:find('longer than scripts can hold', 1, true), err)\n"
+                            "end }\n");
+  size_t size = 900 * 1024;
+  char *body = malloc(size + 1);
+  assert_non_null(body);
+  memset(body, 'x', size);
+  memcpy(body, "{\"a\":\"", 6);
+  memcpy(body + size - 2, "\"}", 2);
+  rig->view.body = (struct pry_slice){body, size};
+  rig_ok(rig, PRY_ON_ERROR);
+  rig_free(rig);
+  free(body);
+}
+
 static void test_encode(void **unused)
 {
   (void)unused;
@@ -219,6 +239,7 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_agrees_with_cjson),
       cmocka_unit_test(test_decode),
+      cmocka_unit_test(test_long_text),
       cmocka_unit_test(test_encode),
       cmocka_unit_test(test_decode_loop_at_the_cap),
       cmocka_unit_test(test_decoding_is_charged),
