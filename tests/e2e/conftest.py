@@ -12,7 +12,8 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         for process in list(harness.Process.running):
             name = " ".join(process.arguments[1:4])
-            report.sections.append((f"output of parry {name}", "\n".join(process.lines[:40] + ["..."] + process.lines[-60:])))
+            lines = process.lines if len(process.lines) < 100 else [*process.lines[:40], "...", *process.lines[-60:]]
+            report.sections.append((f"output of parry {name}", "\n".join(lines)))
 
 
 class Things:

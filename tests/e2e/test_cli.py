@@ -295,7 +295,8 @@ FIELDS = {"id", "category", "origin", "retryable", "retry_after", "refresh_token
 def test_classify_knows_the_providers_errors():
     lines = []
     for number, ((dialect, status, body), *_) in enumerate(TABLE):
-        line = {"id": number, "dialect": dialect, "http_status": status, "headers": {"content-type": "application/json"}}
+        line = {"id": number, "dialect": dialect, "http_status": status,
+                "headers": {"content-type": "application/json"}}
         if isinstance(body, bytes):
             line["body_base64"] = base64.b64encode(body).decode()
         else:
@@ -328,8 +329,10 @@ def test_classify_transport_failures_have_no_status():
 def test_classify_reads_retry_after_in_all_its_forms():
     now = 784111777  # Sun, 06 Nov 1994 08:49:37 GMT
     forms = [({"retry-after": "7"}, 7.0), ({"Retry-After": "Sun, 06 Nov 1994 08:49:47 GMT"}, 10.0),
-             ({"retry-after": "Sunday, 06-Nov-94 08:49:47 GMT"}, 10.0), ({"retry-after": "Sun Nov  6 08:49:47 1994"}, 10.0),
-             ({"retry-after": "30", "retry-after-ms": "1500"}, 1.5), ({"retry-after": "Sun, 06 Nov 1994 08:00:00 GMT"}, 0.0),
+             ({"retry-after": "Sunday, 06-Nov-94 08:49:47 GMT"}, 10.0),
+             ({"retry-after": "Sun Nov  6 08:49:47 1994"}, 10.0),
+             ({"retry-after": "30", "retry-after-ms": "1500"}, 1.5),
+             ({"retry-after": "Sun, 06 Nov 1994 08:00:00 GMT"}, 0.0),
              ({"retry-after": "soon"}, None), ({"retry-after": "-5"}, None), ({}, None)]
     lines = [{"id": n, "dialect": "openai", "http_status": 429, "headers": headers, "body": "", "now": now}
              for n, (headers, _) in enumerate(forms)]

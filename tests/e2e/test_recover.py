@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from harness import (Reply, answer, chain, chat_bytes, chunk, connect, delta, event, failure, ok, stream, stream_head,
+from harness import (Reply, answer, chain, chat_bytes, chunk, connect, delta, event, failure, ok, stream,
                      then_close, then_hang, then_reset, wait_until)
 
 SECRETS = {"SIM_KEY": "sk-recover-0123456789", "OLD_TOKEN": "old-access-token-1", "REFRESH": "first-refresh-token"}
@@ -219,11 +219,10 @@ def strip_last(reply):
 # --- Byte by byte, with a scripted provider --------------------------------------------------------------------
 
 
-def scripted_init(provider, extra="", **options):
-    fallback = options.get("fallback", "")
+def scripted_init(provider, fallback=""):
     return f"""
 provider "p" {{ base_url = "{provider.url}/v1", dialect = "openai", auth = bearer(secret "SIM_KEY") }}
-route "/v1/*" {{ to = "p", deadline = 20, timeouts = {{ first_byte = 5, idle = 1 }}, {extra} chain = {chain(fallback)} }}
+route "/v1/*" {{ to = "p", deadline = 20, timeouts = {{ first_byte = 5, idle = 1 }}, chain = {chain(fallback)} }}
 """
 
 
@@ -361,8 +360,9 @@ def test_headers_of_one_hop_and_of_the_client_s_own_login_stop_here(start):
     provider = start.provider(answer(200, {}, {"x-trace": "t1", "connection": "x-hop", "x-hop": "no",
                                                "set-cookie": "a=b"}))
     gateway = start.gateway(scripted_init(provider), env=SECRETS)
-    reply = gateway.chat("m", {"authorization": "Bearer client-own", "x-api-key": "client-own", "cookie": "c=client-own",
-                               "te": "trailers", "connection": "x-secret-hop", "x-secret-hop": "1"})
+    reply = gateway.chat("m", {"authorization": "Bearer client-own", "x-api-key": "client-own",
+                               "cookie": "c=client-own", "te": "trailers", "connection": "x-secret-hop",
+                               "x-secret-hop": "1"})
     asked = provider.asked[0].headers
     assert "client-own" not in str(asked) and "x-secret-hop" not in asked and "te" not in asked
     assert reply.headers["x-trace"] == "t1" and "x-hop" not in reply.headers and "set-cookie" not in reply.headers

@@ -22,7 +22,7 @@ import threading
 
 import pytest
 
-from harness import PARRY, answer, chain, chunk, delta, event, ok, stream_head, wait_until
+from harness import PARRY, answer, chain, chunk, event, stream_head, wait_until
 
 HERE = pathlib.Path(__file__).parent / "sdk"
 NODE = os.environ.get("PARRY_NODE") or "node"
@@ -46,11 +46,11 @@ def installed():
         made = pathlib.Path(tempfile.mkdtemp(prefix="e2e-sdk-", dir=root))
         for name in ("package.json", "package-lock.json", ".npmrc"):
             shutil.copy(HERE / name, made)
-        done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"], cwd=made,
-                              capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL)
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
+        done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL)
         if done.returncode:
             shutil.rmtree(made)
-            pytest.fail("npm ci could not install the SDKs; with the network or npm's cache at hand it can:\n" + done.stderr)
+            pytest.fail("npm ci could not install the SDKs; it needs the network or npm's cache:\n" + done.stderr)
         try:
             made.rename(folder)
         except OSError:  # another run was faster
@@ -260,7 +260,8 @@ def test_the_sdk_s_own_stream_helper_sees_one_clean_stream(driver, gateway, sdk)
 def test_many_programs_at_once(driver, gateway):
     """Few enough of them fail that the retry budget (3 at a time at least) lets each be tried again."""
     faults = iter(["503;times=1", "reset;times=1", "cut;times=1"])
-    cases = [case(gateway, api, streaming, text=f"{n} {TEXT}", fault=next(faults, None) if n == 3 and streaming else None)
+    cases = [case(gateway, api, streaming, text=f"{n} {TEXT}",
+                  fault=next(faults, None) if n == 3 and streaming else None)
              for n in range(8) for api in APIS for streaming in (False, True)]
     boxes = [driver.start(**one) for one in cases]
     for one, box in zip(cases, boxes):
