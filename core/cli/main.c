@@ -56,12 +56,30 @@ int pry_cmd_version(int argc, char **argv)
   return PRY_EXIT_OK;
 }
 
+static const struct command *find_command(const char *name)
+{
+  for (size_t i = 0; i < COMMANDS; i++)
+    if (strcmp(name, commands[i].name) == 0)
+      return &commands[i];
+  return NULL;
+}
+
+static int help(char *name)
+{
+  char option[] = "--help";
+  char *arguments[] = {name, option, NULL};
+  const struct command *command = find_command(name);
+  return command ? command->run(2, arguments) : unknown_command(name);
+}
+
 static int run(int argc, char **argv)
 {
   if (argc < 2) {
     print_commands(stderr);
     return PRY_EXIT_USAGE;
   }
+  if (strcmp(argv[1], "help") == 0 && argc > 2)
+    return help(argv[2]);
   if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
     print_commands(stdout);
     return PRY_EXIT_OK;
@@ -70,10 +88,8 @@ static int run(int argc, char **argv)
     printf("parry %s\n", parry_version());
     return PRY_EXIT_OK;
   }
-  for (size_t i = 0; i < COMMANDS; i++)
-    if (strcmp(argv[1], commands[i].name) == 0)
-      return commands[i].run(argc - 1, argv + 1);
-  return unknown_command(argv[1]);
+  const struct command *command = find_command(argv[1]);
+  return command ? command->run(argc - 1, argv + 1) : unknown_command(argv[1]);
 }
 
 int main(int argc, char **argv)

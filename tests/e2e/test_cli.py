@@ -38,6 +38,7 @@ def test_every_command_has_help_and_names_its_mistakes(command):
     wrong = run_parry(command, "--no-such-option")
     assert wrong.returncode == 2 and not wrong.stdout
     assert "--no-such-option" in wrong.stderr and f"parry {command} --help" in wrong.stderr
+    assert run_parry("help", command).stdout == run_parry(command, "--help").stdout
 
 
 def test_the_program_itself():

@@ -63,6 +63,7 @@ struct rig {
   struct pry_timer refresh_timer;
   struct pry_ask *pending;
   unsigned cancelled_asks;
+  unsigned states; /* warmed and not yet freed */
   int counter; /* for policies */
 };
 
@@ -194,6 +195,7 @@ static inline void rig_cancel(struct pry_state *state, struct pry_ask *ask)
 
 static inline void rig_state_free(struct pry_state *state)
 {
+  ((struct rig_state *)state)->rig->states--;
   pry_generation_unref(state->generation);
   free(state);
 }
@@ -217,6 +219,7 @@ static inline struct pry_state *rig_warm(struct pry_generation *generation, stru
   struct rig_state *state = calloc(1, sizeof *state);
   state->state = (struct pry_state){&rig_state_ops, generation, worker, 1};
   state->rig = rig_of_warm;
+  state->rig->states++;
   pry_generation_ref(generation);
   return &state->state;
 }
@@ -263,7 +266,33 @@ static inline void rig_use(struct rig *rig, const char *name, unsigned handlers,
   rig->policies[rig->policy_count++] = (struct rig_policy){.name = name, .handlers = handlers, .run = run};
 }
 
+static inline struct rig *rig_with(const char *name, unsigned handlers, rig_policy_fn run)
+{
+  struct rig *rig = rig_new();
+  rig_use(rig, name, handlers, run);
+  rig_commit(rig);
+  return rig;
+}
+
+static inline struct rig *rig_on_error(rig_policy_fn run)
+{
+  return rig_with("policy", PRY_HANDLER_BIT(PRY_ON_ERROR), run);
+}
+
+/* The handler that waits has what it waited for, and has nothing to say. */
+static inline void rig_pending_done(struct rig *rig)
+{
+  struct pry_ask *ask = rig->pending;
+  assert_non_null(ask);
+  rig->pending = NULL;
+  ask->ready(ask, PRY_ASK_DONE);
+}
+
 /* ---- the client ------------------------------------------------------------------------------------------------- */
+
+struct client;
+
+typedef void (*client_hook_fn)(struct client *client);
 
 struct client {
   int status;
@@ -273,6 +302,8 @@ struct client {
   struct pry_buffer body;
   struct pry_outcome outcome;
   bool truncated, pause;
+  bool left; /* from then on it hears `done` and nothing else */
+  client_hook_fn at_head, at_data, at_done; /* run first in that callback; NULL: nothing */
   struct pry_call *call;
   struct rig *rig;
   pry_time started, answered;
@@ -281,10 +312,13 @@ struct client {
 static inline void client_head(void *user, int status, const struct pry_headers *headers, int64_t body_size)
 {
   struct client *client = user;
+  assert_false(client->left);
   client->heads++;
   client->status = status;
   client->announced = body_size;
   client->answered = pry_loop_now(client->rig->loop);
+  if (client->at_head)
+    client->at_head(client);
   assert_true(pry_headers_add_all(&client->headers, headers));
 }
 
@@ -293,6 +327,9 @@ static inline bool client_data(void *user, struct pry_slice data)
   struct client *client = user;
   assert_int_equal(client->heads, 1);
   assert_int_equal(client->dones, 0);
+  assert_false(client->left);
+  if (client->at_data)
+    client->at_data(client);
   assert_true(pry_buffer_append_slice(&client->body, data));
   return !client->pause;
 }
@@ -304,13 +341,21 @@ static inline void client_done(void *user, const struct pry_outcome *outcome, bo
   client->outcome = *outcome;
   client->truncated = truncated;
   client->call = NULL;
+  if (client->at_done)
+    client->at_done(client);
+}
+
+static inline void client_leave(struct client *client)
+{
+  client->left = true;
+  pry_call_cancel(client->call);
 }
 
 static const struct pry_sink_ops client_ops = {client_head, client_data, client_done};
 
-/* Starts a POST of `body` to `path` with these headers and no others. */
-static inline struct client *client_start_raw(struct rig *rig, const char *path, const char *body,
-                                              const struct pry_headers *headers)
+/* Starts a request with these headers and no others. */
+static inline struct client *client_start_method(struct rig *rig, const char *method, const char *path,
+                                                 const char *body, const struct pry_headers *headers)
 {
   struct client *client = calloc(1, sizeof *client);
   client->rig = rig;
@@ -321,11 +366,18 @@ static inline struct client *client_start_raw(struct rig *rig, const char *path,
   pry_buffer_init(&copy, 0);
   assert_true(pry_buffer_append_text(&copy, body));
   struct pry_call_request request = {
-      .method = PRY_SLICE("POST"), .path = pry_slice_of(path), .headers = headers, .body = &copy};
+      .method = pry_slice_of(method), .path = pry_slice_of(path), .headers = headers, .body = &copy};
   client->call = pry_call_start(&rig->engine->worker, &request, &client_ops, client);
   assert_non_null(client->call);
   assert_int_equal(client->heads, 0);
   return client;
+}
+
+/* A POST of `body` to `path`. */
+static inline struct client *client_start_raw(struct rig *rig, const char *path, const char *body,
+                                              const struct pry_headers *headers)
+{
+  return client_start_method(rig, "POST", path, body, headers);
 }
 
 /* Name, value, name, value, …, NULL; NULL for none. */
@@ -392,22 +444,38 @@ static inline double client_seconds(const struct client *client)
 
 /* ---- providers ---------------------------------------------------------------------------------------------------- */
 
-/* Pushes an answer: status, NULL-ended header pairs, and body chunks up to a NULL. */
-static inline void rig_answers(struct rig *rig, int status, const char *const *headers, ...)
+static inline void rig_push(struct rig *rig, struct pry_http_step step, const char *const *headers, va_list texts)
 {
   struct pry_headers list;
   struct pry_slice chunks[16];
-  size_t count = 0;
   pry_headers_init(&list);
   rig_headers(&list, headers);
-  va_list arguments;
-  va_start(arguments, headers);
-  for (const char *chunk; (chunk = va_arg(arguments, const char *)); count++)
-    chunks[count] = pry_slice_of(chunk);
-  va_end(arguments);
-  struct pry_http_step step = {.status = status, .headers = &list, .chunks = chunks, .chunk_count = count};
+  for (const char *text; (text = va_arg(texts, const char *)); step.chunk_count++) {
+    assert_true(step.chunk_count < sizeof chunks / sizeof *chunks);
+    chunks[step.chunk_count] = pry_slice_of(text);
+  }
+  step.headers = &list;
+  step.chunks = chunks;
   assert_true(pry_http_script_push(rig->script, &step));
   pry_headers_fini(&list);
+}
+
+/* Pushes an answer: status, NULL-ended header pairs, and body chunks up to a NULL. */
+static inline void rig_answers(struct rig *rig, int status, const char *const *headers, ...)
+{
+  va_list texts;
+  va_start(texts, headers);
+  rig_push(rig, (struct pry_http_step){.status = status}, headers, texts);
+  va_end(texts);
+}
+
+/* The same for an answer with faults or delays: `step` without its headers and chunks. */
+static inline void rig_plays(struct rig *rig, struct pry_http_step step, const char *const *headers, ...)
+{
+  va_list texts;
+  va_start(texts, headers);
+  rig_push(rig, step, headers, texts);
+  va_end(texts);
 }
 
 static inline size_t rig_upstream(const struct rig *rig)
