@@ -72,8 +72,8 @@ def test_a_saved_edit_decides_the_next_failure(gateway):
     assert after["last_reload"]["result"] == "taken over" and after["reloads_refused"] == 0
     gateway.folder.write("retry.lua", answering("second"))
     wait_decided(gateway, "second")
-    assert [entry["generation"] for entry in gateway.log("policies taken over")][-1] == \
-        gateway.status()["generation"]["id"][:7]
+    serving = gateway.status()["generation"]["id"]
+    gateway.wait_log("policies taken over", lambda entry: entry["generation"] == serving[:7])
 
 
 def test_a_call_in_backoff_is_decided_by_the_edit_that_came_meanwhile(start):
