@@ -108,6 +108,7 @@ static int next_pair(lua_State *L)
 {
   lua_Integer at = lua_tointeger(L, lua_upvalueindex(2));
 
+  luaL_checktype(L, 1, LUA_TTABLE); /* a script may keep the iterator and call it with anything */
   lua_settop(L, 1);
   for (;;) {
     if (lua_rawgeti(L, lua_upvalueindex(1), ++at) == LUA_TNIL)
@@ -126,6 +127,7 @@ static int next_pair(lua_State *L)
 /* The same for frozen tables, whose contents a script must never hold. */
 static int next_frozen_pair(lua_State *L)
 {
+  luaL_checktype(L, 1, LUA_TTABLE);
   pry_freeze_contents(L, 1);
   lua_replace(L, 1);
   return next_pair(L);

@@ -282,6 +282,7 @@ static bool is_array(lua_State *L, int index, lua_Unsigned *count)
 static bool is_sequence(lua_State *L, int index, lua_Unsigned count)
 {
   lua_Unsigned members = 0;
+  pry_script_charge(L, count);
   lua_pushnil(L);
   while (lua_next(L, index)) {
     lua_pop(L, 1);
@@ -321,11 +322,20 @@ static int compare_keys(const void *left, const void *right)
   return order ? order : (a->size > b->size) - (a->size < b->size);
 }
 
+static void charge_sort(lua_State *L, size_t count, size_t bytes)
+{
+  size_t depth = 1;
+  while (count >> depth)
+    depth++;
+  pry_script_charge(L, depth * (count + bytes / PRY_SCRIPT_BYTES_PER_INSTRUCTION));
+}
+
 /* Keys in bytewise order: what a script writes must not depend on where its tables lie in memory. The slices point at
  * strings that the table itself keeps alive. */
 static bool sorted_keys(struct writer *writer, int index, struct pry_slice **keys, size_t *count)
 {
   lua_State *L = writer->L;
+  size_t bytes = 0;
   *count = 0;
   lua_pushnil(L);
   while (lua_next(L, index)) {
@@ -333,7 +343,9 @@ static bool sorted_keys(struct writer *writer, int index, struct pry_slice **key
     if (lua_type(L, -1) != LUA_TSTRING)
       return complain(writer, "a JSON object needs names as keys, got a ", luaL_typename(L, -1));
     ++*count;
+    bytes += lua_rawlen(L, -1);
   }
+  charge_sort(L, *count, bytes);
   *keys = lua_newuserdatauv(L, (*count ? *count : 1) * sizeof **keys, 0);
   size_t i = 0;
   lua_pushnil(L);

@@ -153,6 +153,7 @@ static int base_require(lua_State *L)
 const char *pry_sandbox_tostring(lua_State *L, int index, size_t *size)
 {
   index = lua_absindex(L, index);
+  int top = lua_gettop(L);
   luaL_checkstack(L, 4, NULL);
   if (luaL_callmeta(L, index, "__tostring")) {
     if (!lua_isstring(L, -1))
@@ -173,6 +174,7 @@ const char *pry_sandbox_tostring(lua_State *L, int index, size_t *size)
   default: /* stock Lua shows an address here: it would differ from run to run */
     if (luaL_getmetafield(L, index, "__name") == LUA_TSTRING)
       break;
+    lua_settop(L, top); /* exactly one value: callers have a luaL_Buffer below it */
     lua_pushstring(L, luaL_typename(L, index));
   }
   return lua_tolstring(L, -1, size);

@@ -52,7 +52,14 @@ enum { PRY_VERDICT_FIELDS(X) ROWS };
 static const uint32_t text_rows = 0 PRY_VERDICT_FIELDS(X);
 #undef X
 
-enum { LEVELS_MAX = 10, KIND_UPVALUE = 1, NAMES_UPVALUE = 2, FIELDS_UPVALUE = 3 };
+enum {
+  LEVELS_MAX = 10,
+  KIND_UPVALUE = 1,
+  NAMES_UPVALUE = 2,
+  FIELDS_UPVALUE = 3,
+  NAME_BYTE_COST = 16, /* against touching a byte once */
+  VALUE_BYTE_COST = 2
+};
 
 static const char METATABLE_KEY = 0;
 static const double YEARS_10 = 10.0 * 366 * 24 * 3600;
@@ -219,6 +226,17 @@ static void copy_header(lua_State *L, const struct verdict_object *object, int n
   lua_rawset(L, -3);
 }
 
+/* Every byte is looked at, those of the name against a list; one long text may stand in thousands of lines. */
+static void charge_header(lua_State *L, int name, int value)
+{
+  size_t bytes = PRY_SCRIPT_BYTES_PER_INSTRUCTION;
+  if (lua_type(L, name) == LUA_TSTRING)
+    bytes += NAME_BYTE_COST * pry_lua_text(L, name).size;
+  if (lua_type(L, value) == LUA_TSTRING)
+    bytes += VALUE_BYTE_COST * pry_lua_text(L, value).size;
+  pry_script_charge_bytes(L, bytes);
+}
+
 static void read_headers(lua_State *L, const struct verdict_object *object, int row, int index)
 {
   if (lua_type(L, index) != LUA_TTABLE)
@@ -229,6 +247,7 @@ static void read_headers(lua_State *L, const struct verdict_object *object, int 
   int copy = lines + 1;
   lua_pushnil(L);
   while (lua_next(L, lines)) {
+    charge_header(L, copy + 1, copy + 2);
     lua_pushvalue(L, copy);
     copy_header(L, object, copy + 1, copy + 2);
     lua_settop(L, copy + 1);

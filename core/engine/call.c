@@ -125,6 +125,8 @@ static void free_call(struct pry_call *call)
   pry_buffer_fini(&call->injection.body);
   pry_headers_fini(&call->answer.headers);
   pry_buffer_fini(&call->answer.body);
+  if (call->stream_open)
+    pry_stream_fini(&call->stream);
   pry_vars_free(call->view.vars);
   free(call->ledger);
   pry_state_unref(call->script);

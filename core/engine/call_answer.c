@@ -26,14 +26,24 @@ static bool is_hop_field(const struct pry_headers *all, struct pry_slice name)
   return pry_headers_has_token(all, PRY_SLICE("connection"), name);
 }
 
-static bool add_provider_fields(const struct call_answer *answer, struct pry_headers *headers)
+/* A provider may repeat our key, in a Location for one: it is not the client's. */
+static bool add_provider_fields(const struct pry_call *call, struct pry_headers *headers)
 {
-  for (size_t i = 0; i < answer->headers.count; i++) {
-    struct pry_header line = pry_headers_at(&answer->headers, i);
-    if (!is_hop_field(&answer->headers, line.name) && !pry_headers_add(headers, line.name, line.value))
-      return false;
+  const struct pry_headers *from = &call->answer.headers;
+  struct pry_buffer value;
+  pry_buffer_init(&value, PRY_HEADERS_BYTES_MAX);
+  bool ok = true;
+  for (size_t i = 0; ok && i < from->count; i++) {
+    struct pry_header line = pry_headers_at(from, i);
+    if (is_hop_field(from, line.name))
+      continue;
+    pry_buffer_clear(&value);
+    ok = pry_buffer_append_slice(&value, line.value);
+    pry_scrubber_apply(call->worker->engine->scrubber, &value);
+    ok = ok && pry_headers_add(headers, line.name, pry_buffer_slice(&value));
   }
-  return true;
+  pry_buffer_fini(&value);
+  return ok;
 }
 
 /* RFC 9209 §2.3: which kind of failure was ours. */
@@ -91,6 +101,18 @@ static bool add_proxy_status(struct pry_call *call, const struct pry_failure *ow
   return ok;
 }
 
+/* The model in it is the client's word, and may hold control bytes: none goes into a field (RFC 9110 §5.5). */
+static void add_target_field(const struct pry_call *call, struct pry_headers *headers)
+{
+  char name[sizeof call->view.target.name];
+  memcpy(name, call->view.target.name, sizeof name);
+  for (char *c = name; *c; c++)
+    if ((unsigned char)*c < 0x20 || *c == 0x7F)
+      *c = '?';
+  if (name[0])
+    pry_headers_set(headers, PRY_SLICE("parry-target"), pry_slice_of(name));
+}
+
 /* `own`: the failure when parry made this answer itself, else NULL. */
 static void add_parry_fields(struct pry_call *call, const struct pry_failure *own, struct pry_headers *headers)
 {
@@ -98,8 +120,7 @@ static void add_parry_fields(struct pry_call *call, const struct pry_failure *ow
   snprintf(attempts, sizeof attempts, "%u", call->sent_attempts);
   pry_headers_set(headers, PRY_SLICE("parry-call-id"), pry_slice_of(call->view.id));
   pry_headers_set(headers, PRY_SLICE("parry-attempts"), pry_slice_of(attempts));
-  if (call->view.target.name[0])
-    pry_headers_set(headers, PRY_SLICE("parry-target"), pry_slice_of(call->view.target.name));
+  add_target_field(call, headers);
   add_proxy_status(call, own, headers);
 }
 
@@ -107,7 +128,7 @@ void pry_call_commit(struct pry_call *call, int64_t body_size)
 {
   struct pry_headers headers;
   pry_headers_init(&headers);
-  add_provider_fields(&call->answer, &headers);
+  add_provider_fields(call, &headers);
   add_parry_fields(call, NULL, &headers);
   call->committed = true;
   call->sink.head(call->user, call->answer.status, &headers, body_size);
@@ -248,7 +269,7 @@ void pry_call_finish_failure(struct pry_call *call)
   if (can_pass_on(call)) {
     /* Some providers repeat the key that they refuse: it is ours, not the client's. */
     pry_scrubber_apply(call->worker->engine->scrubber, &call->answer.body);
-    add_provider_fields(&call->answer, &headers);
+    add_provider_fields(call, &headers);
     answer_whole(call, call->answer.status, &headers, pry_buffer_slice(&call->answer.body), NULL);
     goto done;
   }
@@ -268,8 +289,10 @@ done:
   pry_buffer_fini(&body);
 }
 
-void pry_call_finish_response(struct pry_call *call, const struct pry_verdict *verdict)
+void pry_call_finish_response(struct pry_call *call, struct pry_verdict *verdict)
 {
+  struct pry_buffer body = verdict->body; /* the sink may cancel, and the verdict with it, while it reads */
+  pry_buffer_init(&verdict->body, body.limit);
   struct pry_headers headers;
   struct pry_slice type;
   int status = verdict->status ? verdict->status : 200;
@@ -282,8 +305,9 @@ void pry_call_finish_response(struct pry_call *call, const struct pry_verdict *v
     call->outcome = (struct pry_outcome){.ok = true, .status = status, .attempts = call->sent_attempts};
   }
   pry_headers_add_all(&headers, &verdict->headers);
-  if (verdict->body.size && !pry_headers_get(&headers, PRY_SLICE("content-type"), &type))
+  if (body.size && !pry_headers_get(&headers, PRY_SLICE("content-type"), &type))
     pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
-  answer_whole(call, status, &headers, pry_buffer_slice(&verdict->body), NULL);
+  answer_whole(call, status, &headers, pry_buffer_slice(&body), NULL);
+  pry_buffer_fini(&body);
   pry_headers_fini(&headers);
 }

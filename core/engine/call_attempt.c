@@ -79,9 +79,10 @@ void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *fai
   if (call->exchange)
     pry_http_cancel(call->exchange);
   call->exchange = NULL;
-  if (call->stream_open)
+  if (call->stream_open && !call->cancelled) { /* else the sink may be reading what it holds: free_call() */
     pry_stream_fini(&call->stream);
-  call->stream_open = false;
+    call->stream_open = false;
+  }
   call->injection.armed = false;
   call->attempt_open = false;
   pry_permits_release_unobserved(&call->attempt_permits);

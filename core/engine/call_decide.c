@@ -306,7 +306,7 @@ static bool request_verdict(struct pry_call *call)
     return false;
   case PRY_VERDICT_RESPOND:
     tell_verdict(call, verdict, NULL, 0, NULL);
-    pry_call_finish_response(call, verdict);
+    pry_call_finish_response(call, &call->pass.ask.verdict);
     return false;
   default:
     tell_verdict(call, verdict, NULL, 0, NULL);
@@ -618,7 +618,7 @@ static bool error_verdict(struct pry_call *call)
     return execute_renew(call);
   case PRY_VERDICT_RESPOND:
     tell_verdict(call, verdict, NULL, 0, NULL);
-    pry_call_finish_response(call, verdict);
+    pry_call_finish_response(call, &call->pass.ask.verdict);
     return true;
   default:
     tell_verdict(call, verdict, NULL, 0, NULL);

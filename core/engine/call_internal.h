@@ -179,8 +179,8 @@ void pry_call_finish_answer(struct pry_call *call, const struct pry_failure *fai
 /* The call ends with call->failure, nothing committed: the provider's own error, or ours. */
 void pry_call_finish_failure(struct pry_call *call);
 
-/* The call ends with a policy's answer. */
-void pry_call_finish_response(struct pry_call *call, const struct pry_verdict *verdict);
+/* The call ends with a policy's answer; takes the verdict's body. */
+void pry_call_finish_response(struct pry_call *call, struct pry_verdict *verdict);
 
 /* A failure parry made itself. */
 struct pry_failure pry_call_own_failure(enum pry_category category, const char *code, const char *message);

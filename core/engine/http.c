@@ -64,6 +64,8 @@ struct exchange {
   bool public_only;
   bool refused; /* an address was not public */
   bool connected, cancelled, finished;
+  bool fresh; /* curl opened a socket for it */
+  bool stale; /* it was to go out on a kept connection that cannot be trusted */
   bool paused;      /* by on_data */
   bool curl_paused; /* curl was told so and waits */
   int code;         /* how it ended; valid when complete */
@@ -111,6 +113,11 @@ static void set_fault(struct exchange *exchange, int code, const char *message)
     return;
   exchange->fault = code;
   exchange->fault_message = message;
+}
+
+static bool unwelcome(const struct exchange *exchange)
+{
+  return exchange->cancelled || exchange->fault;
 }
 
 /* curl caps a single line at 100 KB, and up to 8.5 calls a longer one a lack of memory. */
@@ -166,6 +173,21 @@ static void free_cancelled(struct client *client)
     exchange_free(PRY_CONTAINER_OF(client->cancelled.next, struct exchange, queue));
 }
 
+/* True: nothing of it was sent, curl has closed the stale connection, and it goes out again on a new one. */
+static bool start_afresh(struct exchange *exchange)
+{
+  if (!exchange->stale || unwelcome(exchange))
+    return false;
+  curl_multi_remove_handle(exchange->client->multi, exchange->easy);
+  exchange->state = STATE_NEW;
+  exchange->stale = false;
+  exchange->error[0] = '\0';
+  if (curl_easy_setopt(exchange->easy, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK)
+    set_fault(exchange, PRY_HTTP_NO_MEMORY, NULL);
+  defer(exchange);
+  return true;
+}
+
 static struct exchange *exchange_of(CURL *easy)
 {
   struct exchange *exchange = NULL;
@@ -181,9 +203,10 @@ static void collect(struct client *client)
   int left;
   while ((message = curl_multi_info_read(client->multi, &left))) {
     struct exchange *exchange = message->msg == CURLMSG_DONE ? exchange_of(message->easy_handle) : NULL;
-    if (!exchange)
+    int code = (int)message->data.result;
+    if (!exchange || start_afresh(exchange))
       continue;
-    complete(exchange, (int)message->data.result);
+    complete(exchange, code);
     if (!exchange->paused)
       deliver_done(exchange);
   }
@@ -294,6 +317,7 @@ static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct cur
     exchange->refused = true; /* another address of the name may do */
     return CURL_SOCKET_BAD;
   }
+  exchange->fresh = true;
   return pry_http_sockets_open(&exchange->client->sockets, address->family, address->socktype, address->protocol);
 }
 
@@ -305,22 +329,20 @@ static int on_close_socket(void *user, curl_socket_t fd)
 
 /* ---- What curl tells about an exchange ------------------------------------------------------------------ */
 
-static bool unwelcome(const struct exchange *exchange)
-{
-  return exchange->cancelled || exchange->fault;
-}
-
 /* Called again when curl wants to repeat the request on a fresh connection, because a kept one closed before
  * the first byte of an answer. The peer may have acted on the request all the same (RFC 9110 §9.2.2). */
 static int on_prerequest(void *user, char *peer, char *local, int peer_port, int local_port)
 {
-  (void)local, (void)peer_port, (void)local_port;
+  (void)local, (void)peer_port;
   struct exchange *exchange = user;
   if (exchange->connected && !exchange->repeatable)
     set_fault(exchange, PRY_HTTP_GOT_NOTHING, "the kept connection was closed before an answer came");
   else if (exchange->public_only && !pry_address_text_is_public(peer))
     set_fault(exchange, PRY_HTTP_COULDNT_CONNECT, not_public);
-  if (unwelcome(exchange))
+  /* The rest of an answer that was longer than it said, a 408 before closing. curl would take it for the answer to this
+   * request, and from then on each request on the connection would get its predecessor's. */
+  exchange->stale = !exchange->fresh && pry_http_sockets_has_unasked(&exchange->client->sockets, local_port);
+  if (unwelcome(exchange) || exchange->stale)
     return CURL_PREREQFUNC_ABORT;
   if (!exchange->connected) {
     exchange->connected = true;

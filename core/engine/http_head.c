@@ -40,14 +40,39 @@ static enum pry_http_head_result bad(const char **why, const char *text)
   return PRY_HTTP_HEAD_BAD;
 }
 
+static bool is_number(struct pry_slice text)
+{
+  for (size_t i = 0; i < text.size; i++)
+    if (text.data[i] < '0' || text.data[i] > '9')
+      return false;
+  return text.size > 0;
+}
+
+/* curl reads "+5", "0x5", the last of two lengths and a coding it does not know in ways of its own, and no length at all
+ * where a blank stands before the colon. A length passed on must be the one that curl went by. */
+static bool frames_plainly(const struct pry_http_head *head, struct pry_slice name, struct pry_slice value, bool blank)
+{
+  struct pry_slice before;
+  bool length = pry_slice_equal_nocase(name, PRY_SLICE("content-length"));
+  if (!length && !pry_slice_equal_nocase(name, PRY_SLICE("transfer-encoding")))
+    return true;
+  if (blank || (pry_headers_get(&head->headers, name, &before) && !pry_slice_equal(before, value)))
+    return false;
+  return length ? is_number(value)
+                : pry_slice_equal_nocase(value, PRY_SLICE("chunked")) ||
+                      pry_slice_equal_nocase(value, PRY_SLICE("identity"));
+}
+
 static bool add_field(struct pry_http_head *head, struct pry_slice line)
 {
   const char *colon = memchr(line.data, ':', line.size);
   if (!colon || line.data[0] == ' ' || line.data[0] == '\t')
     return false;
-  struct pry_slice name = pry_slice_trim((struct pry_slice){line.data, (size_t)(colon - line.data)});
-  struct pry_slice value = {colon + 1, line.size - (size_t)(colon + 1 - line.data)};
-  return pry_http_is_token(name) && pry_headers_add(&head->headers, name, value);
+  struct pry_slice before = {line.data, (size_t)(colon - line.data)};
+  struct pry_slice name = pry_slice_trim(before);
+  struct pry_slice value = pry_slice_trim((struct pry_slice){colon + 1, line.size - before.size - 1});
+  return pry_http_is_token(name) && frames_plainly(head, name, value, name.size != before.size) &&
+         pry_headers_add(&head->headers, name, value);
 }
 
 static enum pry_http_head_result end_head(struct pry_http_head *head, const char **why)
@@ -55,6 +80,8 @@ static enum pry_http_head_result end_head(struct pry_http_head *head, const char
   if (head->status < 100 || head->status == 101)
     return bad(why, "the answer has an impossible status");
   if (head->status >= 200) {
+    if (pry_headers_has_token(&head->headers, PRY_SLICE("transfer-encoding"), PRY_SLICE("chunked")))
+      pry_headers_remove(&head->headers, PRY_SLICE("content-length"));
     head->complete = true;
     return PRY_HTTP_HEAD_COMPLETE;
   }

@@ -3,6 +3,8 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,6 +18,7 @@ struct pry_http_socket {
   int wanted;     /* by curl, now */
   int registered; /* with libevent */
   bool ours;      /* opened, and so closed, through us */
+  bool unasked;   /* has bytes that came while nothing was wanted */
 };
 
 void pry_http_sockets_init(struct pry_http_sockets *sockets, struct pry_loop *loop, pry_http_socket_fn ready,
@@ -31,11 +34,18 @@ static void unregister(struct pry_http_socket *entry)
   entry->registered = 0;
 }
 
+static void set_unasked(struct pry_http_socket *entry, bool unasked)
+{
+  entry->owner->unasked_count += (size_t)unasked - (size_t)entry->unasked;
+  entry->unasked = unasked;
+}
+
 static void forget(struct pry_http_socket *entry)
 {
   if (!entry)
     return;
   unregister(entry);
+  set_unasked(entry, false);
   entry->owner->by_fd[entry->fd] = NULL;
   free(entry);
 }
@@ -49,13 +59,20 @@ void pry_http_sockets_fini(struct pry_http_sockets *sockets)
   sockets->capacity = 0;
 }
 
-/* Nothing is wanted when the peer closed an idle connection, or sends while the exchange is paused: curl looks
- * for itself when it wants the socket again. */
+static bool has_bytes(int fd)
+{
+  char byte;
+  return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* Nothing is wanted of an idle connection, or while the exchange is paused: curl looks for itself when it wants the
+ * socket again. It sees an end then, but up to 8.0 takes bytes for the answer to what it sends next. */
 static void event_came(evutil_socket_t fd, short events, void *user)
 {
   struct pry_http_socket *entry = user;
   if (!entry->wanted) {
     unregister(entry);
+    set_unasked(entry, has_bytes((int)fd));
     return;
   }
   int what = (events & EV_READ ? PRY_LOOP_READABLE : 0) | (events & EV_WRITE ? PRY_LOOP_WRITABLE : 0);
@@ -128,6 +145,24 @@ int pry_http_sockets_close(struct pry_http_sockets *sockets, int fd)
   return close(fd);
 }
 
+static int local_port(int fd)
+{
+  struct sockaddr_storage address = {0};
+  socklen_t size = sizeof address;
+  if (getsockname(fd, (struct sockaddr *)&address, &size) < 0)
+    return -1;
+  return ntohs(address.ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)&address)->sin6_port
+                                             : ((const struct sockaddr_in *)&address)->sin_port);
+}
+
+bool pry_http_sockets_has_unasked(const struct pry_http_sockets *sockets, int port)
+{
+  for (size_t fd = 0; sockets->unasked_count && fd < sockets->capacity; fd++)
+    if (sockets->by_fd[fd] && sockets->by_fd[fd]->unasked && local_port((int)fd) == port)
+      return true;
+  return false;
+}
+
 static void unwant(struct pry_http_socket *entry)
 {
   if (!entry)
@@ -151,5 +186,6 @@ bool pry_http_sockets_want(struct pry_http_sockets *sockets, int fd, int what)
   if (!entry)
     return false;
   entry->wanted = what;
+  set_unasked(entry, false);
   return register_for(entry, what);
 }

@@ -1,6 +1,7 @@
 #include "gateway.h"
 
 #include "call.h"
+#include "http1_text.h"
 
 #include <stdlib.h>
 
@@ -80,6 +81,12 @@ static void answer_early(struct request *request, int status, const char *type, 
 static void answer_too_large(struct request *request)
 {
   answer_early(request, 413, "request_too_large", "the body is larger than this gateway takes");
+}
+
+/* The way from a route's pattern up to what lies beside base_url, with the provider's key. */
+static void answer_dot_segment(struct request *request)
+{
+  answer_early(request, 400, "invalid_request_error", "the path holds a `.` or `..` segment");
 }
 
 static void answer_no_memory(struct request *request)
@@ -162,6 +169,8 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
   pry_list_push(&gateway->requests, &request->link);
   if (!keep_head(request, from))
     answer_no_memory(request);
+  else if (pry_http1_has_dot_segment(from->path))
+    answer_dot_segment(request);
   else if (from->content_length > (int64_t)request->body.limit)
     answer_too_large(request);
   else

@@ -281,6 +281,13 @@ static void parse_new(struct pry_connection *connection, struct pry_slice bytes)
     connection->broken = true;
 }
 
+static bool is_reset(const struct pry_connection *connection)
+{
+  int code = 0;
+  socklen_t size = sizeof code;
+  return getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &code, &size) == 0 && code;
+}
+
 /* One read. False: there is nothing to read now. */
 static bool read_once(struct pry_connection *connection)
 {
@@ -288,8 +295,13 @@ static bool read_once(struct pry_connection *connection)
   ssize_t size = recv(connection->fd, scratch, PRY_SERVER_READ_SIZE, 0);
   if (size > 0) {
     /* A short read empties the socket; what comes later is reported anew. An end that was reported together with
-     * these bytes is no loss: peer_closed is heeded before anything is read. */
+     * these bytes is no loss: peer_closed is heeded before anything is read. A reset looks just like the bytes it came
+     * with, so one must ask. */
     connection->readable = size == PRY_SERVER_READ_SIZE;
+    if (!connection->readable && is_reset(connection)) {
+      connection->broken = true;
+      return false;
+    }
     parse_new(connection, (struct pry_slice){scratch, (size_t)size});
     return true;
   }
@@ -380,10 +392,7 @@ static void heed_leaving(struct pry_connection *connection)
 /* A reset is reported as readable; who is not going to read must ask. */
 static void heed_reset(struct pry_connection *connection)
 {
-  int code = 0;
-  socklen_t size = sizeof code;
-  if (connection->readable && !wants_input(connection) &&
-      getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &code, &size) == 0 && code)
+  if (connection->readable && !wants_input(connection) && is_reset(connection))
     connection->broken = true;
 }
 

@@ -64,7 +64,7 @@ struct rig {
   struct pry_ask *pending;
   unsigned cancelled_asks;
   unsigned states; /* warmed and not yet freed */
-  int counter; /* for policies */
+  int counter;     /* for policies */
 };
 
 /* ---- a dialect like openai's, without Lua -------------------------------------------------------------- */
@@ -85,7 +85,7 @@ static inline struct pry_dialect *rig_dialect(struct pry_arena *arena, const cha
   return dialect;
 }
 
-/* ---- configuration ---------------------------------------------------------------------------------------- */
+/* ---- configuration --------------------------------------------------------------------------------------- */
 
 static inline struct pry_config *rig_config(struct rig *rig)
 {
@@ -98,10 +98,14 @@ static inline struct pry_config *rig_config(struct rig *rig)
   struct pry_credential_config *credential = pry_arena_take(&arena, sizeof *credential);
   struct pry_secret *secret = pry_arena_take(&arena, sizeof *secret);
   *secret = (struct pry_secret){"TOKEN", "first-token", "test"};
-  *credential = (struct pry_credential_config){
-      .name = "cred", .refresh_token = secret, .access_token = secret, .token_url = "https://p/token", .grant = "oauth"};
+  *credential = (struct pry_credential_config){.name = "cred",
+                                               .refresh_token = secret,
+                                               .access_token = secret,
+                                               .token_url = "https://p/token",
+                                               .grant = "oauth"};
   struct pry_provider *providers = pry_arena_array(&arena, 3, sizeof *providers);
-  providers[0] = (struct pry_provider){.name = "p", .base_url = "http://p/v1", .dialect = dialects[0], .timeouts = rig->timeouts};
+  providers[0] =
+      (struct pry_provider){.name = "p", .base_url = "http://p/v1", .dialect = dialects[0], .timeouts = rig->timeouts};
   if (rig->with_credential)
     providers[0].auth = (struct pry_auth){.kind = PRY_AUTH_BEARER, .credential = credential};
   providers[1] = (struct pry_provider){.name = "q", .base_url = "http://q", .dialect = dialects[0]};
@@ -153,7 +157,7 @@ static inline struct pry_config *rig_config(struct rig *rig)
   return config;
 }
 
-/* ---- a state whose handlers are C ----------------------------------------------------------------------------- */
+/* ---- a state whose handlers are C ------------------------------------------------------------------------ */
 
 static inline void rig_refreshed(void *user)
 {
@@ -261,6 +265,12 @@ static inline void rig_free(struct rig *rig)
   free(rig);
 }
 
+static inline void rig_free_engine(struct rig *rig)
+{
+  pry_engine_free(rig->engine);
+  rig->engine = NULL;
+}
+
 static inline void rig_use(struct rig *rig, const char *name, unsigned handlers, rig_policy_fn run)
 {
   rig->policies[rig->policy_count++] = (struct rig_policy){.name = name, .handlers = handlers, .run = run};
@@ -288,7 +298,7 @@ static inline void rig_pending_done(struct rig *rig)
   ask->ready(ask, PRY_ASK_DONE);
 }
 
-/* ---- the client ------------------------------------------------------------------------------------------------- */
+/* ---- the client ------------------------------------------------------------------------------------------ */
 
 struct client;
 
@@ -302,8 +312,8 @@ struct client {
   struct pry_buffer body;
   struct pry_outcome outcome;
   bool truncated, pause;
-  bool left; /* from then on it hears `done` and nothing else */
-  client_hook_fn at_head, at_data, at_done; /* run first in that callback; NULL: nothing */
+  bool left;                                /* from then on it hears `done` and nothing else */
+  client_hook_fn at_head, at_data, at_done; /* run in that callback; NULL: nothing */
   struct pry_call *call;
   struct rig *rig;
   pry_time started, answered;
@@ -317,9 +327,9 @@ static inline void client_head(void *user, int status, const struct pry_headers 
   client->status = status;
   client->announced = body_size;
   client->answered = pry_loop_now(client->rig->loop);
+  assert_true(pry_headers_add_all(&client->headers, headers));
   if (client->at_head)
     client->at_head(client);
-  assert_true(pry_headers_add_all(&client->headers, headers));
 }
 
 static inline bool client_data(void *user, struct pry_slice data)
@@ -330,7 +340,7 @@ static inline bool client_data(void *user, struct pry_slice data)
   assert_false(client->left);
   if (client->at_data)
     client->at_data(client);
-  assert_true(pry_buffer_append_slice(&client->body, data));
+  assert_true(pry_buffer_append_slice(&client->body, data)); /* still readable, whatever the hook did */
   return !client->pause;
 }
 
@@ -340,9 +350,9 @@ static inline void client_done(void *user, const struct pry_outcome *outcome, bo
   client->dones++;
   client->outcome = *outcome;
   client->truncated = truncated;
-  client->call = NULL;
   if (client->at_done)
     client->at_done(client);
+  client->call = NULL;
 }
 
 static inline void client_leave(struct client *client)
@@ -398,7 +408,8 @@ static inline struct client *client_start_as(struct rig *rig, const char *body, 
 }
 
 /* Starts a POST of JSON to /v1/chat/completions, or to `path`. */
-static inline struct client *client_start(struct rig *rig, const char *path, const char *body, const char *const *headers)
+static inline struct client *client_start(struct rig *rig, const char *path, const char *body,
+                                          const char *const *headers)
 {
   struct pry_headers sent;
   pry_headers_init(&sent);
@@ -442,7 +453,7 @@ static inline double client_seconds(const struct client *client)
   return pry_time_to_seconds(client->answered - client->started);
 }
 
-/* ---- providers ---------------------------------------------------------------------------------------------------- */
+/* ---- providers ------------------------------------------------------------------------------------------- */
 
 static inline void rig_push(struct rig *rig, struct pry_http_step step, const char *const *headers, va_list texts)
 {
@@ -481,6 +492,17 @@ static inline void rig_plays(struct rig *rig, struct pry_http_step step, const c
 static inline size_t rig_upstream(const struct rig *rig)
 {
   return pry_http_script_seen_count(rig->script);
+}
+
+/* The test is over: nothing may be open any more. Frees both; `client` may be NULL. */
+static inline void rig_end(struct client *client, struct rig *rig)
+{
+  pry_loop_advance(rig->loop, PRY_SECOND / 1000);
+  assert_int_equal(rig->engine->worker.call_count, 0);
+  assert_int_equal(pry_http_open_count(rig->http), 0);
+  if (client)
+    client_free(client);
+  rig_free(rig);
 }
 
 #endif
