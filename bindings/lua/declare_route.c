@@ -193,7 +193,8 @@ static void read_numbers(const struct pry_form *form, struct pry_route *route)
   if (pry_form_integer(form, "max_targets", 1, 20, &number))
     route->max_targets = (unsigned)number;
   if (pry_form_boolean(form, "early_head", &flag) && flag)
-    pry_form_complain(form, "early_head", "is not available yet: the head is sent with the first content; leave it out");
+    pry_form_complain(form, "early_head",
+                      "is not available yet: the head is sent with the first content; leave it out");
   if (pry_form_boolean(form, "repeatable", &flag))
     route->repeatable = flag ? PRY_ONLY_TRUE : PRY_ONLY_FALSE;
 }

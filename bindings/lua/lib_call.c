@@ -54,8 +54,8 @@
 #define CALL_FIELDS(X)                                                                                                 \
   X(attempt)                                                                                                           \
   X(deadline_left)                                                                                                     \
-  X(dialect) X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target)  \
-      X(vars)
+  X(dialect)                                                                                                           \
+  X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target) X(vars)
 #define TARGET_FIELDS(X) X(attempts) X(model) X(name) X(provider)
 #define ATTEMPT_FIELDS(X) X(category) X(ended) X(err) X(started) X(status) X(target)
 #define ERR_FIELDS(X)                                                                                                  \

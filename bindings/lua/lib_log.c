@@ -31,6 +31,7 @@ static struct pry_log_field make_field(lua_State *L, const char *name)
 {
   switch (lua_type(L, -1)) {
   case LUA_TSTRING:
+    pry_script_charge_bytes(L, lua_rawlen(L, -1) * PRY_LUA_BYTE_COST);
     return pry_log_slice(name, pry_lua_text(L, -1));
   case LUA_TNUMBER:
     return lua_isinteger(L, -1) ? pry_log_integer(name, lua_tointeger(L, -1))
@@ -79,6 +80,7 @@ static int write_line(lua_State *L, const char *function, enum pry_log_level lev
   lua_settop(L, 2);
   if (decision->log_lines > PRY_DECISION_LOG_LINES)
     return 0;
+  pry_script_charge_bytes(L, text.size * PRY_LUA_BYTE_COST);
   struct pry_log *log = pry_decision_engine(decision)->log;
   struct pry_buffer *message = pry_lua_buffer(L, 0);
   if (!pry_buffer_append_slice(message, text) || !pry_buffer_text(message))

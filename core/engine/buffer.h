@@ -35,8 +35,7 @@ bool pry_buffer_reserve(struct pry_buffer *buffer, size_t size);
 bool pry_buffer_append(struct pry_buffer *buffer, const void *data, size_t size);
 bool pry_buffer_append_slice(struct pry_buffer *buffer, struct pry_slice slice);
 bool pry_buffer_append_text(struct pry_buffer *buffer, const char *text);
-bool pry_buffer_append_format(struct pry_buffer *buffer, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+bool pry_buffer_append_format(struct pry_buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Appends `text` as the inside of a JSON string: quotes, backslashes and control characters escaped,
  * bytes that are not valid UTF-8 replaced by U+FFFD, so that the result is always valid JSON. */

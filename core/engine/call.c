@@ -7,8 +7,8 @@
 enum { CALL_TIMERS = 8 };
 
 static const char *const state_names[] = {
-    [CALL_REQUEST] = "request", [CALL_HOLD] = "hold",   [CALL_PREPARE] = "prepare", [CALL_TOKEN] = "token",
-    [CALL_SEND] = "send",       [CALL_HEAD] = "head",   [CALL_RELAY] = "relay",     [CALL_REACT] = "react",
+    [CALL_REQUEST] = "request", [CALL_HOLD] = "hold", [CALL_PREPARE] = "prepare", [CALL_TOKEN] = "token",
+    [CALL_SEND] = "send",       [CALL_HEAD] = "head", [CALL_RELAY] = "relay",     [CALL_REACT] = "react",
     [CALL_WAIT] = "wait",       [CALL_DONE] = "done",
 };
 
@@ -39,9 +39,18 @@ static bool is_credential(struct pry_slice name)
 /* Fields that belong to the client's connection or to this hop (RFC 9110 §7.6.1), or are written anew. */
 static bool is_dropped(const struct pry_headers *all, struct pry_slice name)
 {
-  static const char *const names[] = {"connection",     "keep-alive", "proxy-connection", "proxy-authorization",
-                                      "te",             "trailer",    "transfer-encoding", "upgrade",
-                                      "content-length", "host",       "expect",            "accept-encoding",
+  static const char *const names[] = {"connection",
+                                      "keep-alive",
+                                      "proxy-connection",
+                                      "proxy-authorization",
+                                      "te",
+                                      "trailer",
+                                      "transfer-encoding",
+                                      "upgrade",
+                                      "content-length",
+                                      "host",
+                                      "expect",
+                                      "accept-encoding",
                                       "cookie"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (pry_slice_equal_nocase(name, pry_slice_of(names[i])))
@@ -239,7 +248,7 @@ static bool ends_with(struct pry_slice text, const char *end)
 /* Generating text or vectors again changes nothing at the provider but the bill. */
 static bool is_repeatable(const struct pry_call *call)
 {
-  static const char *const paths[] = {"/completions", "/responses",  "/messages",     "/embeddings",
+  static const char *const paths[] = {"/completions", "/responses",   "/messages",     "/embeddings",
                                       "/rerank",      "/moderations", "/count_tokens", "/generations"};
   if (call->route->repeatable != PRY_ANY)
     return call->route->repeatable == PRY_ONLY_TRUE;
@@ -380,7 +389,8 @@ void pry_call_end(struct pry_call *call)
   stop_everything(call);
   pry_permits_release(&call->permits);
   struct pry_metrics *metrics = call->worker->engine->metrics;
-  pry_metrics_add(metrics, PRY_M_CALLS, call->view.route, call->outcome.ok ? "ok" : pry_category_name(call->outcome.category), 1);
+  pry_metrics_add(metrics, PRY_M_CALLS, call->view.route,
+                  call->outcome.ok ? "ok" : pry_category_name(call->outcome.category), 1);
   pry_metrics_add(metrics, PRY_M_CALL_DURATION, call->view.route, NULL,
                   pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->arrived));
   pry_log(call->worker->engine->log, PRY_LOG_INFO, "call", pry_log_text("call_id", call->view.id),

@@ -144,7 +144,8 @@ static bool render_built_in(const struct pry_failure *failure, bool anthropic, e
   const char *code = failure->code[0] ? failure->code : type;
   bool event = form == PRY_RENDER_STREAM_EVENT;
   return (!event || pry_buffer_append_text(out, anthropic ? "event: error\ndata: " : "data: ")) &&
-         pry_buffer_append_text(out, anthropic ? "{\"type\":\"error\",\"error\":{\"type\":\"" : "{\"error\":{\"type\":\"") &&
+         pry_buffer_append_text(out,
+                                anthropic ? "{\"type\":\"error\",\"error\":{\"type\":\"" : "{\"error\":{\"type\":\"") &&
          pry_buffer_append_json(out, pry_slice_of(type)) && pry_buffer_append_text(out, "\",\"code\":\"") &&
          pry_buffer_append_json(out, pry_slice_of(code)) && pry_buffer_append_text(out, "\",\"message\":\"") &&
          pry_buffer_append_json(out, pry_slice_of(failure->message)) && pry_buffer_append_text(out, "\"}}") &&
@@ -156,7 +157,8 @@ static const struct pry_dialect *client_dialect_of(const struct pry_call *call)
   return call->script ? pry_config_dialect(call->script->generation->config, call->client_dialect) : NULL;
 }
 
-static bool render(struct pry_call *call, const struct pry_failure *failure, enum pry_render form, struct pry_buffer *out)
+static bool render(struct pry_call *call, const struct pry_failure *failure, enum pry_render form,
+                   struct pry_buffer *out)
 {
   const struct pry_dialect *dialect = client_dialect_of(call);
   struct pry_failure told = *failure;
@@ -241,7 +243,8 @@ static void answer_whole(struct pry_call *call, int status, struct pry_headers *
 static bool can_pass_on(const struct pry_call *call)
 {
   const struct call_answer *answer = &call->answer;
-  return call->failure.source == PRY_SOURCE_PROVIDER && answer->complete && answer->status >= 400 && answer->client_shaped;
+  return call->failure.source == PRY_SOURCE_PROVIDER && answer->complete && answer->status >= 400 &&
+         answer->client_shaped;
 }
 
 /* When several targets in a row refused the call: the soonest chance at any of them. */

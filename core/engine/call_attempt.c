@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 enum {
-  CLASSIFY_BODY_MAX = 64 * 1024,           /* of an error body, what a dialect gets to see */
+  CLASSIFY_BODY_MAX = 64 * 1024,            /* of an error body, what a dialect gets to see */
   ANSWER_FIELDS_MAX = PRY_HEADERS_MAX - 16, /* leaves room for our own */
 };
 
@@ -158,11 +158,11 @@ static bool add_auth(struct pry_call *call, const struct pry_auth *auth, struct 
     return true;
   struct pry_buffer value;
   pry_buffer_init(&value, 0);
-  bool added = pry_buffer_append_text(&value, auth->kind == PRY_AUTH_BEARER ? "Bearer " : "") &&
-               pry_buffer_append_slice(&value, token) &&
-               pry_headers_set(&call->out_headers,
-                               pry_slice_of(auth->kind == PRY_AUTH_BEARER ? "Authorization" : auth->header),
-                               pry_buffer_slice(&value));
+  bool added =
+      pry_buffer_append_text(&value, auth->kind == PRY_AUTH_BEARER ? "Bearer " : "") &&
+      pry_buffer_append_slice(&value, token) &&
+      pry_headers_set(&call->out_headers, pry_slice_of(auth->kind == PRY_AUTH_BEARER ? "Authorization" : auth->header),
+                      pry_buffer_slice(&value));
   if (value.data)
     explicit_bzero(value.data, value.capacity);
   pry_buffer_fini(&value);
@@ -271,8 +271,7 @@ struct pry_failure pry_classify(struct pry_state *state, const struct pry_dialec
                                 const struct pry_answer_view *answer, double unix_time)
 {
   struct pry_failure failure = pry_failure_from_status(answer->status);
-  bool in_200 = failure.category == PRY_NONE &&
-                (answer->in_stream || pry_dialect_error_in_200(dialect, answer->body));
+  bool in_200 = failure.category == PRY_NONE && (answer->in_stream || pry_dialect_error_in_200(dialect, answer->body));
   if (failure.category == PRY_NONE && !in_200)
     return failure;
   if (in_200)
@@ -625,8 +624,8 @@ static void send_request(struct pry_call *call)
   }
   call->state = CALL_SEND;
   call->sent_attempts++;
-  pry_call_start_timer(call, &call->phase_timer,
-                       timeout_of(provider->connect, route->connect, PRY_CONNECT_DEFAULT), connect_timed_out);
+  pry_call_start_timer(call, &call->phase_timer, timeout_of(provider->connect, route->connect, PRY_CONNECT_DEFAULT),
+                       connect_timed_out);
   pry_time attempt = timeout_of(provider->attempt, route->attempt, 0);
   if (attempt)
     pry_call_start_timer(call, &call->attempt_timer, attempt, attempt_timed_out);

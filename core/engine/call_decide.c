@@ -18,8 +18,8 @@ static void tell_verdict(struct pry_call *call, const struct pry_verdict *verdic
           pry_log_integer("attempt", call->view.attempt),
           pry_log_text("category", failure->category ? pry_category_name(failure->category) : ""),
           pry_log_integer("status", failure->status), pry_log_text("code", failure->code),
-          pry_log_text("verdict", pry_verdict_name(verdict->kind)), pry_log_text("to", to), pry_log_number("after", wait),
-          pry_log_text("policy", instance->name), pry_log_text("file", instance->file),
+          pry_log_text("verdict", pry_verdict_name(verdict->kind)), pry_log_text("to", to),
+          pry_log_number("after", wait), pry_log_text("policy", instance->name), pry_log_text("file", instance->file),
           pry_log_integer("line", verdict->line), pry_log_text("why", verdict->why), pry_log_text("because", not_done),
           pry_log_text("generation", call->script->generation->id));
 }
@@ -244,8 +244,9 @@ static bool find_target(const struct pry_call *call, const char *name, const str
 {
   const char *slash = strchr(name, '/');
   *model = pry_slice_of(slash ? slash + 1 : name);
-  *provider = slash ? pry_config_provider(call->script->generation->config, (struct pry_slice){name, (size_t)(slash - name)})
-                    : call->view.target.provider;
+  *provider =
+      slash ? pry_config_provider(call->script->generation->config, (struct pry_slice){name, (size_t)(slash - name)})
+            : call->view.target.provider;
   return *provider && model->size;
 }
 
@@ -428,7 +429,8 @@ static bool attempt_verdict(struct pry_call *call)
 static bool may_repeat(const struct pry_call *call)
 {
   const struct pry_failure *failure = &call->failure;
-  bool refused = failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0) || failure->refresh_token;
+  bool refused =
+      failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0) || failure->refresh_token;
   return !failure->sent || call->view.repeatable || refused;
 }
 

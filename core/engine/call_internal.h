@@ -36,7 +36,7 @@ struct call_answer {
   struct pry_buffer body; /* held back; whole when `complete` */
   bool complete;
   bool is_stream;
-  int64_t length; /* Content-Length, -1: not said */
+  int64_t length;     /* Content-Length, -1: not said */
   bool client_shaped; /* its dialect is one the client understands */
 };
 
@@ -80,14 +80,14 @@ struct pry_call {
   struct pry_timer begin_timer, deadline_timer, wait_timer;
   struct pry_queue_waiter queue_waiter;
   struct pry_token_waiter token_waiter;
-  struct pry_list permits;         /* the call's */
-  struct pry_list attempt_permits; /* the attempt's */
+  struct pry_list permits;          /* the call's */
+  struct pry_list attempt_permits;  /* the attempt's */
   struct pry_permit *target_permit; /* active at the target, for the retry budget */
   pry_time wait_began;
-  const char *wait_reason; /* while waiting; for metrics */
-  bool token_for_send;     /* who waits for the token: the sending, or a renew{} verdict */
+  const char *wait_reason;                   /* while waiting; for metrics */
+  bool token_for_send;                       /* who waits for the token: the sending, or a renew{} verdict */
   void (*after_pass)(struct pry_call *call); /* after an observing pass */
-  bool renewed; /* a renewal was tried for this target already */
+  bool renewed;                              /* a renewal was tried for this target already */
   bool next_is_free;
   char why[PRY_WHY_MAX];
 

@@ -111,10 +111,10 @@ struct pry_model_rule {
 enum pry_session_kind { PRY_SESSION_DEFAULT, PRY_SESSION_HEADER, PRY_SESSION_FIELD };
 
 struct pry_route {
-  const char *pattern; /* of the path, e.g. "/v1/…*" */
+  const char *pattern;                /* of the path, e.g. "/v1/…*" */
   const struct pry_model_rule *rules; /* most specific first; a call without a model matches only "*" */
   size_t rule_count;
-  pry_time deadline;             /* 120 s: from arrival to the commit point */
+  pry_time deadline; /* 120 s: from arrival to the commit point */
   struct pry_timeouts timeouts;
   pry_time max_stream;           /* 0: none; after the commit point */
   const char *client_dialect;    /* NULL: by path */
@@ -164,7 +164,8 @@ bool pry_glob_match(struct pry_slice pattern, struct pry_slice text);
 size_t pry_glob_rank(struct pry_slice pattern);
 
 /* The route for a path (no query); `rest` is what its '*' matched (empty for an exact pattern). NULL: none. */
-const struct pry_route *pry_config_route(const struct pry_config *config, struct pry_slice path, struct pry_slice *rest);
+const struct pry_route *pry_config_route(const struct pry_config *config, struct pry_slice path,
+                                         struct pry_slice *rest);
 
 /* The route with exactly this pattern; how a call finds its route again in a newer generation. */
 const struct pry_route *pry_config_route_by_pattern(const struct pry_config *config, const char *pattern);

@@ -79,5 +79,6 @@ bool pry_dialect_error_in_200(const struct pry_dialect *dialect, struct pry_slic
 
 bool pry_dialect_carries(const struct pry_dialect *dialect, const char *client_dialect)
 {
-  return dialect == &pry_dialect_generic || strcmp(dialect->speaks ? dialect->speaks : dialect->name, client_dialect) == 0;
+  return dialect == &pry_dialect_generic ||
+         strcmp(dialect->speaks ? dialect->speaks : dialect->name, client_dialect) == 0;
 }

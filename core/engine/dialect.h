@@ -49,22 +49,23 @@ struct pry_dialect {
   const char *file; /* "dialects/openai.lua" */
   size_t index;     /* in the config; how a state finds classify and render */
   bool has_classify, has_render;
-  const char *speaks; /* the client dialect whose requests and answers it carries (kimi: "openai"); NULL: its own name */
+  const char
+      *speaks; /* the client dialect whose requests and answers it carries (kimi: "openai"); NULL: its own name */
 
   /* A 2xx JSON object with one of these fields is an error all the same. */
   struct pry_error_fields error_in_200;
 
   /* Streams. The rules are tried in this order; what fits none is LIFECYCLE when `default_lifecycle`, else
    * CONTENT. An event's type is its `event:` line, else the JSON field `type_field` of its data. */
-  const char *type_field;                /* NULL: none */
-  struct pry_text_list end_data;         /* whole data that ends the stream, e.g. [DONE] */
+  const char *type_field;        /* NULL: none */
+  struct pry_text_list end_data; /* whole data that ends the stream, e.g. [DONE] */
   struct pry_text_list error_types;
   struct pry_error_fields error_in_data; /* fields of the data object that say error */
   struct pry_text_list end_types;
   struct pry_text_list lifecycle_types;
   struct pry_text_list content_types;
-  struct pry_path_list content_paths;    /* a non-empty value at one of these is content */
-  struct pry_path_list finish_paths;     /* a non-null value: from here on EOF is a clean end, too */
+  struct pry_path_list content_paths; /* a non-empty value at one of these is content */
+  struct pry_path_list finish_paths;  /* a non-null value: from here on EOF is a clean end, too */
   bool default_lifecycle;
 };
 

@@ -30,9 +30,9 @@ static void renewal_failed(void *user, const char *credential, const char *why)
   struct pry_engine *engine = user;
   struct pry_buffer fields;
   pry_buffer_init(&fields, 4096);
-  if (pry_buffer_append_text(&fields, "{\"credential\":\"") && pry_buffer_append_json(&fields, pry_slice_of(credential)) &&
-      pry_buffer_append_text(&fields, "\",\"error\":\"") && pry_buffer_append_json(&fields, pry_slice_of(why)) &&
-      pry_buffer_append_text(&fields, "\"}"))
+  if (pry_buffer_append_text(&fields, "{\"credential\":\"") &&
+      pry_buffer_append_json(&fields, pry_slice_of(credential)) && pry_buffer_append_text(&fields, "\",\"error\":\"") &&
+      pry_buffer_append_json(&fields, pry_slice_of(why)) && pry_buffer_append_text(&fields, "\"}"))
     pry_engine_emit(engine, "credential_failed", pry_buffer_slice(&fields));
   pry_buffer_fini(&fields);
 }
@@ -41,8 +41,8 @@ static void renewal_recovered(void *user, const char *credential)
 {
   struct pry_buffer fields;
   pry_buffer_init(&fields, 4096);
-  if (pry_buffer_append_text(&fields, "{\"credential\":\"") && pry_buffer_append_json(&fields, pry_slice_of(credential)) &&
-      pry_buffer_append_text(&fields, "\"}"))
+  if (pry_buffer_append_text(&fields, "{\"credential\":\"") &&
+      pry_buffer_append_json(&fields, pry_slice_of(credential)) && pry_buffer_append_text(&fields, "\"}"))
     pry_engine_emit(user, "credential_renewed", pry_buffer_slice(&fields));
   pry_buffer_fini(&fields);
 }
@@ -213,8 +213,7 @@ bool pry_engine_commit(struct pry_engine *engine, struct pry_generation *generat
     pry_generation_unref(generation);
     return true;
   }
-  struct pry_state *state =
-      engine->options.loader->warm(generation, &engine->worker, &engine->options.limits, report);
+  struct pry_state *state = engine->options.loader->warm(generation, &engine->worker, &engine->options.limits, report);
   if (state && pry_credentials_adopt(engine->credentials, generation->config) && pry_jobs_adopt(engine->jobs, state)) {
     generation->loaded_at = pry_loop_unix_time(engine->worker.loop);
     swap_in(engine, generation, state);

@@ -27,16 +27,16 @@
 struct pry_call;
 
 struct pry_engine_options {
-  struct pry_loop *loop;      /* borrowed */
-  struct pry_http *http;      /* borrowed; the first worker's client */
-  struct pry_log *log;        /* borrowed; may be NULL */
+  struct pry_loop *loop; /* borrowed */
+  struct pry_http *http; /* borrowed; the first worker's client */
+  struct pry_log *log;   /* borrowed; may be NULL */
   const struct pry_loader *loader;
-  const char *state_dir;      /* NULL: none */
+  const char *state_dir; /* NULL: none */
   struct pry_script_limits limits;
-  size_t replay_limit;        /* bytes of one body kept for another attempt; 0: 16 MiB */
-  size_t replay_total;        /* bytes of all of them; 0: 1 GiB */
-  size_t hold_limit;          /* bytes of an answer held back before the commit point; 0: 256 KiB */
-  uint64_t seed;              /* of random(); 0: from the kernel */
+  size_t replay_limit; /* bytes of one body kept for another attempt; 0: 16 MiB */
+  size_t replay_total; /* bytes of all of them; 0: 1 GiB */
+  size_t hold_limit;   /* bytes of an answer held back before the commit point; 0: 256 KiB */
+  uint64_t seed;       /* of random(); 0: from the kernel */
 };
 
 struct pry_worker {
@@ -44,9 +44,9 @@ struct pry_worker {
   unsigned index;
   struct pry_loop *loop;
   struct pry_http *http;
-  struct pry_state *state;    /* of the serving generation; NULL until the first commit */
+  struct pry_state *state; /* of the serving generation; NULL until the first commit */
   struct pry_event_ring *events;
-  struct pry_list calls;      /* open calls */
+  struct pry_list calls; /* open calls */
   size_t call_count;
   uint64_t next_call;
 };
@@ -62,14 +62,14 @@ struct pry_engine {
   struct pry_credentials *credentials;
   struct pry_alerts *alerts;
   struct pry_worker worker;
-  struct pry_jobs *jobs;      /* the `every` lists of the serving generation */
-  struct pry_timer sweep_timer; /* of the store */
-  struct pry_list emissions;  /* events on their way through on_event handlers */
+  struct pry_jobs *jobs;                             /* the `every` lists of the serving generation */
+  struct pry_timer sweep_timer;                      /* of the store */
+  struct pry_list emissions;                         /* events on their way through on_event handlers */
   struct pry_generation *kept[PRY_GENERATIONS_KEPT]; /* newest first; [0] is the serving one */
   size_t replay_used; /* bytes of bodies held by calls, and by whoever collects them for one */
   bool closing;       /* being freed: no new calls */
   unsigned long reloads, reloads_refused, faults;
-  double committed_at;        /* Unix seconds; 0 before the first */
+  double committed_at; /* Unix seconds; 0 before the first */
 };
 
 /* Copies the options; everything borrowed must outlive the engine. NULL: no memory. */

@@ -25,9 +25,9 @@ static const struct {
   int status;
   enum pry_category category;
 } statuses[] = {
-    {400, PRY_INVALID_REQUEST}, {401, PRY_AUTH},        {402, PRY_BILLING},          {403, PRY_PERMISSION},
-    {404, PRY_NOT_FOUND},       {408, PRY_TIMEOUT},     {409, PRY_CONFLICT},         {413, PRY_PAYLOAD_TOO_LARGE},
-    {429, PRY_RATE_LIMIT},      {500, PRY_SERVER},      {502, PRY_SERVER},           {503, PRY_OVERLOADED},
+    {400, PRY_INVALID_REQUEST}, {401, PRY_AUTH},       {402, PRY_BILLING},  {403, PRY_PERMISSION},
+    {404, PRY_NOT_FOUND},       {408, PRY_TIMEOUT},    {409, PRY_CONFLICT}, {413, PRY_PAYLOAD_TOO_LARGE},
+    {429, PRY_RATE_LIMIT},      {500, PRY_SERVER},     {502, PRY_SERVER},   {503, PRY_OVERLOADED},
     {504, PRY_TIMEOUT},         {529, PRY_OVERLOADED},
 };
 

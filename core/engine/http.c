@@ -64,8 +64,8 @@ struct exchange {
   bool public_only;
   bool refused; /* an address was not public */
   bool connected, cancelled, finished;
-  bool fresh; /* curl opened a socket for it */
-  bool stale; /* it was to go out on a kept connection that cannot be trusted */
+  bool fresh;       /* curl opened a socket for it */
+  bool stale;       /* it was to go out on a kept connection that cannot be trusted */
   bool paused;      /* by on_data */
   bool curl_paused; /* curl was told so and waits */
   int code;         /* how it ended; valid when complete */

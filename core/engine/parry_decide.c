@@ -94,8 +94,9 @@ static void fill_view(struct decision *decision, const struct parry_failure *fai
   view->method = PRY_SLICE("POST");
   view->path = PRY_SLICE("");
   view->attempt = attempt;
-  view->deadline = pry_loop_now(decision->engine->loop) +
-                   (failure->deadline_left > 0 ? pry_time_from_seconds(failure->deadline_left) : decision->route->deadline);
+  view->deadline =
+      pry_loop_now(decision->engine->loop) +
+      (failure->deadline_left > 0 ? pry_time_from_seconds(failure->deadline_left) : decision->route->deadline);
   view->repeatable = !failure->not_repeatable;
   view->headers = &decision->headers;
   set_target(decision, failure->target, attempt);
@@ -240,10 +241,10 @@ static int begin(struct decision *decision, const struct parry_failure *failure,
   ask->call = &decision->view;
   ask->failure = &decision->failure;
   ask->event = failure->event ? &decision->event : NULL;
-  return walk(decision,
-              pry_pass_start(&decision->pass, decision->state, decision->route,
-                             failure->event ? PRY_ON_EVENT : PRY_ON_ERROR),
-              told);
+  return walk(
+      decision,
+      pry_pass_start(&decision->pass, decision->state, decision->route, failure->event ? PRY_ON_EVENT : PRY_ON_ERROR),
+      told);
 }
 
 int parry_decide(parry *engine, const struct parry_failure *failure, struct parry_decision *told,

@@ -1,6 +1,5 @@
 #include "policy.h"
 
-
 void pry_state_ref(struct pry_state *state)
 {
   state->references++;

@@ -33,10 +33,10 @@ struct pry_attempt {
   char target[PRY_TARGET_MAX]; /* "provider/model" */
   enum pry_category category;  /* PRY_NONE: success, or not ended */
   int status;
-  double started, ended;       /* Unix seconds; ended 0 while open */
-  struct pry_failure failure;  /* valid when category is not PRY_NONE */
-  bool refused;                /* nothing was sent: on_attempt refused it */
-  bool free;                   /* after a renewal: not charged to the retry budget */
+  double started, ended;      /* Unix seconds; ended 0 while open */
+  struct pry_failure failure; /* valid when category is not PRY_NONE */
+  bool refused;               /* nothing was sent: on_attempt refused it */
+  bool free;                  /* after a renewal: not charged to the retry budget */
 };
 
 /* Where the call is being sent. */
@@ -94,7 +94,7 @@ struct pry_host_event {
 /* A renewal: what `refresh` is given and what it gives back. */
 struct pry_renewal {
   const struct pry_credential_config *credential;
-  struct pry_slice refresh_token; /* the live one: newer than the config's secret after a rotation */
+  struct pry_slice refresh_token;             /* the live one: newer than the config's secret after a rotation */
   struct pry_buffer token, new_refresh_token; /* out; empty: none */
   double expires_in;                          /* out; seconds; negative: not said */
   char error[256];                            /* out, with PRY_ASK_FAULT or an empty token: why */

@@ -14,8 +14,12 @@
 #include "config.h"
 #include "policy.h"
 
-enum { PRY_GENERATIONS_KEPT = 5, PRY_POLICY_FILE_MAX = 1024 * 1024, PRY_POLICY_FILES_MAX = 512,
-       PRY_POLICY_SET_MAX = 16 * 1024 * 1024 };
+enum {
+  PRY_GENERATIONS_KEPT = 5,
+  PRY_POLICY_FILE_MAX = 1024 * 1024,
+  PRY_POLICY_FILES_MAX = 512,
+  PRY_POLICY_SET_MAX = 16 * 1024 * 1024
+};
 
 /* One file of a set: path relative to the folder ("retry.lua", "lib/backoff.lua"). */
 struct pry_policy_file {
@@ -46,7 +50,7 @@ struct pry_generation {
   const char *id; /* the set's */
   struct pry_policy_set *set;
   struct pry_config *config;
-  double loaded_at; /* Unix seconds */
+  double loaded_at;         /* Unix seconds */
   unsigned policies, tests; /* for people: how many files declared a policy, how many tests passed */
   unsigned references;
 };

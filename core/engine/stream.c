@@ -24,7 +24,8 @@ static struct pry_slice take_front(struct pry_slice *input, size_t size)
 }
 
 /* Bytes that end a block: what was held before them goes out with them, without a copy when nothing was. */
-static enum pry_stream_step hand_out(struct pry_stream *stream, struct pry_slice bytes, struct pry_stream_output *output)
+static enum pry_stream_step hand_out(struct pry_stream *stream, struct pry_slice bytes,
+                                     struct pry_stream_output *output)
 {
   if (!stream->held.size) {
     output->out = bytes;
@@ -52,8 +53,9 @@ static enum pry_stream_step commit_held(struct pry_stream *stream, struct pry_st
   size_t whole = stream->whole;
   stream->whole = 0;
   output->out = (struct pry_slice){stream->given.data, whole};
-  return pry_buffer_append(&stream->held, stream->given.data + whole, stream->given.size - whole) ? PRY_STREAM_OUTPUT
-                                                                                                  : PRY_STREAM_NO_MEMORY;
+  return pry_buffer_append(&stream->held, stream->given.data + whole, stream->given.size - whole)
+             ? PRY_STREAM_OUTPUT
+             : PRY_STREAM_NO_MEMORY;
 }
 
 /* `ends`: the bytes end a block. */
@@ -111,7 +113,8 @@ static enum pry_stream_step pass_through(struct pry_stream *stream, struct pry_s
   return hand_out(stream, take_front(input, input->size), output);
 }
 
-enum pry_stream_step pry_stream_feed(struct pry_stream *stream, struct pry_slice *input, struct pry_stream_output *output)
+enum pry_stream_step pry_stream_feed(struct pry_stream *stream, struct pry_slice *input,
+                                     struct pry_stream_output *output)
 {
   *output = (struct pry_stream_output){0};
   while (input->size) {

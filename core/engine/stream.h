@@ -20,7 +20,13 @@
 #include "dialect.h"
 #include "sse.h"
 
-enum pry_stream_state { PRY_STREAM_HOLDING, PRY_STREAM_FLOWING, PRY_STREAM_ENDED, PRY_STREAM_FAILED, PRY_STREAM_OPAQUE };
+enum pry_stream_state {
+  PRY_STREAM_HOLDING,
+  PRY_STREAM_FLOWING,
+  PRY_STREAM_ENDED,
+  PRY_STREAM_FAILED,
+  PRY_STREAM_OPAQUE
+};
 
 struct pry_stream {
   const struct pry_dialect *dialect;
@@ -52,7 +58,8 @@ void pry_stream_fini(struct pry_stream *stream);
 
 /* Takes from the front of `input` (which is shortened) until there is something to tell. Call until MORE. After
  * BROKEN and NO_MEMORY the stream takes nothing more. */
-enum pry_stream_step pry_stream_feed(struct pry_stream *stream, struct pry_slice *input, struct pry_stream_output *output);
+enum pry_stream_step pry_stream_feed(struct pry_stream *stream, struct pry_slice *input,
+                                     struct pry_stream_output *output);
 
 /* The connection ended well. True: so did the stream (end marker, finish marker, or opaque). What is still held of a
  * clean end comes out in `out`. */

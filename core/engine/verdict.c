@@ -17,10 +17,9 @@ struct verdict_row {
   unsigned handlers;
 };
 
-static const struct verdict_row verdicts[PRY_VERDICT_COUNT] = {
-    [PRY_VERDICT_NONE] = {"none", ~0u},
+static const struct verdict_row verdicts[PRY_VERDICT_COUNT] = {[PRY_VERDICT_NONE] = {"none", ~0u},
 #define X(name, text, handlers) [name] = {text, handlers},
-    PRY_VERDICTS(X)
+                                                               PRY_VERDICTS(X)
 #undef X
 };
 
@@ -93,8 +92,9 @@ const char *pry_verdict_complaint(const struct pry_verdict *verdict)
   case PRY_VERDICT_INJECT:
     if (verdict->status && verdict->curl[0])
       return "inject{} takes a status or a curl failure, not both";
-    return verdict->status || verdict->curl[0] || verdict->delay > 0 ? NULL
-                                                                      : "inject{} needs a status, a curl failure or a delay";
+    return verdict->status || verdict->curl[0] || verdict->delay > 0
+               ? NULL
+               : "inject{} needs a status, a curl failure or a delay";
   case PRY_VERDICT_FAIL:
     return verdict->category || verdict->status >= 400 ? NULL : "fail{} needs a category, or a status from 400";
   case PRY_VERDICT_ROUTE:

@@ -16,14 +16,14 @@
 
 /* X(enumerator, name in Lua, one line for people). The first six are DESIGN §4's handler table; `every` and
  * `refresh` are jobs: they return no verdict to a call. */
-#define PRY_HANDLERS(X)                                                        \
-  X(PRY_ON_REQUEST, "on_request", "once per call")                             \
-  X(PRY_ON_ATTEMPT, "on_attempt", "before every attempt, knowing its target")  \
-  X(PRY_ON_OUTCOME, "on_outcome", "after every attempt, success or failure")   \
-  X(PRY_ON_ERROR, "on_error", "after a failed or refused attempt")             \
-  X(PRY_ON_DONE, "on_done", "once, with the outcome of the call")              \
-  X(PRY_ON_EVENT, "on_event", "a host application's own event")                \
-  X(PRY_EVERY, "every", "a job that runs periodically, once per engine")       \
+#define PRY_HANDLERS(X)                                                                                                \
+  X(PRY_ON_REQUEST, "on_request", "once per call")                                                                     \
+  X(PRY_ON_ATTEMPT, "on_attempt", "before every attempt, knowing its target")                                          \
+  X(PRY_ON_OUTCOME, "on_outcome", "after every attempt, success or failure")                                           \
+  X(PRY_ON_ERROR, "on_error", "after a failed or refused attempt")                                                     \
+  X(PRY_ON_DONE, "on_done", "once, with the outcome of the call")                                                      \
+  X(PRY_ON_EVENT, "on_event", "a host application's own event")                                                        \
+  X(PRY_EVERY, "every", "a job that runs periodically, once per engine")                                               \
   X(PRY_REFRESH, "refresh", "a credential's renewal, once per engine")
 
 enum pry_handler {
@@ -36,17 +36,17 @@ enum pry_handler {
 #define PRY_HANDLER_BIT(handler) (1u << (handler))
 
 /* X(enumerator, name in Lua, handlers that may return it) */
-#define PRY_VERDICTS(X)                                                                                        \
-  X(PRY_VERDICT_ROUTE, "route", PRY_HANDLER_BIT(PRY_ON_REQUEST))                                               \
-  X(PRY_VERDICT_RESPOND, "respond",                                                                            \
-    PRY_HANDLER_BIT(PRY_ON_REQUEST) | PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_EVENT))           \
-  X(PRY_VERDICT_FAIL, "fail",                                                                                  \
-    PRY_HANDLER_BIT(PRY_ON_REQUEST) | PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_EVENT))           \
-  X(PRY_VERDICT_HOLD, "hold", PRY_HANDLER_BIT(PRY_ON_REQUEST) | PRY_HANDLER_BIT(PRY_ON_ATTEMPT))               \
-  X(PRY_VERDICT_REFUSE, "refuse", PRY_HANDLER_BIT(PRY_ON_ATTEMPT))                                             \
-  X(PRY_VERDICT_INJECT, "inject", PRY_HANDLER_BIT(PRY_ON_ATTEMPT))                                             \
-  X(PRY_VERDICT_RENEW, "renew", PRY_HANDLER_BIT(PRY_ON_ATTEMPT) | PRY_HANDLER_BIT(PRY_ON_ERROR))               \
-  X(PRY_VERDICT_RETRY, "retry", PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_EVENT))                 \
+#define PRY_VERDICTS(X)                                                                                                \
+  X(PRY_VERDICT_ROUTE, "route", PRY_HANDLER_BIT(PRY_ON_REQUEST))                                                       \
+  X(PRY_VERDICT_RESPOND, "respond",                                                                                    \
+    PRY_HANDLER_BIT(PRY_ON_REQUEST) | PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_EVENT))                   \
+  X(PRY_VERDICT_FAIL, "fail",                                                                                          \
+    PRY_HANDLER_BIT(PRY_ON_REQUEST) | PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_EVENT))                   \
+  X(PRY_VERDICT_HOLD, "hold", PRY_HANDLER_BIT(PRY_ON_REQUEST) | PRY_HANDLER_BIT(PRY_ON_ATTEMPT))                       \
+  X(PRY_VERDICT_REFUSE, "refuse", PRY_HANDLER_BIT(PRY_ON_ATTEMPT))                                                     \
+  X(PRY_VERDICT_INJECT, "inject", PRY_HANDLER_BIT(PRY_ON_ATTEMPT))                                                     \
+  X(PRY_VERDICT_RENEW, "renew", PRY_HANDLER_BIT(PRY_ON_ATTEMPT) | PRY_HANDLER_BIT(PRY_ON_ERROR))                       \
+  X(PRY_VERDICT_RETRY, "retry", PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_EVENT))                         \
   X(PRY_VERDICT_FALLBACK, "fallback", PRY_HANDLER_BIT(PRY_ON_ERROR))
 
 enum pry_verdict_kind {
@@ -60,9 +60,9 @@ enum pry_verdict_kind {
 #define PRY_VERDICT_BIT(kind) (1u << (kind))
 
 enum {
-  PRY_TARGET_MAX = 256,      /* "provider/model", NUL included */
-  PRY_KEY_MAX = 256,         /* store, queue and alert keys */
-  PRY_WHY_MAX = 256,         /* bytes of `why` kept */
+  PRY_TARGET_MAX = 256,       /* "provider/model", NUL included */
+  PRY_KEY_MAX = 256,          /* store, queue and alert keys */
+  PRY_WHY_MAX = 256,          /* bytes of `why` kept */
   PRY_RESPOND_MAX = 64 * 1024 /* bytes of a body a policy answers with */
 };
 
@@ -70,18 +70,18 @@ enum {
  * something depends on the kind: see PRY_VERDICT_FIELDS. */
 struct pry_verdict {
   enum pry_verdict_kind kind;
-  double after;                   /* seconds; negative: not said */
-  enum pry_category category;     /* PRY_NONE: not said */
-  int status;                     /* 0: not said */
+  double after;               /* seconds; negative: not said */
+  enum pry_category category; /* PRY_NONE: not said */
+  int status;                 /* 0: not said */
   char code[PRY_FAILURE_CODE_MAX];
   char message[PRY_FAILURE_MESSAGE_MAX];
-  char target[PRY_TARGET_MAX];    /* "provider/model" or a model at the same provider (without '/') */
-  char key[PRY_KEY_MAX];          /* the instance's prefix already added */
-  int slots;                      /* 1..65535 */
-  double max_wait;                /* seconds; negative: not said */
-  double until_time;              /* Unix seconds; 0: not said */
-  double delay;                   /* seconds; inject */
-  char curl[32];                  /* inject: "timeout", "connect", "reset" */
+  char target[PRY_TARGET_MAX]; /* "provider/model" or a model at the same provider (without '/') */
+  char key[PRY_KEY_MAX];       /* the instance's prefix already added */
+  int slots;                   /* 1..65535 */
+  double max_wait;             /* seconds; negative: not said */
+  double until_time;           /* Unix seconds; 0: not said */
+  double delay;                /* seconds; inject */
+  char curl[32];               /* inject: "timeout", "connect", "reset" */
   struct pry_headers headers;
   struct pry_buffer body;
   bool has_body;
@@ -102,29 +102,29 @@ enum pry_field_type {
 };
 
 /* X(name, type, kinds that have it, kinds that must have it, min, max) */
-#define PRY_VERDICT_FIELDS(X)                                                                                            \
-  X(after, PRY_FIELD_SECONDS,                                                                                            \
-    PRY_VERDICT_BIT(PRY_VERDICT_RETRY) | PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE) |   \
-        PRY_VERDICT_BIT(PRY_VERDICT_FAIL),                                                                               \
-    0, 0, 0)                                                                                                             \
-  X(category, PRY_FIELD_CATEGORY, PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE), 0, 0, 0)      \
-  X(status, PRY_FIELD_INTEGER,                                                                                           \
-    PRY_VERDICT_BIT(PRY_VERDICT_RESPOND) | PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_INJECT), 0,   \
-    200, 599)                                                                                                            \
-  X(code, PRY_FIELD_TEXT, PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE), 0, 0, 0)              \
-  X(message, PRY_FIELD_TEXT, PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE), 0, 0, 0)           \
-  X(target, PRY_FIELD_KEY, PRY_VERDICT_BIT(PRY_VERDICT_ROUTE) | PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK),                   \
-    PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK), 0, 0)                                                                         \
-  X(key, PRY_FIELD_KEY, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                                      \
-  X(slots, PRY_FIELD_INTEGER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 1, 65535)                                            \
-  X(max_wait, PRY_FIELD_SECONDS, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                             \
-  X(until_time, PRY_FIELD_TIME, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                              \
-  X(delay, PRY_FIELD_SECONDS, PRY_VERDICT_BIT(PRY_VERDICT_INJECT), 0, 0, 0)                                              \
-  X(curl, PRY_FIELD_TEXT, PRY_VERDICT_BIT(PRY_VERDICT_INJECT), 0, 0, 0)                                                  \
-  X(headers, PRY_FIELD_HEADERS,                                                                                          \
-    PRY_VERDICT_BIT(PRY_VERDICT_ROUTE) | PRY_VERDICT_BIT(PRY_VERDICT_RESPOND) | PRY_VERDICT_BIT(PRY_VERDICT_INJECT), 0,  \
-    0, 0)                                                                                                                \
-  X(body, PRY_FIELD_BODY, PRY_VERDICT_BIT(PRY_VERDICT_RESPOND) | PRY_VERDICT_BIT(PRY_VERDICT_INJECT), 0, 0, 0)           \
+#define PRY_VERDICT_FIELDS(X)                                                                                          \
+  X(after, PRY_FIELD_SECONDS,                                                                                          \
+    PRY_VERDICT_BIT(PRY_VERDICT_RETRY) | PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE) | \
+        PRY_VERDICT_BIT(PRY_VERDICT_FAIL),                                                                             \
+    0, 0, 0)                                                                                                           \
+  X(category, PRY_FIELD_CATEGORY, PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE), 0, 0, 0)    \
+  X(status, PRY_FIELD_INTEGER,                                                                                         \
+    PRY_VERDICT_BIT(PRY_VERDICT_RESPOND) | PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_INJECT), 0, \
+    200, 599)                                                                                                          \
+  X(code, PRY_FIELD_TEXT, PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE), 0, 0, 0)            \
+  X(message, PRY_FIELD_TEXT, PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE), 0, 0, 0)         \
+  X(target, PRY_FIELD_KEY, PRY_VERDICT_BIT(PRY_VERDICT_ROUTE) | PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK),                 \
+    PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK), 0, 0)                                                                       \
+  X(key, PRY_FIELD_KEY, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                                    \
+  X(slots, PRY_FIELD_INTEGER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 1, 65535)                                          \
+  X(max_wait, PRY_FIELD_SECONDS, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                           \
+  X(until_time, PRY_FIELD_TIME, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                            \
+  X(delay, PRY_FIELD_SECONDS, PRY_VERDICT_BIT(PRY_VERDICT_INJECT), 0, 0, 0)                                            \
+  X(curl, PRY_FIELD_TEXT, PRY_VERDICT_BIT(PRY_VERDICT_INJECT), 0, 0, 0)                                                \
+  X(headers, PRY_FIELD_HEADERS,                                                                                        \
+    PRY_VERDICT_BIT(PRY_VERDICT_ROUTE) | PRY_VERDICT_BIT(PRY_VERDICT_RESPOND) | PRY_VERDICT_BIT(PRY_VERDICT_INJECT),   \
+    0, 0, 0)                                                                                                           \
+  X(body, PRY_FIELD_BODY, PRY_VERDICT_BIT(PRY_VERDICT_RESPOND) | PRY_VERDICT_BIT(PRY_VERDICT_INJECT), 0, 0, 0)         \
   X(why, PRY_FIELD_TEXT, ~0u, 0, 0, 0)
 
 /* One row of the field table. */

@@ -77,7 +77,10 @@ struct parry_options {
   void *log_user;
 };
 
-#define PARRY_OPTIONS_INIT {sizeof(struct parry_options), 0, 0, 0, 0}
+#define PARRY_OPTIONS_INIT                                                                                             \
+  {                                                                                                                    \
+    sizeof(struct parry_options), 0, 0, 0, 0                                                                           \
+  }
 
 /* Loads the policies and makes an engine. On PARRY_EPOLICY (and only then, besides success) *out is an engine that
  * can do nothing but parry_report() and parry_free(). */
@@ -124,7 +127,10 @@ struct parry_request {
   size_t body_size;
 };
 
-#define PARRY_REQUEST_INIT {sizeof(struct parry_request), 0, 0, 0, 0, 0, 0}
+#define PARRY_REQUEST_INIT                                                                                             \
+  {                                                                                                                    \
+    sizeof(struct parry_request), 0, 0, 0, 0, 0, 0                                                                     \
+  }
 
 struct parry_outcome {
   int ok;               /* a provider's good answer, or a policy's own below 400 */
@@ -149,8 +155,8 @@ struct parry_call_ops {
 
 /* Starts a call. No callback is made from inside this function. PARRY_EINVAL also for a body over 16 MiB;
  * PARRY_EREENTRANT from callbacks of parry_free(). */
-PARRY_API int parry_call(parry *engine, const struct parry_request *request, const struct parry_call_ops *ops, void *user,
-                         parry_call_id *id);
+PARRY_API int parry_call(parry *engine, const struct parry_request *request, const struct parry_call_ops *ops,
+                         void *user, parry_call_id *id);
 PARRY_API int parry_call_resume(parry *engine, parry_call_id id);
 /* on_done follows from parry_run(), with category "cancelled". */
 PARRY_API int parry_call_cancel(parry *engine, parry_call_id id);
@@ -159,24 +165,27 @@ PARRY_API int parry_call_cancel(parry *engine, parry_call_id id);
 
 /* What failed. Zero or NULL for what the host does not know. */
 struct parry_failure {
-  size_t size;           /* sizeof(struct parry_failure) */
-  const char *route;     /* pattern of a route in init.lua whose chain decides; NULL: the first */
-  const char *target;    /* "provider/model", or any name of what failed */
-  const char *event;     /* NULL: on_error handlers decide about an HTTP failure; else on_event with this name */
-  const char *fields;    /* with event: a JSON object the handlers see */
-  int status;            /* HTTP status; 0: none */
-  int curl_code;         /* CURLcode; 0: none */
-  const char *category;  /* overrules what status and body say; NULL: classify */
+  size_t size;          /* sizeof(struct parry_failure) */
+  const char *route;    /* pattern of a route in init.lua whose chain decides; NULL: the first */
+  const char *target;   /* "provider/model", or any name of what failed */
+  const char *event;    /* NULL: on_error handlers decide about an HTTP failure; else on_event with this name */
+  const char *fields;   /* with event: a JSON object the handlers see */
+  int status;           /* HTTP status; 0: none */
+  int curl_code;        /* CURLcode; 0: none */
+  const char *category; /* overrules what status and body say; NULL: classify */
   const struct parry_header *headers;
   size_t header_count;
-  const void *body;      /* of the error answer */
+  const void *body; /* of the error answer */
   size_t body_size;
-  unsigned attempt;      /* which attempt of this call failed, from 1; 0: the first */
-  double deadline_left;  /* seconds the host is willing to go on; 0: the route's */
-  int not_repeatable;    /* the request must not be sent twice */
+  unsigned attempt;     /* which attempt of this call failed, from 1; 0: the first */
+  double deadline_left; /* seconds the host is willing to go on; 0: the route's */
+  int not_repeatable;   /* the request must not be sent twice */
 };
 
-#define PARRY_FAILURE_INIT {sizeof(struct parry_failure), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define PARRY_FAILURE_INIT                                                                                             \
+  {                                                                                                                    \
+    sizeof(struct parry_failure), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                                             \
+  }
 
 enum parry_action { PARRY_FAIL, PARRY_RETRY, PARRY_FALLBACK, PARRY_RENEW, PARRY_RESPOND };
 

@@ -32,8 +32,7 @@ struct request {
 static bool collect(struct request *request, struct pry_slice data)
 {
   struct pry_engine *engine = request->gateway->engine;
-  if (data.size > engine->options.replay_total - engine->replay_used ||
-      !pry_buffer_append_slice(&request->body, data))
+  if (data.size > engine->options.replay_total - engine->replay_used || !pry_buffer_append_slice(&request->body, data))
     return false;
   engine->replay_used += data.size;
   request->counted += data.size;
@@ -69,7 +68,8 @@ static void answer_early(struct request *request, int status, const char *type, 
   struct pry_buffer body;
   pry_buffer_init(&body, 1024);
   if (strcmp(pry_client_dialect(NULL, request->path), "anthropic") == 0)
-    pry_buffer_append_format(&body, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":\"%s\"}}", type, message);
+    pry_buffer_append_format(&body, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":\"%s\"}}", type,
+                             message);
   else
     pry_buffer_append_format(&body, "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}",
                              message, status < 500 ? "invalid_request_error" : "server_error");

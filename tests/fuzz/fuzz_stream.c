@@ -65,7 +65,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
   struct outcome whole = run(&dialect, text, text.size ? text.size : 1);
   struct outcome pieces = run(&dialect, text, data[0] % 64 + 1u);
   REQUIRE(whole.out.size <= text.size && (!whole.out.size || memcmp(whole.out.data, text.data, whole.out.size) == 0));
-  REQUIRE(pieces.out.size <= text.size && (!pieces.out.size || memcmp(pieces.out.data, text.data, pieces.out.size) == 0));
+  REQUIRE(pieces.out.size <= text.size &&
+          (!pieces.out.size || memcmp(pieces.out.data, text.data, pieces.out.size) == 0));
   REQUIRE(whole.broken == pieces.broken && whole.clean == pieces.clean);
   /* A block beyond the limit passes unread from where it was found too long, which depends on the pieces. The LF of a
    * CRLF whose CR came alone belongs to the next block, which may be cut off. */

@@ -5,7 +5,8 @@
 
 static void on_done(void *user, const struct parry_outcome *outcome)
 {
-  printf("call: ok=%d status=%d attempts=%u target=%s\n", outcome->ok, outcome->status, outcome->attempts, outcome->target);
+  printf("call: ok=%d status=%d attempts=%u target=%s\n", outcome->ok, outcome->status, outcome->attempts,
+         outcome->target);
   *(int *)user = outcome->ok && outcome->attempts == 2;
 }
 
@@ -32,7 +33,8 @@ int main(int argc, char **argv)
     ;
   failure.status = 503, failure.target = "sim/sim-ok";
   int error = parry_decide(engine, &failure, &decision, NULL, NULL);
-  printf("decision: action=%d after=%.2f policy=%s why=%s\n", decision.action, decision.after, decision.policy, decision.why);
+  printf("decision: action=%d after=%.2f policy=%s why=%s\n", decision.action, decision.after, decision.policy,
+         decision.why);
   parry_free(engine);
   return !(recovered && !error && decision.action == PARRY_RETRY);
 }

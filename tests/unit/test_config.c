@@ -13,11 +13,12 @@ static void globs_match(void **unused)
     const char *pattern, *text;
     bool matches;
   } rows[] = {
-      {"*", "", true},          {"*", "anything", true},    {"a*", "abc", true},     {"a*", "ba", false},
-      {"*c", "abc", true},      {"a*c", "abbbc", true},     {"a*c", "ab", false},    {"a*b*c", "axxbyyc", true},
-      {"a*b*c", "axxcyyb", false}, {"exact", "exact", true}, {"exact", "exact2", false}, {"", "", true},
-      {"", "x", false},         {"kimi-*", "kimi-k2", true}, {"/v1/*", "/v1/", true}, {"/v1/*", "/v1", false},
-      {"**", "x", true},        {"a**b", "ab", true},
+      {"*", "", true},          {"*", "anything", true},     {"a*", "abc", true},
+      {"a*", "ba", false},      {"*c", "abc", true},         {"a*c", "abbbc", true},
+      {"a*c", "ab", false},     {"a*b*c", "axxbyyc", true},  {"a*b*c", "axxcyyb", false},
+      {"exact", "exact", true}, {"exact", "exact2", false},  {"", "", true},
+      {"", "x", false},         {"kimi-*", "kimi-k2", true}, {"/v1/*", "/v1/", true},
+      {"/v1/*", "/v1", false},  {"**", "x", true},           {"a**b", "ab", true},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
     assert_int_equal(pry_glob_match(pry_slice_of(rows[i].pattern), pry_slice_of(rows[i].text)), rows[i].matches);
@@ -61,8 +62,8 @@ static void urls_join_with_one_slash(void **unused)
 {
   (void)unused;
   static const char *const rows[][4] = {
-      {"http://h/v1", "chat", "", "http://h/v1/chat"},   {"http://h/v1/", "/chat", "", "http://h/v1/chat"},
-      {"http://h", "chat", "a=b&c", "http://h/chat?a=b&c"}, {"http://h/v1", "", "", "http://h/v1"},
+      {"http://h/v1", "chat", "", "http://h/v1/chat"},         {"http://h/v1/", "/chat", "", "http://h/v1/chat"},
+      {"http://h", "chat", "a=b&c", "http://h/chat?a=b&c"},    {"http://h/v1", "", "", "http://h/v1"},
       {"http://h/v1", "a%2Fb//c", "", "http://h/v1/a%2Fb//c"},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

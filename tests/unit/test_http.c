@@ -591,6 +591,43 @@ static void test_idle_connection_closed_by_peer(void **state)
   }
 }
 
+/* An answer, and when the client says so another that nobody asked for; later connections are served well. */
+static void serve_unasked(struct server *server, int fd)
+{
+  if (atomic_load(&server->accepts) > 1) {
+    serve_plain(server, fd);
+    return;
+  }
+  if (!read_request(server, fd) || !send_text(fd, "HTTP/1.1 204 No Content\r\n\r\n"))
+    return;
+  while (!atomic_load(&server->eof_seen))
+    usleep(1000);
+  send_text(fd, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison");
+  atomic_fetch_add(&server->eof_seen, 1);
+  read_request(server, fd);
+}
+
+static void test_unasked_answer_on_a_kept_connection(void **state)
+{
+  struct world *world = *state;
+  static const char *const METHODS[] = {"POST", "GET"};
+  for (size_t i = 0; i < 2; i++) {
+    server_start(&world->server, serve_unasked);
+    assert_int_equal(finished(world, METHODS[i], PRY_SLICE("x")).status, 204);
+    atomic_fetch_add(&world->server.eof_seen, 1);
+    until_atomic(world, &world->server.eof_seen, 2);
+    few_turns(world);
+    struct probe probe = finished(world, METHODS[i], PRY_SLICE("x"));
+    assert_int_equal(probe.result.curl_code, 0);
+    assert_string_equal(probe.body, "hello");
+    assert_int_equal(probe.connected, 1);
+    assert_int_equal(atomic_load(&world->server.accepts), 2);
+    assert_int_equal(atomic_load(&world->server.requests), 2); /* nothing went out on the first connection again */
+    if (i == 0)
+      server_stop(&world->server);
+  }
+}
+
 /* ---- A hostile server --------------------------------------------------------------------------------------- */
 
 static void serve_endless_head(struct server *server, int fd)
@@ -1151,6 +1188,7 @@ int main(void)
       TEST(test_post_is_never_sent_twice),
       TEST(test_get_survives_a_dead_kept_connection),
       TEST(test_idle_connection_closed_by_peer),
+      TEST(test_unasked_answer_on_a_kept_connection),
       TEST(test_endless_head),
       TEST(test_long_lines),
       TEST(test_endless_line),

@@ -93,6 +93,43 @@ static void test_impossible_status(void **state)
   }
 }
 
+static void test_framing_is_plain(void **state)
+{
+  (void)state;
+  static const char *const bad[][2] = {{"Content-Length: 5", "Content-Length: 6"},
+                                       {"Content-Length : 5", ""},
+                                       {"Content-Length: +5", ""},
+                                       {"Content-Length: 0x5", ""},
+                                       {"Content-Length: 5, 5", ""},
+                                       {"Content-Length:", ""},
+                                       {"Transfer-Encoding : chunked", ""},
+                                       {"Transfer-Encoding: gzip, chunked", ""},
+                                       {"Transfer-Encoding: identity", "Transfer-Encoding: chunked"}};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    struct pry_http_head head;
+    const char *why = NULL;
+    pry_http_head_init(&head);
+    pry_http_head_add(&head, PRY_SLICE("HTTP/1.1 200 OK"), &why);
+    enum pry_http_head_result result = pry_http_head_add(&head, pry_slice_of(bad[i][0]), &why);
+    if (result == PRY_HTTP_HEAD_MORE)
+      result = pry_http_head_add(&head, pry_slice_of(bad[i][1]), &why);
+    if (result != PRY_HTTP_HEAD_BAD)
+      fail_msg("taken: %s %s", bad[i][0], bad[i][1]);
+    pry_http_head_fini(&head);
+  }
+  struct pry_http_head head;
+  struct pry_slice length;
+  pry_http_head_init(&head);
+  const char *const same[] = {"HTTP/1.1 200 OK", "Content-Length: 5", "content-length: 5", "", NULL};
+  assert_int_equal(feed(&head, same), PRY_HTTP_HEAD_COMPLETE);
+  pry_http_head_fini(&head);
+  pry_http_head_init(&head);
+  const char *const both[] = {"HTTP/1.1 200 OK", "Content-Length: 5", "Transfer-Encoding: Chunked", "", NULL};
+  assert_int_equal(feed(&head, both), PRY_HTTP_HEAD_COMPLETE);
+  assert_false(pry_headers_get(&head.headers, PRY_SLICE("content-length"), &length));
+  pry_http_head_fini(&head);
+}
+
 static void test_limits(void **state)
 {
   (void)state;
@@ -117,7 +154,7 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_plain),     cmocka_unit_test(test_interim_heads_are_forgotten),
       cmocka_unit_test(test_bad_lines), cmocka_unit_test(test_impossible_status),
-      cmocka_unit_test(test_limits),
+      cmocka_unit_test(test_limits),    cmocka_unit_test(test_framing_is_plain),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

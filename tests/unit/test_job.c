@@ -135,12 +135,9 @@ static void events_that_wait_are_cancelled_with_the_engine(void **unused)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(runs_once_per_period),
-      cmocka_unit_test(a_reload_keeps_the_phase),
-      cmocka_unit_test(never_over_itself),
-      cmocka_unit_test(a_run_may_outlive_its_job),
-      cmocka_unit_test(events_reach_every_instance),
-      cmocka_unit_test(events_that_wait_are_cancelled_with_the_engine),
+      cmocka_unit_test(runs_once_per_period),        cmocka_unit_test(a_reload_keeps_the_phase),
+      cmocka_unit_test(never_over_itself),           cmocka_unit_test(a_run_may_outlive_its_job),
+      cmocka_unit_test(events_reach_every_instance), cmocka_unit_test(events_that_wait_are_cancelled_with_the_engine),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -73,6 +73,28 @@ static void test_bytes_before_leaving(void **state)
   bench_stop(&b);
 }
 
+/* A reset that is reported together with the last bytes before it: nothing comes after it that would tell. */
+static void test_a_reset_right_behind_the_bytes(void **state)
+{
+  (void)state;
+  static const char *const REQUESTS[] = {
+      "GET /wait HTTP/1.1\r\nHost: h\r\n\r\n",
+      "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf",
+      "GET /wait HTTP/1.1\r\nHo",
+  };
+  for (size_t i = 0; i < sizeof REQUESTS / sizeof *REQUESTS; i++) {
+    struct bench b;
+    bench_start(&b, "127.0.0.1:0", NULL);
+    int fd = dial(&b);
+    UNTIL(&b, pry_server_connection_count(b.server) == 1);
+    say(fd, REQUESTS[i]);
+    reset_close(fd);
+    UNTIL(&b, pry_server_connection_count(b.server) == 0);
+    assert_int_equal(b.gones, b.count);
+    bench_stop(&b);
+  }
+}
+
 static void test_writing_to_a_client_that_left(void **state)
 {
   (void)state;
@@ -438,6 +460,7 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_leaving_is_noticed),
       cmocka_unit_test(test_bytes_before_leaving),
+      cmocka_unit_test(test_a_reset_right_behind_the_bytes),
       cmocka_unit_test(test_writing_to_a_client_that_left),
       cmocka_unit_test(test_end_wins_over_gone),
       cmocka_unit_test(test_head_deadline),
