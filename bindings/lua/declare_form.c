@@ -1,5 +1,6 @@
 #include "declare_form.h"
 #include "freeze.h"
+#include "nearest.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -149,7 +150,7 @@ const char *pry_show_kind(lua_State *L, int index, char shown[PRY_SHOWN_MAX])
 const char *pry_hint(const char *wrong, const char *const *names, size_t count, const char *intro,
                      char hint[PRY_HINT_MAX])
 {
-  const char *near = pry_declare_nearest(wrong, names, count);
+  const char *near = pry_nearest_name(wrong, names, count);
   if (near) {
     snprintf(hint, PRY_HINT_MAX, "; did you mean \"%s\"?", near);
     return hint;

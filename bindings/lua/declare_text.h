@@ -1,5 +1,5 @@
 /*
- * declare_text.h: what good findings are made of: the nearest known name, the line a field stands on, URLs, globs.
+ * declare_text.h: what good findings are made of: names, the line a field stands on, URLs, globs.
  *
  * Pure functions over text; any thread.
  */
@@ -9,10 +9,6 @@
 #include "slice.h"
 
 enum { PRY_NAME_MAX = 64 };
-
-/* Which of `names` somebody who wrote `wrong` meant: the one with the fewest letters changed, left out, added or
- * swapped, when these are few for its length. NULL: none is near. The first of equals. */
-const char *pry_declare_nearest(const char *wrong, const char *const *names, size_t count);
 
 /* May something be called so? 1..63 letters, digits, '_', '-', '.'. NULL, or what is wrong, as a constant text. */
 const char *pry_name_complaint(struct pry_slice name);

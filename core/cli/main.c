@@ -1,5 +1,6 @@
 /* parry: finds the command and runs it. */
 #include "cli.h"
+#include "nearest.h"
 #include "options.h"
 #include "parry.h"
 

@@ -1,5 +1,7 @@
 #include "options.h"
 
+#include "nearest.h"
+
 #include "cli.h"
 
 #include <errno.h>
@@ -9,48 +11,6 @@
 #include <string.h>
 
 enum { NAME_MAX_LENGTH = 32, OPTIONS_MAX = 64 };
-
-/* ---- the nearest name ------------------------------------------------------------------------------------ */
-
-/* Edit distance with swaps of neighbours (optimal string alignment): what typing errors are made of. */
-static size_t distance(const char *a, const char *b)
-{
-  size_t rows[3][NAME_MAX_LENGTH + 1];
-  size_t length_a = strlen(a), length_b = strlen(b);
-  if (length_a > NAME_MAX_LENGTH || length_b > NAME_MAX_LENGTH)
-    return NAME_MAX_LENGTH;
-  for (size_t j = 0; j <= length_b; j++)
-    rows[0][j] = j;
-  for (size_t i = 1; i <= length_a; i++) {
-    size_t *row = rows[i % 3], *above = rows[(i - 1) % 3], *two_above = rows[(i + 1) % 3];
-    row[0] = i;
-    for (size_t j = 1; j <= length_b; j++) {
-      size_t best = above[j - 1] + (a[i - 1] != b[j - 1]);
-      if (above[j] + 1 < best)
-        best = above[j] + 1;
-      if (row[j - 1] + 1 < best)
-        best = row[j - 1] + 1;
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && two_above[j - 2] + 1 < best)
-        best = two_above[j - 2] + 1;
-      row[j] = best;
-    }
-  }
-  return rows[length_a % 3][length_b];
-}
-
-const char *pry_nearest_name(const char *word, const char *const *names, size_t count)
-{
-  const char *nearest = NULL;
-  size_t least = strlen(word) < 5 ? 2 : 3; /* exclusive: one mistake in a short word, two in a long one */
-  for (size_t i = 0; i < count; i++) {
-    size_t d = distance(word, names[i]);
-    if (d < least) {
-      least = d;
-      nearest = names[i];
-    }
-  }
-  return nearest;
-}
 
 /* ---- help -------------------------------------------------------------------------------------------------- */
 

@@ -61,7 +61,4 @@ struct pry_command_line {
  * operands_max is 0. */
 int pry_options_parse(const struct pry_command_line *line, int argc, char **argv, size_t *operands);
 
-/* The name among `names` that is most like `word`, or NULL when none is near enough to be meant. */
-const char *pry_nearest_name(const char *word, const char *const *names, size_t count);
-
 #endif

@@ -9,6 +9,7 @@
 #include "declare.h"
 #include "declare_text.h"
 #include "loader.h"
+#include "nearest.h"
 
 #include <stdlib.h>
 
@@ -553,13 +554,13 @@ static void test_nearest(void **state)
 {
   (void)state;
   static const char *const names[] = {"max_attempts", "base", "cap", "jitter"};
-  assert_string_equal(pry_declare_nearest("max_atempts", names, 4), "max_attempts");
-  assert_string_equal(pry_declare_nearest("MAX_ATTEMPTS", names, 4), "max_attempts");
-  assert_string_equal(pry_declare_nearest("bsae", names, 4), "base");
-  assert_string_equal(pry_declare_nearest("max", names, 4), "max_attempts");
-  assert_null(pry_declare_nearest("timeout", names, 4));
-  assert_null(pry_declare_nearest("", names, 4));
-  assert_null(pry_declare_nearest("ab", names, 0));
+  assert_string_equal(pry_nearest_name("max_atempts", names, 4), "max_attempts");
+  assert_string_equal(pry_nearest_name("MAX_ATTEMPTS", names, 4), "max_attempts");
+  assert_string_equal(pry_nearest_name("bsae", names, 4), "base");
+  assert_string_equal(pry_nearest_name("max", names, 4), "max_attempts");
+  assert_null(pry_nearest_name("timeout", names, 4));
+  assert_null(pry_nearest_name("", names, 4));
+  assert_null(pry_nearest_name("ab", names, 0));
 }
 
 static void test_field_lines(void **state)
