@@ -48,8 +48,8 @@ static bool is_number(struct pry_slice text)
   return text.size > 0;
 }
 
-/* curl reads "+5", "0x5", the last of two lengths and a coding it does not know in ways of its own, and no length at all
- * where a blank stands before the colon. A length passed on must be the one that curl went by. */
+/* curl reads "+5", "0x5", the last of two lengths and a coding it does not know in ways of its own, and no length at
+ * all where a blank stands before the colon. A length passed on must be the one that curl went by. */
 static bool frames_plainly(const struct pry_http_head *head, struct pry_slice name, struct pry_slice value, bool blank)
 {
   struct pry_slice before;

@@ -2,8 +2,8 @@
  * http_head.h: the head of an HTTP answer, from the lines that curl hands over.
  *
  * Swallows informational (1xx) heads and trailers and bounds them; refuses what a gateway must not guess about:
- * folded lines (RFC 9112 §5.2), names that are not tokens, impossible status codes, a 101 nobody asked for, a body whose
- * end two readers could see at two places (§6.3). A Content-Length beside chunked counts for nothing and is left out.
+ * folded lines (RFC 9112 §5.2), names that are not tokens, impossible status codes, a 101 nobody asked for, a body
+ * whose end two readers could see at two places (§6.3). A Content-Length beside chunked counts for nothing and is left out.
  *
  * Pure functions over bytes; one thread at a time.
  */

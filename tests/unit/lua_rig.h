@@ -55,6 +55,11 @@ struct rig {
   "sink 'ops' { webhook = secret 'OPS_HOOK' }\n"                                                                       \
   "route '/*' { to = 'up', chain = { use 'p' } }\n"
 
+/* A module that tries to remember. */
+#define RIG_MEMORY                                                                                                     \
+  "local calls, last = 0, nil\n"                                                                                       \
+  "return { count = function(call) calls, last = calls + 1, call return calls end }\n"
+
 #define RIG_DIALECT "return dialect { name = 'd', stream = { default = 'content' } }\n"
 
 static void rig_log(void *user, enum pry_log_level level, const char *line, size_t size)
@@ -141,6 +146,7 @@ static struct rig *rig_new_set(const char *policy, const char *init, const char 
   assert_true(pry_policy_set_add(set, "init.lua", pry_slice_of(init ? init : RIG_INIT)));
   assert_true(pry_policy_set_add(set, "dialects/d.lua", pry_slice_of(dialect ? dialect : RIG_DIALECT)));
   assert_true(pry_policy_set_add(set, "lib/grants.lua", pry_slice_of(grants)));
+  assert_true(pry_policy_set_add(set, "lib/memory.lua", PRY_SLICE(RIG_MEMORY)));
   free(grants);
   assert_true(pry_policy_set_seal(set));
   struct pry_report report;

@@ -395,6 +395,45 @@ static void test_a_loop_costs_its_own_verdict(void **unused)
   rig_free(rig);
 }
 
+/* A module that a handler requires only when it runs is no place for state either: no call, no view of one. */
+static void test_modules_keep_nothing(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new(ON_ERROR("local memory = require 'lib.memory'\n"
+                                     "return retry { after = memory.count(call) }"));
+  for (int i = 0; i < 3; i++) {
+    assert_int_equal(rig_ask(rig, PRY_ON_ERROR), PRY_ASK_FAULT);
+    assert_non_null(strstr(rig->ask.fault, "lib/memory.lua:"));
+    assert_non_null(strstr(rig->ask.fault, "set back"));
+    assert_non_null(strstr(rig->ask.fault, "'calls'"));
+  }
+  rig_free(rig);
+}
+
+/* One long text in many places: the work is in the places, and must count. */
+static void test_long_texts_are_charged(void **unused)
+{
+  (void)unused;
+  static const char *const handlers[] = {
+      ON_ERROR("local text, lines = ('a'):rep(400000), {}\n"
+               "for i = 1, 200 do lines['x' .. i] = text end\n"
+               "return respond { headers = lines }"),
+      ON_ERROR("local lines = { [('a'):rep(400000)] = 'x' }\n"
+               "for i = 1, 20 do respond { headers = lines } end"),
+      ON_ERROR("local text = ('a'):rep(400000)\n"
+               "for i = 1, 1000 do pcall(log.info, text, { x = {} }) end"),
+      ON_ERROR("local text, fields = ('a'):rep(400000), {}\n"
+               "for i = 1, 13 do fields['x' .. i] = text end\n"
+               "for i = 1, 10 do log.info('', fields) end"),
+  };
+  for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++) {
+    struct rig *rig = rig_new(handlers[i]);
+    assert_int_equal(rig_ask(rig, PRY_ON_ERROR), PRY_ASK_FAULT);
+    assert_int_equal(rig->ask.result, PRY_RUN_OVER_BUDGET);
+    rig_free(rig);
+  }
+}
+
 static void test_memory_is_bounded(void **unused)
 {
   (void)unused;
@@ -626,6 +665,8 @@ int main(void)
       cmocka_unit_test(test_false_is_no_verdict_and_observers_have_none),
       cmocka_unit_test(test_long_texts_are_cut_and_scrubbed),
       cmocka_unit_test(test_a_loop_costs_its_own_verdict),
+      cmocka_unit_test(test_long_texts_are_charged),
+      cmocka_unit_test(test_modules_keep_nothing),
       cmocka_unit_test(test_memory_is_bounded),
       cmocka_unit_test(test_faults_are_scrubbed),
       cmocka_unit_test(test_record),

@@ -663,6 +663,26 @@ static void changed_upvalues_are_set_back(void **state)
   assert_string_equal(handler.result, "2");
 }
 
+/* An iterator that was made while loading has its place in an upvalue of a C function. */
+static void kept_iterators_do_not_count(void **state)
+{
+  struct pry_script *script = *state;
+  struct loaded loaded;
+  struct handler_call handler;
+  struct pry_run run;
+
+  load(script, &loaded,
+       "local word, pair = string.gmatch('abc', '.'), pairs { 1, 2, 3 }\n"
+       "return { word = function() return word() end, pair = function() return pair { 7, 8, 9 } end }");
+  static const char *const names[] = {"word", "pair", "word", "pair"};
+  static const char *const first[] = {"a", "1", "a", "1"};
+  for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+    assert_int_equal(run_handler(script, &loaded, names[i], &handler, &run), PRY_DOOR_ERROR);
+    assert_string_equal(handler.result, first[i]);
+    assert_non_null(strstr(run.fault, "set back"));
+  }
+}
+
 /* Changing one before a wait is seen at the wait: no other handler meets the changed value. */
 static void upvalues_are_checked_at_waits(void **state)
 {
@@ -737,6 +757,7 @@ int main(void)
       WAIT(the_end_may_free_the_script),
       TEST(loaded_tables_are_read_only),
       TEST(changed_upvalues_are_set_back),
+      TEST(kept_iterators_do_not_count),
       WAIT(upvalues_are_checked_at_waits),
       TEST(globals_are_per_file),
   };

@@ -234,6 +234,24 @@ static void test_decoding_is_charged(void **unused)
   rig_free(rig);
 }
 
+/* What fails at its first value has already sorted, or walked, all of its table. */
+static void test_failed_encoding_is_charged(void **unused)
+{
+  (void)unused;
+  static const char *const tables[] = {"t['k' .. i] = 1", "t[i] = print"};
+  for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+    char text[256];
+    snprintf(text, sizeof text,
+             ON_ERROR("local t = {} for i = 1, 20000 do %s end t.a = not t[1] and print or nil\n"
+                      "for i = 1, 200 do pcall(json.encode, t) end"),
+             tables[i]);
+    struct rig *rig = rig_new(text);
+    assert_int_equal(rig_ask(rig, PRY_ON_ERROR), PRY_ASK_FAULT);
+    assert_int_equal(rig->ask.result, PRY_RUN_OVER_BUDGET);
+    rig_free(rig);
+  }
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
@@ -243,6 +261,7 @@ int main(void)
       cmocka_unit_test(test_encode),
       cmocka_unit_test(test_decode_loop_at_the_cap),
       cmocka_unit_test(test_decoding_is_charged),
+      cmocka_unit_test(test_failed_encoding_is_charged),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -141,6 +141,11 @@ static const struct attack attacks[] = {
     {"looping __concat of an error",
      "error(setmetatable({}, { __concat = function() while true do end end, __name = 'x' }))", RAISES},
     {"__name that is no string", "return tostring(setmetatable({}, { __name = {} }))", FINE},
+    {"__name that is no string, in a long format",
+     "local t = setmetatable({}, { __name = 42 }) "
+     "local s = string.format('%s%s' .. ('y'):rep(20000), ('x'):rep(9000), t) "
+     "assert(#s == 29005 and s:sub(9001, 9006) == 'tabley')",
+     FINE},
     {"looping __index", "local t = setmetatable({}, { __index = function() while true do end end }) return t.x",
      STOPPED},
     {"looping __len in sort", "table.sort(setmetatable({}, { __len = function() while true do end end }))", STOPPED},
@@ -155,6 +160,10 @@ static const struct attack attacks[] = {
      STOPPED},
     {"__pairs without end",
      "for k in pairs(setmetatable({}, { __pairs = function() return function() return 1 end end })) do end", STOPPED},
+    {"iterator of pairs on a number", "local it = pairs { a = 1 } it(0x4141414141)", RAISES},
+    {"iterator of pairs on a text", "local it = pairs { a = 1 } it('text')", RAISES},
+    {"iterator of pairs on nothing", "local it = pairs { a = 1 } it()", RAISES},
+    {"iterator of a frozen table on a number", "local it = pairs(string) it(0x4141414141)", RAISES},
     {"ipairs without end", "for i in ipairs(setmetatable({}, { __index = function() return 1 end })) do end", STOPPED},
     {"__index to itself", "local t = {} t.__index = t setmetatable(t, t) while true do local x = t.x end", RAISES},
     {"__call chain", "local t = {} setmetatable(t, { __call = t }) t()", RAISES},
