@@ -147,12 +147,15 @@ int pry_http_sockets_close(struct pry_http_sockets *sockets, int fd)
 
 static int local_port(int fd)
 {
-  struct sockaddr_storage address = {0};
+  union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+  } address = {.v6 = {0}};
   socklen_t size = sizeof address;
-  if (getsockname(fd, (struct sockaddr *)&address, &size) < 0)
+  if (getsockname(fd, &address.any, &size) < 0)
     return -1;
-  return ntohs(address.ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)&address)->sin6_port
-                                             : ((const struct sockaddr_in *)&address)->sin_port);
+  return ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
 }
 
 bool pry_http_sockets_has_unasked(const struct pry_http_sockets *sockets, int port)
