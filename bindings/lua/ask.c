@@ -4,6 +4,7 @@
 #include "door.h"
 #include "freeze.h"
 #include "lib.h"
+#include "sandbox.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -317,6 +318,7 @@ static int prepare(lua_State *L)
   luaL_checkstack(L, 20, "preparing");
   pry_refresh_open(L, decider->config);
   watch_functions(L, decider);
+  pry_sandbox_watch_modules(L);
   return 0;
 }
 

@@ -125,9 +125,17 @@ static enum pry_door_result judge(struct pry_script *script, struct pry_run *run
 
 static enum pry_door_result check_watched(lua_State *L, struct pry_run *run, enum pry_door_result result)
 {
-  char fault[PRY_FAULT_MAX];
+  const struct pry_script *script = pry_script_of(L);
+  char fault[PRY_FAULT_MAX] = "";
 
-  if (run->watch <= 0 || pry_freeze_restore(L, run->watch, fault, sizeof(fault)))
+  if (run->watch > 0)
+    pry_freeze_restore(L, run->watch, fault, sizeof(fault));
+  if (run->required && script->modules_watch > 0) {
+    char other[PRY_FAULT_MAX];
+    if (!pry_freeze_restore(L, script->modules_watch, other, sizeof(other)) && !fault[0])
+      memcpy(fault, other, sizeof(fault));
+  }
+  if (!fault[0])
     return result;
   if (result != PRY_DOOR_OK && result != PRY_DOOR_YIELDED)
     return result; /* the first fault is the one to tell */

@@ -264,14 +264,14 @@ void pry_freeze(lua_State *L, int index)
 
 /* ---- Watching upvalues ---------------------------------------------------------------------------------------- */
 
-/* Appends (function, upvalue number, value) to the list and goes on with the value. */
+/* Appends (function, upvalue number, value) to the list and goes on with the value. C functions count: iterators keep
+ * their place in an upvalue. */
 static void watch_upvalues(struct walk *walk, int function, int list, lua_Integer *cells)
 {
   lua_State *L = walk->L;
-  bool script = !lua_iscfunction(L, function);
 
   for (int i = 1; lua_getupvalue(L, function, i); i++) {
-    if (script && lua_rawgetp(L, walk->visited, lua_upvalueid(L, function, i)) == LUA_TNIL) {
+    if (lua_rawgetp(L, walk->visited, lua_upvalueid(L, function, i)) == LUA_TNIL) {
       lua_pushboolean(L, true);
       lua_rawsetp(L, walk->visited, lua_upvalueid(L, function, i));
       lua_Integer at = VALUES_PER_CELL * (*cells)++;
@@ -354,6 +354,12 @@ static void say_changed(lua_State *L, int function, const char *name, char *faul
 {
   lua_Debug debug;
 
+  if (lua_iscfunction(L, function)) {
+    snprintf(fault, size,
+             "the handler went on with an iterator of pairs or gmatch that outlives it; it was set back: make it in "
+             "the handler");
+    return;
+  }
   lua_pushvalue(L, function);
   if (!lua_getinfo(L, ">S", &debug))
     return;

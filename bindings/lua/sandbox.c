@@ -101,6 +101,31 @@ static bool module_path(const char *name, char *path, size_t size)
   return true;
 }
 
+void pry_sandbox_watch_modules(lua_State *L)
+{
+  struct pry_script *script = pry_script_of(L);
+
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &modules_key);
+  int watch = pry_freeze_watch(L, -1);
+  lua_pop(L, 1);
+  luaL_unref(L, LUA_REGISTRYINDEX, script->modules_watch);
+  script->modules_watch = watch;
+  script->modules_watched = true;
+}
+
+/* A handler has loaded one more module: it is watched as it is now, the others as they were. */
+static void watch_new_module(lua_State *L)
+{
+  const struct pry_script *script = pry_script_of(L);
+  char fault[PRY_FAULT_MAX];
+
+  if (!script->modules_watched)
+    return;
+  if (script->modules_watch > 0 && !pry_freeze_restore(L, script->modules_watch, fault, sizeof(fault)))
+    luaL_error(L, "%s", fault);
+  pry_sandbox_watch_modules(L);
+}
+
 static int run_module(lua_State *L)
 {
   const char *name = lua_tostring(L, 1);
@@ -117,6 +142,11 @@ static int run_module(lua_State *L)
   if (lua_isnil(L, -1))
     luaL_error(L, "require '%s': %s returns nothing; it must return a table or a function", name, path);
   pry_freeze(L, -1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &modules_key);
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, name);
+  lua_pop(L, 1);
+  watch_new_module(L);
   return 1;
 }
 
@@ -124,6 +154,7 @@ static int base_require(lua_State *L)
 {
   const char *name = luaL_checkstring(L, 1);
 
+  pry_script_of(L)->run->required = true;
   lua_settop(L, 1);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &modules_key);
   int type = lua_getfield(L, 2, name);
@@ -143,8 +174,6 @@ static int base_require(lua_State *L)
     lua_setfield(L, 2, name);
     return lua_error(L);
   }
-  lua_pushvalue(L, -1);
-  lua_setfield(L, 2, name);
   return 1;
 }
 

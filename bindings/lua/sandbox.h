@@ -52,6 +52,10 @@ void pry_sandbox_get_global(lua_State *L, const char *name);
  * sees (init.lua's declarations), or 0. A syntax error raises its message, "retry.lua:3: … near …". */
 void pry_sandbox_load(lua_State *L, const char *path, struct pry_slice text, int extras);
 
+/* Loading has ended: from now on the upvalues of all modules are watched (freeze.h) in runs that call `require`. A
+ * handler reaches those that its file has taken at its top through its own watch; through `require` it reaches all. */
+void pry_sandbox_watch_modules(lua_State *L);
+
 /* Pushes the value's text, as `tostring` gives it, and returns it; `size` may be NULL. Calls `__tostring`. */
 const char *pry_sandbox_tostring(lua_State *L, int index, size_t *size);
 

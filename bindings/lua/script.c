@@ -375,6 +375,7 @@ struct pry_script *pry_script_new(const struct pry_script_limits *limits, char *
   fill_limits(&script->limits, limits);
   script->collect_above = script->limits.memory / 2;
   script->state.references = 1;
+  script->modules_watch = LUA_NOREF;
   pry_list_init(&script->idle);
   if (!open_state(script, fault)) {
     pry_script_free(script);

@@ -44,6 +44,7 @@ struct pry_run {
   unsigned long budget; /* instructions */
   double wall;          /* seconds of running, waits not counted; negative: no limit */
   int watch;            /* of freeze.h: upvalues that must not change; LUA_NOREF: none */
+  bool required;        /* it called `require`: those of the modules must not change, either */
   /* out */
   unsigned long used;        /* instructions; at most a tick or one long string above the budget */
   double seconds;            /* of running; 0 when there is no wall limit */
@@ -80,6 +81,8 @@ struct pry_script {
    * required. Set by the owner before files are loaded. */
   bool (*find)(void *user, const char *path, struct pry_slice *text);
   void *find_user;
+  int modules_watch;    /* of freeze.h: the upvalues of all that was required; LUA_NOREF: none */
+  bool modules_watched; /* loading has ended */
   /* What the owner keeps with the state; `closing` is called once by pry_script_free(), before the Lua state is closed
    * and after all waits were cancelled. Either may be NULL. */
   void *host;
