@@ -73,8 +73,10 @@ static bool read_words(const struct serve *serve, struct setup *setup)
     return complain("--log-level is debug, info, warn or error");
   if (serve->watch && strcmp(serve->watch, "on") != 0 && strcmp(serve->watch, "off") != 0)
     return complain("--watch is on or off");
-  if (serve->workers != 1)
-    return complain("this build serves with one worker: leave --workers out, or say --workers 1");
+  if (!serve->workers)
+    return complain("--workers must be 1 or more");
+  if (serve->workers > 1)
+    fprintf(stderr, "parry: this version serves with one worker; --workers %lu is taken as 1\n", serve->workers);
   setup->program.watch = !serve->watch || strcmp(serve->watch, "on") == 0;
   pry_log_output_init(&setup->output, format, STDERR_FILENO);
   return true;

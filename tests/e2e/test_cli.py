@@ -146,6 +146,7 @@ def test_serve_refuses_what_it_cannot_answer_for(folder, tmp_path):
     refused = serve("--listen", "127.0.0.1:0", *unix)
     assert refused.returncode == 78 and "init.lua:6" in refused.stderr and "parry check" in refused.stderr, refused
     assert serve("--workers", "x").returncode == 2
+    assert serve("--workers", "0").returncode == 2
     assert serve("--log-level", "loud").returncode == 2
 
 
