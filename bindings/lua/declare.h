@@ -52,7 +52,7 @@
  *   service "s"    { base_url =, auth = }
  *   sink "ops"     { webhook = secret "…" }
  *   route "PATTERN" { to = "p" or "p/model" or by_model { ["GLOB"] = "p" or "p/model" }, chain = { use "…", … },
- *                    deadline = 120, timeouts = {…}, client_dialect =, early_head =, max_stream =, repeatable =,
+ *                    deadline = 120, timeouts = {…}, client_dialect =, max_stream =, repeatable =,
  *                    session = { header = "…" } or { field = "…" }, max_attempts_per_call = 12, max_targets = 3 }
  *   use "policy" { PARAMETERS, as = "instance" }       -- one use is one instance, in one or several chains
  *   auth: bearer(X), header("x-api-key", X) with X = secret "NAME" or credential "c"; passthrough(); absent: none

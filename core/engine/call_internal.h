@@ -85,11 +85,9 @@ struct pry_call {
   struct pry_permit *target_permit; /* active at the target, for the retry budget */
   pry_time wait_began;
   const char *wait_reason;                   /* while waiting; for metrics */
-  bool token_for_send;                       /* who waits for the token: the sending, or a renew{} verdict */
   void (*after_pass)(struct pry_call *call); /* after an observing pass */
   bool renewed;                              /* a renewal was tried for this target already */
   bool next_is_free;
-  char why[PRY_WHY_MAX];
 
   /* the attempt */
   struct pry_attempt *ledger;
