@@ -1,0 +1,47 @@
+/*
+ * mailbox.h: how one worker tells another something.
+ *
+ * Each worker has a mailbox. Any thread posts a message; it is delivered on the worker's own thread, in the order of
+ * posting, and never from inside pry_mailbox_post(), also when a worker posts to itself. In virtual time it comes at
+ * the same instant, in a later pass.
+ *
+ * Messages live inside whoever sends or waits for them (a queue's waiter, a credential's job), so posting allocates
+ * nothing and cannot fail, and a mailbox is bounded: a message is on its way at most once. Posted again before it
+ * was delivered it stays where it is.
+ *
+ * Whose message it is must take it back before its memory goes: pry_mailbox_withdraw(). On the mailbox's own thread a
+ * message that was withdrawn is never delivered afterwards. Another thread learns from the answer whether it came
+ * too late.
+ *
+ * Thread: post and withdraw from any; a mailbox is made and freed while nobody else uses it.
+ */
+#ifndef PRY_MAILBOX_H
+#define PRY_MAILBOX_H
+
+#include "list.h"
+#include "loop.h"
+
+struct pry_mailbox;
+
+/* Zero-initialise; `deliver` is set by who posts. */
+struct pry_message {
+  struct pry_list link;
+  void (*deliver)(struct pry_message *message);
+  bool posted; /* the mailbox's */
+};
+
+/* On a loop that has no other pry_loop_on_wake() handler. NULL: no memory. */
+struct pry_mailbox *pry_mailbox_new(struct pry_loop *loop);
+
+/* What is still in it is forgotten, undelivered. NULL is fine. */
+void pry_mailbox_free(struct pry_mailbox *mailbox);
+
+struct pry_loop *pry_mailbox_loop(const struct pry_mailbox *mailbox);
+
+/* Delivers the message soon. False: it was on its way already. */
+bool pry_mailbox_post(struct pry_mailbox *mailbox, struct pry_message *message);
+
+/* Takes a message back. False: it was not on its way (never posted, delivered, or being delivered now). */
+bool pry_mailbox_withdraw(struct pry_mailbox *mailbox, struct pry_message *message);
+
+#endif
