@@ -170,7 +170,8 @@ static void take_token(struct pry_http_operation *operation)
   uint64_t version;
   const char *why = "no token";
   pry_buffer_init(&token, 0);
-  enum pry_token_status status = pry_credential_token(credentials, operation->auth->credential->name, &token, &version,
+  enum pry_token_status status = pry_credential_token(credentials, pry_decision_worker(operation->decision)->mailbox,
+                                                      operation->auth->credential->name, &token, &version,
                                                       &operation->waiter, token_ready, operation, &why);
   if (status == PRY_TOKEN_FAILED)
     fail_soon(operation, "auth", why);

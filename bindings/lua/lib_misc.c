@@ -151,7 +151,8 @@ static int misc_notify(lua_State *L)
   }
   struct pry_alert alert = {
       .key = pry_lua_key(L, lua_gettop(L), decision, '/', key, sizeof key), .text = text, .resolve = resolve};
-  pry_alerts_notify(pry_decision_engine(decision)->alerts, check_sink(L, decision, to), &alert);
+  pry_alerts_notify(pry_decision_engine(decision)->alerts, pry_decision_worker(decision)->loop,
+                    check_sink(L, decision, to), &alert);
   return 0;
 }
 

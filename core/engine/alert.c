@@ -4,6 +4,7 @@
 #include "retry_after.h"
 #include "table.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,7 +14,8 @@
 /* An alert that was lost is worth another try when it is told again, but not at the rate of the failing calls. */
 #define RETELL_AFTER_LOSS (60 * PRY_SECOND)
 
-enum { ANSWER_MAX = 64 * 1024, SERVER_WAIT_MAX = 60 };
+/* TAIL: the numbers at the end of a body, the longest there are. */
+enum { ANSWER_MAX = 64 * 1024, SERVER_WAIT_MAX = 60, TAIL_MAX = 512 };
 
 static const pry_time pauses[] = {1 * PRY_SECOND, 4 * PRY_SECOND, 16 * PRY_SECOND};
 enum { TRIES_MAX = 1 + sizeof pauses / sizeof *pauses };
@@ -31,18 +33,23 @@ struct open_alert {
 /* One POST to come. */
 struct delivery {
   struct pry_list link;
-  struct pry_buffer url, body, key; /* url and key NUL-terminated; key as in struct open_alert */
+  struct pry_buffer url, body, key; /* the URL NUL-terminated; key as in struct open_alert */
+  double time;                      /* Unix seconds */
 };
 
 /* The deliveries to one sink, one at a time. Exists while there are any. */
 struct lane {
-  struct pry_list link;
   struct pry_alerts *alerts;
-  struct pry_list deliveries;
-  size_t count;
-  struct pry_timer timer; /* runs all the time: parked, until the next try, or the limit of this one */
+  /* the lock's */
+  struct pry_list link;
+  struct pry_list deliveries; /* without the current one */
+  size_t count;               /* with it */
+  bool begun;                 /* the control worker knows it */
+  /* the control worker's */
+  struct delivery *current; /* NULL: none was begun */
+  struct pry_timer timer;   /* runs all the time: until the next try, or the limit of this one */
   struct pry_http_exchange *exchange;
-  unsigned tries;  /* of the first delivery */
+  unsigned tries;  /* of the current delivery */
   int status;      /* of the answer; 0: none yet */
   pry_time wait;   /* what the answer asked for */
   size_t answered; /* bytes of body */
@@ -50,25 +57,37 @@ struct lane {
 };
 
 struct pry_alerts {
-  struct pry_loop *loop;
+  struct pry_mailbox *mailbox;
+  struct pry_loop *loop; /* the mailbox's */
   struct pry_http *http;
   struct pry_log *log;
   struct pry_metrics *metrics;
   struct pry_scrubber *scrubber;
+  pthread_mutex_t lock;
   struct pry_table table; /* of open alerts */
   struct pry_list open;   /* the same, told longest ago first */
   struct pry_list lanes;
+  struct pry_message new_lanes; /* to the control worker */
 };
 
-struct pry_alerts *pry_alerts_new(struct pry_loop *loop, struct pry_http *http, struct pry_log *log,
+static void begin_lanes(struct pry_message *message);
+
+struct pry_alerts *pry_alerts_new(struct pry_mailbox *mailbox, struct pry_http *http, struct pry_log *log,
                                   struct pry_metrics *metrics, struct pry_scrubber *scrubber)
 {
   struct pry_alerts *alerts = malloc(sizeof *alerts);
   if (!alerts)
     return NULL;
-  *alerts = (struct pry_alerts){.loop = loop, .http = http, .log = log, .metrics = metrics, .scrubber = scrubber};
+  *alerts = (struct pry_alerts){.mailbox = mailbox,
+                                .loop = pry_mailbox_loop(mailbox),
+                                .http = http,
+                                .log = log,
+                                .metrics = metrics,
+                                .scrubber = scrubber,
+                                .new_lanes.deliver = begin_lanes};
   pry_list_init(&alerts->open);
   pry_list_init(&alerts->lanes);
+  pthread_mutex_init(&alerts->lock, NULL); /* cannot fail without attributes on Linux */
   if (!pry_table_init(&alerts->table)) {
     pry_alerts_free(alerts);
     return NULL;
@@ -76,7 +95,7 @@ struct pry_alerts *pry_alerts_new(struct pry_loop *loop, struct pry_http *http, 
   return alerts;
 }
 
-/* ---- open alerts --------------------------------------------------------------------------------------- */
+/* ---- open alerts, all with the lock held --------------------------------------------------------------- */
 
 static bool make_key(struct pry_buffer *key, const char *sink, struct pry_slice name)
 {
@@ -123,15 +142,20 @@ static struct pry_slice name_in_key(struct pry_slice key)
   return (struct pry_slice){key.data + sink_size, key.size - sink_size};
 }
 
-static void note_loss(struct pry_alerts *alerts, const char *sink, struct pry_slice key, const char *result,
-                      const char *why)
+static void say_loss(struct pry_alerts *alerts, const char *sink, struct pry_slice key, const char *result,
+                     const char *why)
 {
   pry_metrics_add(alerts->metrics, PRY_M_ALERTS, sink, result, 1);
   pry_log(alerts->log, PRY_LOG_ERROR, "alert not delivered", pry_log_text("sink", sink),
           pry_log_slice("key", name_in_key(key)), pry_log_text("result", result), pry_log_text("why", why));
+}
+
+/* With the lock held. */
+static void quiet_after_loss(struct pry_alerts *alerts, struct pry_slice key, pry_time now)
+{
   struct open_alert *open = find_open(alerts, key);
   if (open)
-    open->quiet_until = pry_loop_now(alerts->loop) + RETELL_AFTER_LOSS;
+    open->quiet_until = now + RETELL_AFTER_LOSS;
 }
 
 /* ---- deliveries ---------------------------------------------------------------------------------------- */
@@ -173,26 +197,32 @@ static bool append_member(struct pry_alerts *alerts, struct pry_buffer *body, co
   return ok;
 }
 
-static bool append_body(struct pry_alerts *alerts, struct pry_buffer *body, const struct pry_alert *alert,
-                        unsigned long count)
+static bool append_body(struct pry_alerts *alerts, struct pry_buffer *body, const struct pry_alert *alert)
 {
   return pry_buffer_append_text(body, "{") && append_member(alerts, body, "key", alert->key) &&
          append_member(alerts, body, "text", alert->text) &&
          append_member(alerts, body, "state", alert->resolve ? PRY_SLICE("resolved") : PRY_SLICE("firing")) &&
          (!alert->generation || append_member(alerts, body, "generation", pry_slice_of(alert->generation))) &&
-         pry_buffer_append_format(body, "\"count\":%lu,\"time\":%.3f,\"source\":\"parry\"}", count,
-                                  pry_loop_unix_time(alerts->loop));
+         pry_buffer_reserve(body, TAIL_MAX);
 }
 
-static struct delivery *new_delivery(struct pry_alerts *alerts, const struct pry_sink_config *sink,
-                                     const struct pry_alert *alert, struct pry_slice key, unsigned long count)
+/* The count is known only when the alert is queued. There is room for it: this cannot fail. */
+static void finish_body(struct delivery *delivery, unsigned long count)
+{
+  pry_buffer_append_format(&delivery->body, "\"count\":%lu,\"time\":%.3f,\"source\":\"parry\"}", count, delivery->time);
+}
+
+static struct delivery *new_delivery(struct pry_alerts *alerts, const struct pry_loop *loop,
+                                     const struct pry_sink_config *sink, const struct pry_alert *alert,
+                                     struct pry_slice key)
 {
   struct delivery *delivery = calloc(1, sizeof *delivery);
   if (!delivery)
     return NULL;
   pry_list_init(&delivery->link);
+  delivery->time = pry_loop_unix_time(loop);
   if (pry_buffer_append_text(&delivery->url, sink->url->value) && pry_buffer_text(&delivery->url) &&
-      pry_buffer_append_slice(&delivery->key, key) && append_body(alerts, &delivery->body, alert, count))
+      pry_buffer_append_slice(&delivery->key, key) && append_body(alerts, &delivery->body, alert))
     return delivery;
   free_delivery(delivery);
   return NULL;
@@ -209,6 +239,7 @@ static void arm(struct lane *lane, pry_time delay)
   pry_timer_start(lane->alerts->loop, &lane->timer, delay, lane_due, lane);
 }
 
+/* Locked. */
 static struct lane *find_lane(struct pry_alerts *alerts, const char *sink)
 {
   for (struct pry_list *link = alerts->lanes.next; link != &alerts->lanes; link = link->next) {
@@ -219,6 +250,7 @@ static struct lane *find_lane(struct pry_alerts *alerts, const char *sink)
   return NULL;
 }
 
+/* Locked. */
 static struct lane *find_or_make_lane(struct pry_alerts *alerts, const char *sink)
 {
   struct lane *lane = find_lane(alerts, sink);
@@ -231,46 +263,62 @@ static struct lane *find_or_make_lane(struct pry_alerts *alerts, const char *sin
   lane->alerts = alerts;
   memcpy(lane->sink, sink, size);
   pry_list_init(&lane->deliveries);
-  if (!pry_timer_start(alerts->loop, &lane->timer, PRY_TIME_NEVER, lane_due, lane)) {
-    free(lane);
-    return NULL;
-  }
   pry_list_push(&alerts->lanes, &lane->link);
   return lane;
 }
 
-static struct delivery *first_delivery(const struct lane *lane)
+/* Locked. */
+static struct delivery *take_first(struct lane *lane)
 {
-  return PRY_CONTAINER_OF(lane->deliveries.next, struct delivery, link);
-}
-
-static void pop_delivery(struct lane *lane)
-{
-  struct delivery *delivery = first_delivery(lane);
+  struct delivery *delivery = PRY_CONTAINER_OF(lane->deliveries.next, struct delivery, link);
   pry_list_remove(&delivery->link);
-  lane->count--;
-  lane->tries = 0;
-  free_delivery(delivery);
+  return delivery;
 }
 
+/* It is in no list any more. */
 static void free_lane(struct lane *lane)
 {
   if (lane->exchange)
     pry_http_cancel(lane->exchange);
   pry_timer_cancel(&lane->timer);
-  while (lane->count)
-    pop_delivery(lane);
-  pry_list_remove(&lane->link);
+  free_delivery(lane->current);
+  while (!pry_list_empty(&lane->deliveries))
+    free_delivery(take_first(lane));
   free(lane);
 }
 
-static void next_delivery(struct lane *lane)
+/* Ends the current delivery. False: there was no other, and the lane is gone. */
+static bool next_delivery(struct lane *lane)
 {
-  pop_delivery(lane);
-  if (lane->count)
-    arm(lane, 0);
+  free_delivery(lane->current);
+  lane->current = NULL;
+  lane->tries = 0;
+  pthread_mutex_lock(&lane->alerts->lock);
+  bool more = --lane->count;
+  if (more)
+    lane->current = take_first(lane);
   else
+    pry_list_remove(&lane->link);
+  pthread_mutex_unlock(&lane->alerts->lock);
+  if (!more)
     free_lane(lane);
+  return more;
+}
+
+static void lose_delivery(struct lane *lane, const char *result, const char *why)
+{
+  struct pry_alerts *alerts = lane->alerts;
+  struct pry_slice key = pry_buffer_slice(&lane->current->key);
+  pthread_mutex_lock(&alerts->lock);
+  quiet_after_loss(alerts, key, pry_loop_now(alerts->loop));
+  pthread_mutex_unlock(&alerts->lock);
+  say_loss(alerts, lane->sink, key, result, why);
+}
+
+static void go_on(struct lane *lane)
+{
+  if (next_delivery(lane))
+    arm(lane, 0);
 }
 
 /* A 4xx says that the request is wrong, and it will not get better, except where it says "not now". */
@@ -282,8 +330,8 @@ static bool is_final(int status)
 static void try_failed(struct lane *lane, const char *why)
 {
   if (lane->tries >= TRIES_MAX || is_final(lane->status)) {
-    note_loss(lane->alerts, lane->sink, pry_buffer_slice(&first_delivery(lane)->key), "failed", why);
-    next_delivery(lane);
+    lose_delivery(lane, "failed", why);
+    go_on(lane);
     return;
   }
   pry_time pause = pauses[lane->tries - 1];
@@ -301,7 +349,7 @@ static void try_ended(struct lane *lane, const char *why)
     return;
   }
   pry_metrics_add(lane->alerts->metrics, PRY_M_ALERTS, lane->sink, "delivered", 1);
-  next_delivery(lane);
+  go_on(lane);
 }
 
 static void on_head(void *user, int status, const struct pry_headers *headers)
@@ -333,7 +381,7 @@ static const struct pry_http_ops exchange_ops = {.on_head = on_head, .on_data = 
 
 static void start_try(struct lane *lane)
 {
-  const struct delivery *delivery = first_delivery(lane);
+  const struct delivery *delivery = lane->current;
   lane->tries++;
   lane->status = 0;
   lane->wait = 0;
@@ -366,107 +414,192 @@ static void lane_due(void *user)
   try_ended(lane, "no answer in time");
 }
 
-/* NULL, or why it could not be queued. */
-static const char *queue_delivery(struct pry_alerts *alerts, const struct pry_sink_config *sink,
-                                  const struct pry_alert *alert, struct pry_slice key, unsigned long count)
+static void begin_lane(struct lane *lane)
 {
-  struct lane *lane = find_or_make_lane(alerts, sink->name);
-  if (!lane)
-    return "out of memory";
-  if (lane->count >= PRY_ALERT_QUEUE_MAX)
-    return "queue full";
-  struct delivery *delivery = new_delivery(alerts, sink, alert, key, count);
-  if (!delivery) {
-    if (!lane->count)
-      free_lane(lane);
-    return "out of memory";
+  if (pry_timer_start(lane->alerts->loop, &lane->timer, PRY_TIME_NEVER, lane_due, lane)) {
+    start_try(lane);
+    return;
   }
-  pry_list_push(&lane->deliveries, &delivery->link);
-  if (++lane->count == 1)
-    arm(lane, 0);
-  return NULL;
+  do
+    lose_delivery(lane, "dropped", "out of memory");
+  while (next_delivery(lane));
+}
+
+static struct lane *take_new_lane(struct pry_alerts *alerts)
+{
+  struct lane *found = NULL;
+  pthread_mutex_lock(&alerts->lock);
+  for (struct pry_list *link = alerts->lanes.next; link != &alerts->lanes && !found; link = link->next) {
+    struct lane *lane = PRY_CONTAINER_OF(link, struct lane, link);
+    if (lane->begun)
+      continue;
+    lane->begun = true;
+    lane->current = take_first(lane);
+    found = lane;
+  }
+  pthread_mutex_unlock(&alerts->lock);
+  return found;
+}
+
+static void begin_lanes(struct pry_message *message)
+{
+  struct pry_alerts *alerts = PRY_CONTAINER_OF(message, struct pry_alerts, new_lanes);
+  for (struct lane *lane; (lane = take_new_lane(alerts));)
+    begin_lane(lane);
+}
+
+/* ---- notifying, on any worker ---------------------------------------------------------------------------- */
+
+/* One notification. */
+struct errand {
+  struct pry_alerts *alerts;
+  const struct pry_sink_config *sink;
+  const struct pry_alert *alert;
+  struct pry_slice key;
+  pry_time now;
+  struct delivery *delivery; /* made before it is queued; NULL: not needed so far, or no memory */
+  const char *result, *why;  /* what was lost and why; NULL: nothing */
+};
+
+static bool deliverable(const struct errand *errand)
+{
+  return errand->sink->url && errand->sink->url->value;
+}
+
+static void lose(struct errand *errand, const char *result, const char *why)
+{
+  errand->result = result;
+  errand->why = why;
+  quiet_after_loss(errand->alerts, errand->key, errand->now);
+}
+
+static void queue_delivery(struct errand *errand, unsigned long count)
+{
+  struct pry_alerts *alerts = errand->alerts;
+  struct lane *lane = errand->delivery ? find_or_make_lane(alerts, errand->sink->name) : NULL;
+  if (!lane) {
+    lose(errand, "dropped", "out of memory");
+    return;
+  }
+  if (lane->count >= PRY_ALERT_QUEUE_MAX) {
+    lose(errand, "dropped", "queue full");
+    return;
+  }
+  finish_body(errand->delivery, count);
+  pry_list_push(&lane->deliveries, &errand->delivery->link);
+  lane->count++;
+  errand->delivery = NULL;
+  if (!lane->begun)
+    pry_mailbox_post(alerts->mailbox, &alerts->new_lanes);
+}
+
+static void resolve(struct errand *errand)
+{
+  struct open_alert *open = find_open(errand->alerts, errand->key);
+  if (!open)
+    return;
+  unsigned long count = open->count;
+  close_alert(errand->alerts, open);
+  if (deliverable(errand))
+    queue_delivery(errand, count);
+}
+
+static void raise_alert(struct errand *errand)
+{
+  struct open_alert *open = open_alert(errand->alerts, errand->key);
+  if (!open) {
+    lose(errand, "dropped", "out of memory");
+    return;
+  }
+  open->count++;
+  if (!deliverable(errand)) {
+    if (!open->undeliverable)
+      lose(errand, "no_secret", "the sink's secret is missing");
+    open->undeliverable = true;
+    return;
+  }
+  if (!open->undeliverable && errand->now < open->quiet_until)
+    return;
+  open->undeliverable = false;
+  open->quiet_until = errand->now + (errand->alert->repeat > 0 ? errand->alert->repeat : REPEAT_DEFAULT);
+  queue_delivery(errand, open->count);
+}
+
+static bool needs_delivery(const struct errand *errand)
+{
+  const struct open_alert *open = find_open(errand->alerts, errand->key);
+  if (!deliverable(errand))
+    return false;
+  return errand->alert->resolve ? open != NULL : !open || open->undeliverable || errand->now >= open->quiet_until;
+}
+
+/* False: a delivery has to be made first, which takes memory and the scrubber: not with the lock held. */
+static bool run_errand(struct errand *errand, bool tried)
+{
+  pthread_mutex_lock(&errand->alerts->lock);
+  bool run = tried || !needs_delivery(errand);
+  if (run && errand->alert->resolve)
+    resolve(errand);
+  else if (run)
+    raise_alert(errand);
+  pthread_mutex_unlock(&errand->alerts->lock);
+  return run;
+}
+
+void pry_alerts_notify(struct pry_alerts *alerts, const struct pry_loop *loop, const struct pry_sink_config *sink,
+                       const struct pry_alert *alert)
+{
+  struct pry_buffer key;
+  pry_buffer_init(&key, 0);
+  if (!make_key(&key, sink->name, alert->key)) {
+    pry_metrics_add(alerts->metrics, PRY_M_ALERTS, sink->name, "dropped", 1);
+    return;
+  }
+  struct errand errand = {
+      .alerts = alerts, .sink = sink, .alert = alert, .key = pry_buffer_slice(&key), .now = pry_loop_now(loop)};
+  if (!run_errand(&errand, false)) {
+    errand.delivery = new_delivery(alerts, loop, sink, alert, errand.key);
+    run_errand(&errand, true); /* it may not be needed any more: then somebody else told it meanwhile */
+  }
+  if (errand.result)
+    say_loss(alerts, sink->name, errand.key, errand.result, errand.why);
+  free_delivery(errand.delivery);
+  pry_buffer_fini(&key);
 }
 
 /* ---- the alerts ---------------------------------------------------------------------------------------- */
 
-static void tell(struct pry_alerts *alerts, const struct pry_sink_config *sink, const struct pry_alert *alert,
-                 struct pry_slice key, unsigned long count)
-{
-  const char *why = queue_delivery(alerts, sink, alert, key, count);
-  if (why)
-    note_loss(alerts, sink->name, key, "dropped", why);
-}
-
-static void resolve(struct pry_alerts *alerts, const struct pry_sink_config *sink, const struct pry_alert *alert,
-                    struct pry_slice key)
-{
-  struct open_alert *open = find_open(alerts, key);
-  if (!open)
-    return;
-  unsigned long count = open->count;
-  bool deliverable = sink->url && sink->url->value;
-  close_alert(alerts, open);
-  if (deliverable)
-    tell(alerts, sink, alert, key, count);
-}
-
-static void raise_alert(struct pry_alerts *alerts, const struct pry_sink_config *sink, const struct pry_alert *alert,
-                        struct pry_slice key)
-{
-  struct open_alert *open = open_alert(alerts, key);
-  if (!open) {
-    note_loss(alerts, sink->name, key, "dropped", "out of memory");
-    return;
-  }
-  open->count++;
-  if (!sink->url || !sink->url->value) {
-    if (!open->undeliverable)
-      note_loss(alerts, sink->name, key, "no_secret", "the sink's secret is missing");
-    open->undeliverable = true;
-    return;
-  }
-  pry_time now = pry_loop_now(alerts->loop);
-  if (!open->undeliverable && now < open->quiet_until)
-    return;
-  open->undeliverable = false;
-  open->quiet_until = now + (alert->repeat > 0 ? alert->repeat : REPEAT_DEFAULT);
-  tell(alerts, sink, alert, key, open->count);
-}
-
-void pry_alerts_notify(struct pry_alerts *alerts, const struct pry_sink_config *sink, const struct pry_alert *alert)
-{
-  struct pry_buffer key;
-  pry_buffer_init(&key, 0);
-  if (!make_key(&key, sink->name, alert->key))
-    pry_metrics_add(alerts->metrics, PRY_M_ALERTS, sink->name, "dropped", 1);
-  else if (alert->resolve)
-    resolve(alerts, sink, alert, pry_buffer_slice(&key));
-  else
-    raise_alert(alerts, sink, alert, pry_buffer_slice(&key));
-  pry_buffer_fini(&key);
-}
-
-size_t pry_alerts_queued(const struct pry_alerts *alerts)
+size_t pry_alerts_queued(struct pry_alerts *alerts)
 {
   size_t queued = 0;
+  pthread_mutex_lock(&alerts->lock);
   for (struct pry_list *link = alerts->lanes.next; link != &alerts->lanes; link = link->next)
     queued += PRY_CONTAINER_OF(link, struct lane, link)->count;
+  pthread_mutex_unlock(&alerts->lock);
   return queued;
 }
 
-size_t pry_alerts_open(const struct pry_alerts *alerts)
+size_t pry_alerts_open(struct pry_alerts *alerts)
 {
-  return alerts->table.count;
+  pthread_mutex_lock(&alerts->lock);
+  size_t count = alerts->table.count;
+  pthread_mutex_unlock(&alerts->lock);
+  return count;
 }
 
 void pry_alerts_free(struct pry_alerts *alerts)
 {
   if (!alerts)
     return;
-  while (!pry_list_empty(&alerts->lanes))
-    free_lane(PRY_CONTAINER_OF(alerts->lanes.next, struct lane, link));
+  pry_mailbox_withdraw(alerts->mailbox, &alerts->new_lanes);
+  while (!pry_list_empty(&alerts->lanes)) {
+    struct lane *lane = PRY_CONTAINER_OF(alerts->lanes.next, struct lane, link);
+    pry_list_remove(&lane->link);
+    free_lane(lane);
+  }
   while (!pry_list_empty(&alerts->open))
     close_alert(alerts, PRY_CONTAINER_OF(alerts->open.next, struct open_alert, link));
   pry_table_fini(&alerts->table);
+  pthread_mutex_destroy(&alerts->lock);
   free(alerts);
 }

@@ -15,7 +15,9 @@
  * Bounded: PRY_ALERT_QUEUE_MAX deliveries a sink; PRY_ALERTS_OPEN_MAX open alerts, of which the one not told for
  * longest is forgotten first.
  *
- * Thread: the loop's.
+ * Thread: notify from any worker. Which alerts are open, and what is queued, is behind one lock, never held while
+ * something is scrubbed, logged or sent; delivery is the control worker's, woken through its mailbox. Who notifies waits
+ * for no delivery. Alerts of one key are delivered in the order in which they were counted.
  */
 #ifndef PRY_ALERT_H
 #define PRY_ALERT_H
@@ -23,6 +25,7 @@
 #include "config.h"
 #include "http.h"
 #include "log.h"
+#include "mailbox.h"
 #include "metrics.h"
 
 struct pry_alerts;
@@ -37,17 +40,20 @@ struct pry_alert {
   pry_time repeat;        /* while open, told again at most this often; 0: one hour */
 };
 
-struct pry_alerts *pry_alerts_new(struct pry_loop *loop, struct pry_http *http, struct pry_log *log,
+/* mailbox, http: the control worker's. All outlive the alerts. NULL: no memory. */
+struct pry_alerts *pry_alerts_new(struct pry_mailbox *mailbox, struct pry_http *http, struct pry_log *log,
                                   struct pry_metrics *metrics, struct pry_scrubber *scrubber);
 
-/* Gives up what is queued. NULL is fine. */
+/* Gives up what is queued. On the control worker, or when the workers have ended. NULL is fine. */
 void pry_alerts_free(struct pry_alerts *alerts);
 
 /* Queues an alert for a sink; the sink's name and URL are copied. A full queue drops the alert, logged and counted. A
- * sink whose secret is missing is logged once per key. */
-void pry_alerts_notify(struct pry_alerts *alerts, const struct pry_sink_config *sink, const struct pry_alert *alert);
+ * sink whose secret is missing is logged once per key. `loop` is the caller's, for the time. */
+void pry_alerts_notify(struct pry_alerts *alerts, const struct pry_loop *loop, const struct pry_sink_config *sink,
+                       const struct pry_alert *alert);
 
-size_t pry_alerts_queued(const struct pry_alerts *alerts);
-size_t pry_alerts_open(const struct pry_alerts *alerts); /* keys raised and not resolved */
+/* Any thread. */
+size_t pry_alerts_queued(struct pry_alerts *alerts);
+size_t pry_alerts_open(struct pry_alerts *alerts); /* keys raised and not resolved */
 
 #endif

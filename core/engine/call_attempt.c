@@ -601,8 +601,8 @@ static enum pry_token_status get_token(struct pry_call *call, const char **why)
   const struct pry_auth *auth = &call->view.target.provider->auth;
   pry_buffer_clear(&call->token);
   if (auth->credential)
-    return pry_credential_token(call->worker->engine->credentials, auth->credential->name, &call->token,
-                                &call->token_version, &call->token_waiter, token_ready, call, why);
+    return pry_credential_token(call->worker->engine->credentials, call->worker->mailbox, auth->credential->name,
+                                &call->token, &call->token_version, &call->token_waiter, token_ready, call, why);
   if (!auth->secret)
     return PRY_TOKEN_READY;
   *why = "the provider's secret is missing; see `parry check`";

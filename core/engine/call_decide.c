@@ -188,7 +188,7 @@ static void enter_queue(struct pry_call *call)
 {
   const struct pry_verdict *verdict = &call->pass.ask.verdict;
   struct pry_permit *permit = NULL;
-  switch (pry_queue_enter(call->worker->engine->queues, call->worker->loop, pry_slice_of(verdict->key),
+  switch (pry_queue_enter(call->worker->engine->queues, call->worker->mailbox, pry_slice_of(verdict->key),
                           (unsigned)verdict->slots, &call->queue_waiter, queue_granted, call, &permit)) {
   case PRY_QUEUE_GRANTED:
     hold_granted(call, permit);
@@ -335,8 +335,9 @@ static bool current_version(struct pry_call *call, const char *credential, uint6
   struct pry_token_waiter waiter = {0};
   const char *why;
   pry_list_init(&waiter.link);
-  enum pry_token_status status = pry_credential_token(call->worker->engine->credentials, credential, &call->token,
-                                                      version, &waiter, token_renewed, call, &why);
+  enum pry_token_status status =
+      pry_credential_token(call->worker->engine->credentials, call->worker->mailbox, credential, &call->token, version,
+                           &waiter, token_renewed, call, &why);
   pry_token_leave(&waiter);
   return status == PRY_TOKEN_READY;
 }
@@ -352,8 +353,8 @@ static bool attempt_renew(struct pry_call *call)
     return true;
   }
   tell_verdict(call, &call->pass.ask.verdict, credential->name, 0, NULL);
-  if (pry_credential_renew(call->worker->engine->credentials, credential->name, version, &call->token_waiter,
-                           token_renewed, call, &why) != PRY_TOKEN_WAITING)
+  if (pry_credential_renew(call->worker->engine->credentials, call->worker->mailbox, credential->name, version,
+                           &call->token_waiter, token_renewed, call, &why) != PRY_TOKEN_WAITING)
     return true;
   begin_wait(call, CALL_TOKEN, "renewal");
   return false;
@@ -591,8 +592,8 @@ static bool execute_renew(struct pry_call *call)
   const char *why = NULL;
   enum pry_token_status status = PRY_TOKEN_FAILED;
   if (!complaint) {
-    status = pry_credential_renew(call->worker->engine->credentials, credential->name, call->token_version,
-                                  &call->token_waiter, error_token_ready, call, &why);
+    status = pry_credential_renew(call->worker->engine->credentials, call->worker->mailbox, credential->name,
+                                  call->token_version, &call->token_waiter, error_token_ready, call, &why);
     complaint = status == PRY_TOKEN_FAILED ? why : NULL;
   }
   tell_verdict(call, verdict, credential ? credential->name : NULL, 0, complaint);

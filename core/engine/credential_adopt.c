@@ -22,10 +22,10 @@ void pry_credential_free(struct pry_credential *credential)
   if (!credential)
     return;
   struct pry_credentials *owner = credential->owner;
+  pry_mailbox_withdraw(owner->environment.mailbox, &credential->begin);
   pry_credential_cancel(credential);
-  pry_timer_cancel(&credential->job_timer);
+  pry_timer_cancel(&credential->limit_timer);
   pry_timer_cancel(&credential->renew_timer);
-  pry_list_remove(&credential->link);
   pry_secret_drop(owner, &credential->token);
   pry_secret_drop(owner, &credential->previous_token);
   pry_secret_drop(owner, &credential->refresh_token);
@@ -59,6 +59,7 @@ static struct pry_credential *new_credential(struct pry_credentials *owner, cons
   if (!credential)
     return NULL;
   credential->owner = owner;
+  credential->begin.deliver = pry_credential_start_job;
   credential->expires = PRY_TIME_NEVER;
   credential->cannot_renew = why_not_renewable(config);
   pry_list_init(&credential->link);
@@ -67,8 +68,10 @@ static struct pry_credential *new_credential(struct pry_credentials *owner, cons
   struct pry_slice access = secret_value(config->access_token);
   if (credential->name && pry_secret_keep(owner, &credential->refresh_secret, secret_value(config->refresh_token)) &&
       pry_secret_keep(owner, &credential->access_secret, access) && load_refresh_token(credential) &&
-      (!access.size || pry_credential_replace_token(credential, access)) && pry_credential_start_timers(credential))
+      (!access.size || pry_secret_keep(owner, &credential->token, access)) && pry_credential_start_timers(credential)) {
+    credential->version = access.size ? ++owner->last_version : 0;
     return credential;
+  }
   pry_credential_free(credential);
   return NULL;
 }
@@ -79,20 +82,23 @@ static bool same_secrets(const struct pry_credential *credential, const struct p
          pry_slice_equal(pry_buffer_slice(&credential->access_secret), secret_value(config->access_token));
 }
 
+static void move_waiters(struct pry_credential *from, struct pry_credential *to)
+{
+  while (!pry_list_empty(&from->waiters)) {
+    struct pry_token_waiter *waiter = PRY_CONTAINER_OF(from->waiters.next, struct pry_token_waiter, link);
+    pry_list_remove(&waiter->link);
+    pry_credential_join(to, waiter);
+  }
+}
+
 /* Who waited for the old one waits for the new one's token, or has it. Those who had been told something already, but
  * had not heard it, wait on: it was about the old one. */
-static void replace_credential(struct pry_credential *old, struct pry_credential *fresh)
+static void replace_credential(struct pry_credential *old, struct pry_credential *fresh, pry_time now)
 {
-  while (!pry_list_empty(&old->waiters)) {
-    struct pry_token_waiter *waiter = PRY_CONTAINER_OF(old->waiters.next, struct pry_token_waiter, link);
-    pry_list_remove(&waiter->link);
-    pry_credential_untell(waiter);
-    pry_credential_join(fresh, waiter);
-  }
-  pry_credential_free(old);
+  move_waiters(old, fresh);
   if (!fresh->waiting)
     return;
-  if (pry_credential_usable(fresh))
+  if (pry_credential_usable(fresh, now))
     pry_credential_tell(fresh, true, "");
   else if (fresh->cannot_renew)
     pry_credential_tell(fresh, false, fresh->cannot_renew);
@@ -100,16 +106,11 @@ static void replace_credential(struct pry_credential *old, struct pry_credential
     pry_credential_begin(fresh);
 }
 
-/* Their timers deliver what is said here; nothing of the credential is looked at any more. */
-static void forget_credential(struct pry_credential *credential)
+/* They hear it wherever they are; nothing of the credential is looked at any more. */
+static void forget_credential(struct pry_credentials *credentials, struct pry_credential *credential)
 {
-  pry_credential_tell(credential, false, "the credential is no longer declared");
-  while (!pry_list_empty(&credential->waiters)) {
-    struct pry_token_waiter *waiter = PRY_CONTAINER_OF(credential->waiters.next, struct pry_token_waiter, link);
-    pry_list_remove(&waiter->link);
-    pry_credential_join(&credential->owner->forgotten, waiter);
-  }
-  pry_credential_free(credential);
+  move_waiters(credential, &credentials->forgotten);
+  pry_credential_tell(&credentials->forgotten, false, "the credential is no longer declared");
 }
 
 /* Makes all that is new before anything old is touched. */
@@ -127,39 +128,61 @@ static bool prepare(struct pry_credentials *credentials, const struct pry_config
   return true;
 }
 
-static void take_over(struct pry_credentials *credentials, const struct pry_config *config, struct pry_list *prepared)
+static void retire(struct pry_credential *credential, struct pry_list *retired)
 {
+  pry_list_remove(&credential->link);
+  pry_list_push(retired, &credential->link);
+}
+
+/* Under one lock, so that no asker finds a name missing while it is replaced. */
+static void take_over(struct pry_credentials *credentials, const struct pry_config *config, struct pry_list *prepared,
+                      struct pry_list *retired)
+{
+  pry_time now = pry_loop_now(credentials->environment.loop);
+  pthread_mutex_lock(&credentials->lock);
   for (struct pry_list *link = credentials->list.next, *next; link != &credentials->list; link = next) {
     struct pry_credential *credential = PRY_CONTAINER_OF(link, struct pry_credential, link);
     next = link->next;
     const struct pry_credential_config *declared = pry_config_credential(config, credential->name);
     if (!declared) {
-      forget_credential(credential);
-      continue;
+      forget_credential(credentials, credential);
+      retire(credential, retired);
+    } else if (same_secrets(credential, declared)) {
+      credential->cannot_renew = why_not_renewable(declared);
+      credential->cooldown_end = 0;
     }
-    if (!same_secrets(credential, declared))
-      continue;
-    credential->cannot_renew = why_not_renewable(declared);
-    credential->cooldown_end = 0;
   }
   while (!pry_list_empty(prepared)) {
     struct pry_credential *fresh = PRY_CONTAINER_OF(prepared->next, struct pry_credential, link);
     struct pry_credential *old = pry_credential_find(credentials, fresh->name);
     pry_list_remove(&fresh->link);
     pry_list_push(&credentials->list, &fresh->link);
-    if (old)
-      replace_credential(old, fresh);
+    if (!old)
+      continue;
+    replace_credential(old, fresh, now);
+    retire(old, retired);
+  }
+  pthread_mutex_unlock(&credentials->lock);
+}
+
+static void free_all(struct pry_list *list)
+{
+  while (!pry_list_empty(list)) {
+    struct pry_credential *credential = PRY_CONTAINER_OF(list->next, struct pry_credential, link);
+    pry_list_remove(&credential->link);
+    pry_credential_free(credential);
   }
 }
 
 bool pry_credentials_adopt(struct pry_credentials *credentials, const struct pry_config *config)
 {
-  struct pry_list prepared;
+  struct pry_list prepared, retired;
   pry_list_init(&prepared);
+  pry_list_init(&retired);
   bool ok = prepare(credentials, config, &prepared);
   if (ok)
-    take_over(credentials, config, &prepared);
-  while (!pry_list_empty(&prepared))
-    pry_credential_free(PRY_CONTAINER_OF(prepared.next, struct pry_credential, link));
+    take_over(credentials, config, &prepared, &retired);
+  free_all(&prepared);
+  free_all(&retired);
   return ok;
 }

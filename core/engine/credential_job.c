@@ -44,14 +44,14 @@ bool pry_secret_keep(struct pry_credentials *credentials, struct pry_buffer *kep
 
 /* ---- the job --------------------------------------------------------------------------------------------- */
 
-static void job_due(void *user);
+static void limit_reached(void *user);
 static void renewal_due(void *user);
 
 /* Both timers run from the credential's beginning, and in their own callbacks their place in the heap is still free:
  * these cannot fail. */
-static void arm_job(struct pry_credential *credential, pry_time delay)
+static void arm_limit(struct pry_credential *credential, pry_time delay)
 {
-  pry_timer_start(credential->owner->environment.loop, &credential->job_timer, delay, job_due, credential);
+  pry_timer_start(credential->owner->environment.loop, &credential->limit_timer, delay, limit_reached, credential);
 }
 
 static void arm_renewal(struct pry_credential *credential, pry_time delay)
@@ -62,7 +62,7 @@ static void arm_renewal(struct pry_credential *credential, pry_time delay)
 void pry_credential_begin(struct pry_credential *credential)
 {
   credential->running = true;
-  arm_job(credential, 0);
+  pry_mailbox_post(credential->owner->environment.mailbox, &credential->begin);
 }
 
 static void clean_up_job(struct pry_credential *credential)
@@ -76,31 +76,31 @@ static void clean_up_job(struct pry_credential *credential)
   pry_state_unref(state);
 }
 
-static void end_job(struct pry_credential *credential)
-{
-  credential->running = false;
-  arm_job(credential, PRY_TIME_NEVER);
-}
-
 static void job_failed(struct pry_credential *credential, const char *why)
 {
-  const struct pry_credentials_environment *environment = &credential->owner->environment;
-  pry_time now = pry_credential_now(credential);
-  end_job(credential);
+  struct pry_credentials *owner = credential->owner;
+  const struct pry_credentials_environment *environment = &owner->environment;
+  char error[PRY_CREDENTIAL_ERROR_MAX];
+  snprintf(error, sizeof error, "%s", why);
+  pry_time cooldown_end = pry_loop_now(environment->loop) + COOLDOWN;
+  pthread_mutex_lock(&owner->lock);
+  credential->running = false;
   credential->failures++;
   credential->failed = true;
   credential->rejected = false;
-  credential->cooldown_end = now + COOLDOWN;
-  snprintf(credential->last_error, sizeof credential->last_error, "%s", why);
+  credential->cooldown_end = cooldown_end;
+  memcpy(credential->last_error, error, sizeof error);
   bool still_good =
-      credential->token.size && credential->expires != PRY_TIME_NEVER && credential->expires > credential->cooldown_end;
+      credential->token.size && credential->expires != PRY_TIME_NEVER && credential->expires > cooldown_end;
+  pry_credential_tell(credential, false, error);
+  pthread_mutex_unlock(&owner->lock);
+  arm_limit(credential, PRY_TIME_NEVER);
   arm_renewal(credential, still_good ? COOLDOWN : PRY_TIME_NEVER);
   pry_metrics_add(environment->metrics, PRY_M_RENEWALS, credential->name, "failed", 1);
   pry_log(environment->log, PRY_LOG_WARN, "credential not renewed", pry_log_text("credential", credential->name),
-          pry_log_text("why", credential->last_error));
-  pry_credential_tell(credential, false, credential->last_error);
+          pry_log_text("why", error));
   if (environment->failed)
-    environment->failed(environment->user, credential->name, credential->last_error);
+    environment->failed(environment->user, credential->name, error);
 }
 
 /* Before the new access token is used: when the process dies in between, the token service may take no other refresh
@@ -126,52 +126,61 @@ static void rotate_refresh_token(struct pry_credential *credential, struct pry_s
             pry_log_text("credential", credential->name), pry_log_text("why", why));
 }
 
-bool pry_credential_replace_token(struct pry_credential *credential, struct pry_slice token)
+/* Parks the renewal, or arms it for a token that lives so long. The life as it counts; NEVER: not known. */
+static pry_time plan_renewal(struct pry_credential *credential, double expires_in)
 {
-  struct pry_buffer fresh;
-  pry_buffer_init(&fresh, 0);
-  if (!pry_secret_keep(credential->owner, &fresh, token))
-    return false;
-  pry_secret_drop(credential->owner, &credential->previous_token);
-  credential->previous_token = credential->token;
-  credential->token = fresh;
-  credential->version = ++credential->owner->last_version;
-  credential->rejected = false;
-  return true;
-}
-
-static void set_expiry(struct pry_credential *credential, double expires_in)
-{
-  credential->expires = PRY_TIME_NEVER;
-  credential->expires_at = 0;
   arm_renewal(credential, PRY_TIME_NEVER);
   if (!(expires_in >= 0)) /* NaN, too */
-    return;
+    return PRY_TIME_NEVER;
   pry_time life = pry_time_from_seconds(expires_in);
   if (life < LIFE_AT_LEAST)
     life = LIFE_AT_LEAST;
-  credential->expires = pry_credential_now(credential) + life;
-  credential->expires_at = pry_loop_unix_time(credential->owner->environment.loop) + pry_time_to_seconds(life);
   pry_time before = life / 2 < RENEW_BEFORE ? life / 2 : RENEW_BEFORE;
   pry_time delay = life - before;
   arm_renewal(credential, delay > RENEW_NO_SOONER ? delay : RENEW_NO_SOONER);
+  return life;
 }
 
-static void job_succeeded(struct pry_credential *credential, double expires_in)
+/* Token, version, expiry and state change in one step: on no worker is there a new token that looks expired, or a waiter
+ * who joins a job that is over. Gives back the token before. */
+static struct pry_buffer adopt_token(struct pry_credential *credential, struct pry_buffer fresh, pry_time life,
+                                     bool *recovered)
 {
-  const struct pry_credentials_environment *environment = &credential->owner->environment;
-  bool recovered = credential->failed;
-  end_job(credential);
+  struct pry_credentials *owner = credential->owner;
+  const struct pry_loop *loop = owner->environment.loop;
+  bool lasts = life == PRY_TIME_NEVER;
+  pry_time expires = lasts ? PRY_TIME_NEVER : pry_loop_now(loop) + life;
+  double expires_at = lasts ? 0 : pry_loop_unix_time(loop) + pry_time_to_seconds(life);
+  pthread_mutex_lock(&owner->lock);
+  struct pry_buffer before = credential->token;
+  credential->token = fresh;
+  credential->version = ++owner->last_version;
+  credential->rejected = false;
+  credential->expires = expires;
+  credential->expires_at = expires_at;
+  credential->running = false;
   credential->renewals++;
+  *recovered = credential->failed;
   credential->failed = false;
   credential->last_error[0] = '\0';
-  set_expiry(credential, expires_in);
+  pry_credential_tell(credential, true, "");
+  pthread_mutex_unlock(&owner->lock);
+  return before;
+}
+
+static void job_succeeded(struct pry_credential *credential, struct pry_buffer fresh, double expires_in)
+{
+  const struct pry_credentials_environment *environment = &credential->owner->environment;
+  bool recovered;
+  struct pry_buffer before = adopt_token(credential, fresh, plan_renewal(credential, expires_in), &recovered);
+  pry_secret_drop(credential->owner, &credential->previous_token);
+  credential->previous_token = before;
+  arm_limit(credential, PRY_TIME_NEVER);
   pry_metrics_add(environment->metrics, PRY_M_RENEWALS, credential->name, "ok", 1);
   if (credential->expires_at > 0)
     pry_metrics_set(environment->metrics, PRY_M_TOKEN_EXPIRY, credential->name, NULL, credential->expires_at);
   pry_log(environment->log, PRY_LOG_INFO, "credential renewed", pry_log_text("credential", credential->name),
           pry_log_integer("version", (long long)credential->version), pry_log_number("expires_in", expires_in));
-  pry_credential_tell(credential, true, "");
   if (recovered && environment->recovered)
     environment->recovered(environment->user, credential->name);
 }
@@ -191,9 +200,11 @@ static void job_answered(struct pry_credential *credential, enum pry_ask_status 
   char error[PRY_CREDENTIAL_ERROR_MAX] = "";
   double expires_in = credential->renewal.expires_in;
   const char *why = complaint(credential, status);
+  struct pry_buffer fresh;
+  pry_buffer_init(&fresh, 0);
   if (!why) {
     rotate_refresh_token(credential, pry_buffer_slice(&credential->renewal.new_refresh_token));
-    if (!pry_credential_replace_token(credential, pry_buffer_slice(&credential->renewal.token)))
+    if (!pry_secret_keep(credential->owner, &fresh, pry_buffer_slice(&credential->renewal.token)))
       why = "out of memory";
   }
   if (why) {
@@ -204,7 +215,7 @@ static void job_answered(struct pry_credential *credential, enum pry_ask_status 
   if (why)
     job_failed(credential, error);
   else
-    job_succeeded(credential, expires_in);
+    job_succeeded(credential, fresh, expires_in);
 }
 
 static void ask_ready(struct pry_ask *ask, enum pry_ask_status status)
@@ -212,8 +223,9 @@ static void ask_ready(struct pry_ask *ask, enum pry_ask_status status)
   job_answered(ask->user, status);
 }
 
-static void start_job(struct pry_credential *credential)
+void pry_credential_start_job(struct pry_message *message)
 {
+  struct pry_credential *credential = PRY_CONTAINER_OF(message, struct pry_credential, begin);
   const struct pry_credentials_environment *environment = &credential->owner->environment;
   struct pry_state *state = environment->current_state(environment->user);
   const struct pry_credential_config *config =
@@ -233,7 +245,7 @@ static void start_job(struct pry_credential *credential)
       .handler = PRY_REFRESH, .renewal = &credential->renewal, .ready = ask_ready, .user = credential, .state = state};
   pry_verdict_init(&credential->ask.verdict);
   credential->asking = true;
-  arm_job(credential, JOB_LIMIT);
+  arm_limit(credential, JOB_LIMIT);
   enum pry_ask_status status = state->ops->ask(state, &credential->ask);
   if (status != PRY_ASK_PENDING)
     job_answered(credential, status);
@@ -247,13 +259,9 @@ void pry_credential_cancel(struct pry_credential *credential)
   clean_up_job(credential);
 }
 
-static void job_due(void *user)
+static void limit_reached(void *user)
 {
   struct pry_credential *credential = user;
-  if (!credential->asking) {
-    start_job(credential);
-    return;
-  }
   pry_credential_cancel(credential);
   job_failed(credential, "no answer within 30 s");
 }
@@ -262,13 +270,15 @@ static void renewal_due(void *user)
 {
   struct pry_credential *credential = user;
   arm_renewal(credential, PRY_TIME_NEVER);
+  pthread_mutex_lock(&credential->owner->lock);
   if (!credential->running && !credential->cannot_renew)
     pry_credential_begin(credential);
+  pthread_mutex_unlock(&credential->owner->lock);
 }
 
 bool pry_credential_start_timers(struct pry_credential *credential)
 {
   struct pry_loop *loop = credential->owner->environment.loop;
-  return pry_timer_start(loop, &credential->job_timer, PRY_TIME_NEVER, job_due, credential) &&
+  return pry_timer_start(loop, &credential->limit_timer, PRY_TIME_NEVER, limit_reached, credential) &&
          pry_timer_start(loop, &credential->renew_timer, PRY_TIME_NEVER, renewal_due, credential);
 }

@@ -70,6 +70,7 @@ static struct pry_credentials *new_credentials(struct pry_engine *engine)
 {
   struct pry_credentials_environment environment = {
       .loop = engine->worker.loop,
+      .mailbox = engine->worker.mailbox,
       .log = engine->log,
       .metrics = engine->metrics,
       .scrubber = engine->scrubber,
@@ -85,12 +86,13 @@ static struct pry_credentials *new_credentials(struct pry_engine *engine)
 static bool make_parts(struct pry_engine *engine)
 {
   struct pry_worker *worker = &engine->worker;
-  return (engine->scrubber = pry_scrubber_new()) && (engine->metrics = pry_metrics_new()) &&
-         (engine->store = pry_store_new(0, 0)) && (engine->queues = pry_queue_set_new(0, 0)) &&
-         (engine->budgets = pry_budgets_new()) && (worker->events = pry_event_ring_new(0)) &&
-         (engine->credentials = new_credentials(engine)) && (engine->jobs = pry_jobs_new(engine)) &&
+  return (worker->mailbox = pry_mailbox_new(worker->loop)) && (engine->scrubber = pry_scrubber_new()) &&
+         (engine->metrics = pry_metrics_new()) && (engine->store = pry_store_new(0, 0)) &&
+         (engine->queues = pry_queue_set_new(0, 0)) && (engine->budgets = pry_budgets_new()) &&
+         (worker->events = pry_event_ring_new(0)) && (engine->credentials = new_credentials(engine)) &&
+         (engine->jobs = pry_jobs_new(engine)) &&
          (engine->alerts =
-              pry_alerts_new(worker->loop, worker->http, engine->log, engine->metrics, engine->scrubber)) &&
+              pry_alerts_new(worker->mailbox, worker->http, engine->log, engine->metrics, engine->scrubber)) &&
          pry_timer_start(worker->loop, &engine->sweep_timer, SWEEP_PERIOD, sweep, engine);
 }
 
@@ -156,6 +158,7 @@ void pry_engine_free(struct pry_engine *engine)
   pry_metrics_free(engine->metrics);
   pry_log_set_scrubber(engine->log, NULL);
   pry_scrubber_free(engine->scrubber);
+  pry_mailbox_free(worker->mailbox);
   free(engine);
 }
 
@@ -284,7 +287,7 @@ bool pry_engine_metrics(struct pry_engine *engine, struct pry_buffer *text)
   pry_metrics_clear(metrics, PRY_M_TOKEN_EXPIRY);
   pry_store_each_breaker(engine->store, pry_loop_now(engine->worker.loop), show_breaker, metrics);
   pry_budget_each(engine->budgets, show_budget, metrics);
-  pry_credentials_each(engine->credentials, show_credential, metrics);
+  pry_credentials_each(engine->credentials, engine->worker.loop, show_credential, metrics);
   pry_metrics_set(metrics, PRY_M_QUEUE_DEPTH, NULL, NULL, (double)pry_queue_waiting_total(engine->queues));
   pry_metrics_set(metrics, PRY_M_OPEN_CALLS, NULL, NULL, (double)engine->worker.call_count);
   return pry_metrics_render(metrics, text);

@@ -19,6 +19,7 @@
 #include "http.h"
 #include "log.h"
 #include "loop.h"
+#include "mailbox.h"
 #include "metrics.h"
 #include "queue.h"
 #include "registry.h"
@@ -43,6 +44,7 @@ struct pry_worker {
   struct pry_engine *engine;
   unsigned index;
   struct pry_loop *loop;
+  struct pry_mailbox *mailbox; /* of that loop */
   struct pry_http *http;
   struct pry_state *state; /* of the serving generation; NULL until the first commit */
   struct pry_event_ring *events;

@@ -1,55 +1,53 @@
 #include "mailbox.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 struct pry_mailbox {
   struct pry_loop *loop;
   pthread_mutex_t lock;
-  struct pry_list messages;
-  size_t count;
-  struct pry_timer timer; /* virtual loops only: parked, or due now */
+  struct pry_list messages; /* announced when the first came */
+  struct pry_list arrived;  /* taken from there, to be delivered in this turn; still open to withdrawal */
+  struct pry_timer timer;   /* virtual loops only: parked, or due now */
+  atomic_bool stuck;
 };
+
+/* Only when all that arrived before was delivered. */
+static void take_in(struct pry_mailbox *mailbox)
+{
+  pthread_mutex_lock(&mailbox->lock);
+  if (!pry_list_empty(&mailbox->messages)) {
+    mailbox->arrived = mailbox->messages;
+    mailbox->arrived.next->previous = &mailbox->arrived;
+    mailbox->arrived.previous->next = &mailbox->arrived;
+    pry_list_init(&mailbox->messages);
+  }
+  pthread_mutex_unlock(&mailbox->lock);
+}
 
 static struct pry_message *take_first(struct pry_mailbox *mailbox)
 {
   struct pry_message *message = NULL;
   pthread_mutex_lock(&mailbox->lock);
-  if (!pry_list_empty(&mailbox->messages)) {
-    message = PRY_CONTAINER_OF(mailbox->messages.next, struct pry_message, link);
+  if (!pry_list_empty(&mailbox->arrived)) {
+    message = PRY_CONTAINER_OF(mailbox->arrived.next, struct pry_message, link);
     pry_list_remove(&message->link);
     message->posted = false;
-    mailbox->count--;
   }
   pthread_mutex_unlock(&mailbox->lock);
   return message;
 }
 
-static size_t count_messages(struct pry_mailbox *mailbox)
-{
-  pthread_mutex_lock(&mailbox->lock);
-  size_t count = mailbox->count;
-  pthread_mutex_unlock(&mailbox->lock);
-  return count;
-}
-
-static void announce(struct pry_mailbox *mailbox);
-
-/* One at a time: a delivery may withdraw the next. Not more than were there at first: two who answer each other must
- * not keep the loop to themselves. */
+/* One at a time: a delivery may withdraw the next, and another thread may, for as long as this one is stuck. */
 static void deliver_all(void *user)
 {
   struct pry_mailbox *mailbox = user;
   if (pry_loop_is_virtual(mailbox->loop))
-    pry_timer_start(mailbox->loop, &mailbox->timer, PRY_TIME_NEVER, deliver_all, mailbox);
-  for (size_t left = count_messages(mailbox); left; left--) {
-    struct pry_message *message = take_first(mailbox);
-    if (!message)
-      return;
+    pry_timer_start(mailbox->loop, &mailbox->timer, PRY_TIME_NEVER, deliver_all, mailbox); /* its place is still free */
+  take_in(mailbox);
+  for (struct pry_message *message; (message = take_first(mailbox));)
     message->deliver(message);
-  }
-  if (count_messages(mailbox))
-    announce(mailbox);
 }
 
 static void announce(struct pry_mailbox *mailbox)
@@ -67,6 +65,8 @@ struct pry_mailbox *pry_mailbox_new(struct pry_loop *loop)
     return NULL;
   mailbox->loop = loop;
   pry_list_init(&mailbox->messages);
+  pry_list_init(&mailbox->arrived);
+  atomic_init(&mailbox->stuck, false);
   pthread_mutex_init(&mailbox->lock, NULL); /* cannot fail without attributes on Linux */
   if (!pry_loop_is_virtual(loop)) {
     pry_loop_on_wake(loop, deliver_all, mailbox);
@@ -81,6 +81,7 @@ void pry_mailbox_free(struct pry_mailbox *mailbox)
 {
   if (!mailbox)
     return;
+  take_in(mailbox);
   while (take_first(mailbox))
     ;
   if (!pry_loop_is_virtual(mailbox->loop))
@@ -99,12 +100,11 @@ bool pry_mailbox_post(struct pry_mailbox *mailbox, struct pry_message *message)
 {
   pthread_mutex_lock(&mailbox->lock);
   bool fresh = !message->posted;
+  bool first = fresh && pry_list_empty(&mailbox->messages);
   if (fresh) {
     message->posted = true;
     pry_list_push(&mailbox->messages, &message->link);
-    mailbox->count++;
   }
-  bool first = fresh && mailbox->count == 1;
   pthread_mutex_unlock(&mailbox->lock);
   if (first) /* otherwise somebody has announced it already */
     announce(mailbox);
@@ -118,8 +118,17 @@ bool pry_mailbox_withdraw(struct pry_mailbox *mailbox, struct pry_message *messa
   if (found) {
     message->posted = false;
     pry_list_remove(&message->link);
-    mailbox->count--;
   }
   pthread_mutex_unlock(&mailbox->lock);
   return found;
+}
+
+void pry_mailbox_set_stuck(struct pry_mailbox *mailbox, bool stuck)
+{
+  atomic_store_explicit(&mailbox->stuck, stuck, memory_order_relaxed);
+}
+
+bool pry_mailbox_is_stuck(const struct pry_mailbox *mailbox)
+{
+  return atomic_load_explicit(&mailbox->stuck, memory_order_relaxed);
 }

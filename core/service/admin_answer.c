@@ -231,7 +231,7 @@ static void put_parts(struct writer *writer, struct pry_engine *engine)
   close_with(writer, "]");
   name(writer, "credentials");
   open_with(writer, "[");
-  pry_credentials_each(engine->credentials, put_credential, writer);
+  pry_credentials_each(engine->credentials, engine->worker.loop, put_credential, writer);
   close_with(writer, "]");
   name(writer, "jobs");
   open_with(writer, "[");

@@ -150,11 +150,12 @@ static void use_queue(void)
 {
   enum { ASKERS = 5 };
   struct pry_loop *loop = pry_loop_new_virtual(0);
-  struct pry_queue_set *set = loop ? pry_queue_set_new(0, 0) : NULL;
+  struct pry_mailbox *mailbox = loop ? pry_mailbox_new(loop) : NULL;
+  struct pry_queue_set *set = mailbox ? pry_queue_set_new(0, 0) : NULL;
   struct pry_queue_waiter waiters[ASKERS];
   struct pry_permit *permits[ASKERS] = {NULL};
   for (int i = 0; set && i < ASKERS; i++)
-    pry_queue_enter(set, loop, PRY_SLICE("key"), 1, &waiters[i], take_grant, &permits[i], &permits[i]);
+    pry_queue_enter(set, mailbox, PRY_SLICE("key"), 1, &waiters[i], take_grant, &permits[i], &permits[i]);
   for (int round = 0; set && round < ASKERS; round++) {
     for (int i = 0; i < ASKERS; i++) {
       if (permits[i])
@@ -166,6 +167,7 @@ static void use_queue(void)
   if (set)
     assert_int_equal(pry_queue_key_count(set), 0); /* whoever got in line got a place */
   pry_queue_set_free(set);
+  pry_mailbox_free(mailbox);
   pry_loop_free(loop);
 }
 
@@ -220,6 +222,7 @@ static void use_vars_and_events(void)
 
 struct surroundings {
   struct pry_loop *loop;
+  struct pry_mailbox *mailbox;
   struct pry_http *http;
   struct pry_scrubber *scrubber;
   struct pry_metrics *metrics;
@@ -238,11 +241,12 @@ static bool make_surroundings(struct surroundings *around)
   *around = (struct surroundings){.loop = pry_loop_new_virtual(0)};
   struct pry_http_script *script = around->loop ? pry_http_script_new(around->loop) : NULL;
   around->http = script ? pry_http_script_client(script) : NULL;
+  around->mailbox = around->loop ? pry_mailbox_new(around->loop) : NULL;
   around->scrubber = pry_scrubber_new();
   around->metrics = pry_metrics_new();
   around->log = pry_log_new(take_line, NULL, PRY_LOG_DEBUG, NULL, NULL);
   pry_log_set_scrubber(around->log, around->scrubber);
-  return around->http && around->scrubber;
+  return around->http && around->mailbox && around->scrubber;
 }
 
 static void free_surroundings(struct surroundings *around)
@@ -255,6 +259,7 @@ static void free_surroundings(struct surroundings *around)
   pry_log_free(around->log);
   pry_metrics_free(around->metrics);
   pry_scrubber_free(around->scrubber);
+  pry_mailbox_free(around->mailbox);
   pry_loop_free(around->loop);
 }
 
@@ -263,12 +268,12 @@ static void use_alerts(void)
   static const struct pry_secret url = {.name = "HOOK", .value = "http://hooks.test/"};
   static const struct pry_sink_config sink = {.name = "ops", .kind = "webhook", .url = &url};
   struct surroundings around;
-  struct pry_alerts *alerts =
-      make_surroundings(&around) ? pry_alerts_new(around.loop, around.http, around.log, around.metrics, around.scrubber)
-                                 : NULL;
+  struct pry_alerts *alerts = make_surroundings(&around) ? pry_alerts_new(around.mailbox, around.http, around.log,
+                                                                          around.metrics, around.scrubber)
+                                                         : NULL;
   for (int i = 0; alerts && i < 4; i++) {
     struct pry_alert alert = {.key = i % 2 ? PRY_SLICE("a") : PRY_SLICE("b"), .text = PRY_SLICE("t"), .resolve = i > 2};
-    pry_alerts_notify(alerts, &sink, &alert);
+    pry_alerts_notify(alerts, around.loop, &sink, &alert);
     pry_loop_advance(around.loop, 100 * PRY_SECOND); /* nobody answers: through all its tries */
     assert_int_equal(pry_alerts_queued(alerts), 0);
   }
@@ -300,7 +305,7 @@ static void count_ready(struct pry_token_waiter *waiter, bool renewed, const cha
   ++*(unsigned *)user;
 }
 
-static void wait_for_tokens(struct pry_credentials *credentials, struct pry_loop *loop)
+static void wait_for_tokens(struct pry_credentials *credentials, struct pry_mailbox *mailbox)
 {
   struct pry_token_waiter waiters[3];
   struct pry_buffer token;
@@ -309,9 +314,9 @@ static void wait_for_tokens(struct pry_credentials *credentials, struct pry_loop
   unsigned waiting = 0, ready = 0;
   pry_buffer_init(&token, 0);
   for (int i = 0; i < 3; i++)
-    waiting += pry_credential_token(credentials, "kimi", &token, &version, &waiters[i], count_ready, &ready, &why) ==
-               PRY_TOKEN_WAITING;
-  pry_loop_advance(loop, 200 * PRY_SECOND);
+    waiting += pry_credential_token(credentials, mailbox, "kimi", &token, &version, &waiters[i], count_ready, &ready,
+                                    &why) == PRY_TOKEN_WAITING;
+  pry_loop_advance(pry_mailbox_loop(mailbox), 200 * PRY_SECOND);
   assert_int_equal(ready, waiting); /* whoever waits hears */
   pry_buffer_fini(&token);
 }
@@ -327,6 +332,7 @@ static void use_credentials(void)
   struct surroundings around;
   bool made = make_surroundings(&around);
   struct pry_credentials_environment environment = {.loop = around.loop,
+                                                    .mailbox = around.mailbox,
                                                     .log = around.log,
                                                     .metrics = around.metrics,
                                                     .scrubber = around.scrubber,
@@ -334,7 +340,7 @@ static void use_credentials(void)
                                                     .user = &state};
   struct pry_credentials *credentials = made ? pry_credentials_new(&environment) : NULL;
   if (credentials && pry_credentials_adopt(credentials, &config))
-    wait_for_tokens(credentials, around.loop);
+    wait_for_tokens(credentials, around.mailbox);
   pry_credentials_free(credentials);
   assert_int_equal(state.references, 1);
   free_surroundings(&around);

@@ -15,6 +15,7 @@
 
 struct world {
   struct pry_loop *loop;
+  struct pry_mailbox *mailbox;
   struct pry_http_script *script;
   struct pry_http *http;
   struct pry_log *log;
@@ -44,12 +45,13 @@ static struct world *new_world(void)
 {
   struct world *world = calloc(1, sizeof *world);
   world->loop = pry_loop_new_virtual(1000);
+  world->mailbox = pry_mailbox_new(world->loop);
   world->script = pry_http_script_new(world->loop);
   world->http = pry_http_script_client(world->script);
   world->log = pry_log_new(take_line, world, PRY_LOG_DEBUG, NULL, NULL);
   world->metrics = pry_metrics_new();
   world->scrubber = pry_scrubber_new();
-  world->alerts = pry_alerts_new(world->loop, world->http, world->log, world->metrics, world->scrubber);
+  world->alerts = pry_alerts_new(world->mailbox, world->http, world->log, world->metrics, world->scrubber);
   assert_non_null(world->alerts);
   assert_true(pry_http_script_set_default(world->script, &(struct pry_http_step){.status = 204}));
   return world;
@@ -64,6 +66,7 @@ static void free_world(struct world *world)
     assert_null(strstr(world->logged.data, "token-in-the-path"));
   }
   pry_http_free(world->http);
+  pry_mailbox_free(world->mailbox);
   pry_loop_free(world->loop);
   pry_log_free(world->log);
   pry_metrics_free(world->metrics);
@@ -76,7 +79,7 @@ static void notify(struct world *world, const struct pry_sink_config *sink, cons
 {
   struct pry_alert alert = {.key = pry_slice_of(key), .text = PRY_SLICE("it is bad"), .resolve = resolve};
   size_t before = pry_http_script_seen_count(world->script);
-  pry_alerts_notify(world->alerts, sink, &alert);
+  pry_alerts_notify(world->alerts, world->loop, sink, &alert);
   assert_int_equal(pry_http_script_seen_count(world->script), before); /* nothing is sent from inside */
 }
 
@@ -148,12 +151,12 @@ static void test_options(void **state)
   struct world *world = new_world();
   struct pry_alert alert = {
       .key = PRY_SLICE("k"), .text = PRY_SLICE("t"), .generation = "abc123", .repeat = 10 * PRY_SECOND};
-  pry_alerts_notify(world->alerts, &ops, &alert);
+  pry_alerts_notify(world->alerts, world->loop, &ops, &alert);
   pry_loop_advance(world->loop, 10 * PRY_SECOND);
-  pry_alerts_notify(world->alerts, &ops, &alert);
+  pry_alerts_notify(world->alerts, world->loop, &ops, &alert);
   pry_loop_advance(world->loop, 9 * PRY_SECOND);
-  pry_alerts_notify(world->alerts, &ops, &alert);
-  pry_alerts_notify(world->alerts, &oncall, &alert); /* the same key at another sink is another alert */
+  pry_alerts_notify(world->alerts, world->loop, &ops, &alert);
+  pry_alerts_notify(world->alerts, world->loop, &oncall, &alert); /* the same key at another sink is another alert */
   pry_loop_advance(world->loop, PRY_SECOND);
   assert_int_equal(sent(world), 3);
   assert_sent(world, 1,
@@ -173,11 +176,11 @@ static void test_text(void **state)
   memset(text, 'x', sizeof text);
   memcpy(text + PRY_ALERT_TEXT_MAX - 8, "live-token-value", 16); /* across the cut */
   struct pry_alert alert = {.key = PRY_SLICE("live-token-value"), .text = {text, sizeof text}};
-  pry_alerts_notify(world->alerts, &ops, &alert);
+  pry_alerts_notify(world->alerts, world->loop, &ops, &alert);
   memset(text, 'x', sizeof text);
   memcpy(text + PRY_ALERT_TEXT_MAX - 1, "\xC3\xA4", 2);
   alert.key = PRY_SLICE("k\"");
-  pry_alerts_notify(world->alerts, &ops, &alert);
+  pry_alerts_notify(world->alerts, world->loop, &ops, &alert);
   pry_loop_advance(world->loop, PRY_SECOND);
   for (size_t i = 0; i < 2; i++) {
     struct pry_slice body = pry_http_script_seen(world->script, i)->body;

@@ -44,6 +44,7 @@ struct waiter {
 
 struct world {
   struct pry_loop *loop;
+  struct pry_mailbox *mailbox;
   struct pry_log *log;
   struct pry_metrics *metrics;
   struct pry_scrubber *scrubber;
@@ -167,6 +168,7 @@ static void take_line(void *user, enum pry_log_level level, const char *line, si
 static void make_credentials(struct world *world)
 {
   struct pry_credentials_environment environment = {.loop = world->loop,
+                                                    .mailbox = world->mailbox,
                                                     .log = world->log,
                                                     .metrics = world->metrics,
                                                     .scrubber = world->scrubber,
@@ -189,6 +191,7 @@ static struct world *new_world(const char *access, bool with_folder)
     assert_non_null(mkdtemp(world->folder));
   }
   world->loop = pry_loop_new_virtual(1000000);
+  world->mailbox = pry_mailbox_new(world->loop);
   world->log = pry_log_new(take_line, world, PRY_LOG_DEBUG, NULL, NULL);
   world->metrics = pry_metrics_new();
   world->scrubber = pry_scrubber_new();
@@ -229,6 +232,7 @@ static void free_world(struct world *world)
   pry_log_free(world->log);
   pry_metrics_free(world->metrics);
   pry_scrubber_free(world->scrubber);
+  pry_mailbox_free(world->mailbox);
   pry_loop_free(world->loop);
   pry_buffer_fini(&world->logged);
   if (world->folder[0]) {
@@ -260,8 +264,8 @@ static enum pry_token_status get(struct world *world, unsigned i, const char *ex
   const char *why;
   struct waiter *waiter = &world->waiters[i];
   unsigned asks = world->asks, calls = waiter->calls;
-  enum pry_token_status status =
-      pry_credential_token(world->credentials, "kimi", &token, &version, &waiter->waiter, on_ready, waiter, &why);
+  enum pry_token_status status = pry_credential_token(world->credentials, world->mailbox, "kimi", &token, &version,
+                                                      &waiter->waiter, on_ready, waiter, &why);
   assert_int_equal(world->asks, asks); /* nothing runs from inside */
   assert_int_equal(waiter->calls, calls);
   assert_int_equal(status == PRY_TOKEN_READY, expected != NULL);
@@ -279,8 +283,8 @@ static enum pry_token_status renew(struct world *world, unsigned i, uint64_t bad
 {
   const char *why;
   struct waiter *waiter = &world->waiters[i];
-  enum pry_token_status status =
-      pry_credential_renew(world->credentials, "kimi", bad_version, &waiter->waiter, on_ready, waiter, &why);
+  enum pry_token_status status = pry_credential_renew(world->credentials, world->mailbox, "kimi", bad_version,
+                                                      &waiter->waiter, on_ready, waiter, &why);
   if (status == PRY_TOKEN_FAILED)
     snprintf(waiter->why, sizeof waiter->why, "%s", why);
   return status;
@@ -299,7 +303,7 @@ static void copy_state(void *user, const struct pry_credential_status *status)
 static void assert_state(struct world *world, const char *expected)
 {
   char state[16] = "none";
-  pry_credentials_each(world->credentials, copy_state, state);
+  pry_credentials_each(world->credentials, world->loop, copy_state, state);
   assert_string_equal(state, expected);
 }
 
@@ -563,12 +567,13 @@ static void test_what_cannot_be_renewed(void **state)
   uint64_t version;
   const char *why;
   struct waiter *waiter = &world->waiters[0];
-  assert_int_equal(
-      pry_credential_token(world->credentials, "nobody", &token, &version, &waiter->waiter, on_ready, waiter, &why),
-      PRY_TOKEN_FAILED);
-  assert_string_equal(why, "no such credential");
-  assert_int_equal(pry_credential_renew(world->credentials, "nobody", 1, &waiter->waiter, on_ready, waiter, &why),
+  assert_int_equal(pry_credential_token(world->credentials, world->mailbox, "nobody", &token, &version, &waiter->waiter,
+                                        on_ready, waiter, &why),
                    PRY_TOKEN_FAILED);
+  assert_string_equal(why, "no such credential");
+  assert_int_equal(
+      pry_credential_renew(world->credentials, world->mailbox, "nobody", 1, &waiter->waiter, on_ready, waiter, &why),
+      PRY_TOKEN_FAILED);
   world->secrets[0].value = NULL;
   assert_true(pry_credentials_adopt(world->credentials, &world->config));
   assert_int_equal(get(world, 0, "configured-access", 2), PRY_TOKEN_READY);

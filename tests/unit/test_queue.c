@@ -26,6 +26,7 @@ struct asker {
 
 struct world {
   struct pry_loop *loop;
+  struct pry_mailbox *mailbox;
   struct pry_queue_set *set;
   struct asker askers[ASKERS_MAX];
   unsigned order[4096], granted; /* askers in the order of their grants through the waiter */
@@ -49,6 +50,7 @@ static struct world *new_world(size_t max_waiting, size_t max_total)
 {
   struct world *world = calloc(1, sizeof *world);
   world->loop = pry_loop_new_virtual(0);
+  world->mailbox = pry_mailbox_new(world->loop);
   world->set = pry_queue_set_new(max_waiting, max_total);
   for (size_t i = 0; i < ASKERS_MAX; i++)
     world->askers[i].world = world;
@@ -60,6 +62,7 @@ static void free_world(struct world *world)
   assert_int_equal(pry_queue_key_count(world->set), 0);
   assert_int_equal(pry_queue_waiting_total(world->set), 0);
   pry_queue_set_free(world->set);
+  pry_mailbox_free(world->mailbox);
   pry_loop_free(world->loop);
   free(world);
 }
@@ -69,7 +72,7 @@ static enum pry_queue_status enter_key(struct world *world, unsigned i, struct p
   struct asker *asker = &world->askers[i];
   world->inside = true;
   enum pry_queue_status status =
-      pry_queue_enter(world->set, world->loop, key, slots, &asker->waiter, on_granted, asker, &asker->permit);
+      pry_queue_enter(world->set, world->mailbox, key, slots, &asker->waiter, on_granted, asker, &asker->permit);
   world->inside = false;
   assert_int_equal(status == PRY_QUEUE_GRANTED, asker->permit != NULL);
   asker->state = status == PRY_QUEUE_GRANTED ? HOLDING : status == PRY_QUEUE_WAITING ? WAITING : OUTSIDE;
@@ -243,6 +246,7 @@ static void test_permits_may_outlive_the_set(void **state)
   pry_queue_set_free(world->set);
   for (unsigned i = 0; i < 3; i++)
     release(world, i);
+  pry_mailbox_free(world->mailbox);
   pry_loop_free(world->loop);
   free(world);
 }
