@@ -118,8 +118,11 @@ static enum pry_ask_status end_decision(struct pry_decision *decision, enum pry_
     if (ask->renewal)
       pry_copy_text(ask->renewal->error, sizeof ask->renewal->error, ask->fault);
   }
+  const struct pry_script *script = decision->decider->script;
   pry_decision_end_record(decision);
   pry_decision_return(decision);
+  if (pry_script_wants_rebuild(script))
+    pry_worker_request_rebuild(script->state.worker);
   return faulty ? PRY_ASK_FAULT : PRY_ASK_DONE;
 }
 
@@ -148,7 +151,7 @@ static enum pry_ask_status no_slot(struct pry_state *state, struct pry_ask *ask)
 {
   snprintf(ask->fault, sizeof ask->fault, "not enough memory to run %s", pry_handler_name(ask->handler));
   ask->result = PRY_RUN_NO_MEMORY;
-  state->worker->engine->faults++;
+  pry_guard_tell(state->worker, state->generation, name_of(ask), pry_handler_name(ask->handler), ask->fault);
   return PRY_ASK_FAULT;
 }
 
@@ -157,6 +160,7 @@ static enum pry_ask_status state_ask(struct pry_state *state, struct pry_ask *as
   struct pry_script *script = (struct pry_script *)state;
   struct pry_decider *decider = pry_decider_of(script);
   struct pry_decision *decision = pry_decision_take(decider);
+  pry_guard_ran(state->worker, state->generation);
   if (!decision)
     return no_slot(state, ask);
   decision->ask = ask;

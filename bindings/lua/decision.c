@@ -288,11 +288,11 @@ void pry_decision_tell_fault(struct pry_decision *decision, const char *function
 {
   struct pry_engine *engine = pry_decision_engine(decision);
   pry_scrubber_apply_text(engine->scrubber, fault);
-  engine->faults++;
+  struct pry_state *state = &decision->decider->script->state;
+  pry_guard_tell(state->worker, state->generation, decision->name, function, fault);
   decision->stale_views = true;
   pry_metrics_add(engine->metrics, PRY_M_POLICY_FAULTS, decision->name, kind_of_fault(result), 1);
   pry_log(engine->log, PRY_LOG_WARN, "policy fault", pry_log_text("policy", decision->name),
           pry_log_text("handler", function), pry_log_text("kind", kind_of_fault(result)), pry_log_text("fault", fault),
-          pry_log_text("call_id", call_id),
-          pry_log_text("generation", decision->decider->script->state.generation->id));
+          pry_log_text("call_id", call_id), pry_log_text("generation", state->generation->id));
 }

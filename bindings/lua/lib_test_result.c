@@ -118,7 +118,7 @@ static void set_events(lua_State *L, const struct pry_world_call *call)
   struct gathered *gathered = lua_newuserdatauv(L, sizeof *gathered, 0);
   gathered->id = call->id;
   gathered->count = 0;
-  pry_event_visit(call->world->engine->worker.events, SIZE_MAX, gather, gathered);
+  pry_event_visit(call->world->engine->control->events, SIZE_MAX, gather, gathered);
   lua_newtable(L);
   lua_newtable(L);
   lua_newtable(L);

@@ -3,6 +3,7 @@
 #include "door.h"
 #include "sandbox.h"
 #include "task.h"
+#include "worker.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -246,6 +247,16 @@ static unsigned long cost_of_arguments(lua_State *L, const lua_Debug *debug, uns
   return count > MANY_ARGUMENTS ? (unsigned long)count * period / 64 : 0;
 }
 
+/* The watchdog asks: this worker has not turned its loop for some time. */
+static void tell_where(lua_State *L, struct pry_worker *worker)
+{
+  char where[PRY_WHERE_MAX];
+  if (!pry_door_where(L, 0, where, sizeof(where)))
+    return;
+  where[strcspn(where, " ") - 1] = '\0'; /* the colon */
+  pry_worker_tell_where(worker, where);
+}
+
 static void count_hook(lua_State *L, lua_Debug *debug)
 {
   struct pry_script *script = pry_script_of(L);
@@ -253,6 +264,8 @@ static void count_hook(lua_State *L, lua_Debug *debug)
 
   if (!run)
     return;
+  if (script->state.worker && pry_worker_where_wanted(script->state.worker))
+    tell_where(L, script->state.worker);
   run->used += run->period + cost_of_arguments(L, debug, run->period);
   if (run->killed || run->no_memory)
     stop(L, script);

@@ -336,7 +336,7 @@ struct pry_world_call *pry_world_start(struct pry_world *world, const struct pry
   pry_headers_init(&call->headers);
   pry_buffer_init(&call->body, BODY_MAX);
   pry_list_init(&call->link);
-  call->call = pry_call_start(&world->engine->worker, request, &sink_ops, call);
+  call->call = pry_call_start(world->engine->control, request, &sink_ops, call);
   if (!call->call) {
     snprintf(world->error, sizeof world->error, "memory is short: the call could not be started");
     free_call(call);
@@ -446,7 +446,7 @@ bool pry_world_emit(struct pry_world *world, const char *name, struct pry_slice 
   struct pry_host_event event = {name, fields};
   struct emission emission = {.pass = {.step = emission_step}};
   emission.pass.ask.event = &event;
-  enum pry_pass_result result = pry_pass_start(&emission.pass, world->engine->worker.state, route, PRY_ON_EVENT);
+  enum pry_pass_result result = pry_pass_start(&emission.pass, world->engine->control->state, route, PRY_ON_EVENT);
   pry_time limit = pry_loop_now(world->loop) + RUN_MAX;
   while (result == PRY_PASS_PENDING) {
     pry_time left = limit - pry_loop_now(world->loop);

@@ -276,7 +276,7 @@ static int run(const char *folder)
   if (!script)
     fprintf(stderr, "parry: memory is short\n");
   if (engine)
-    code = classify_all(engine->worker.state, stdin);
+    code = classify_all(engine->control->state, stdin);
   pry_engine_free(engine);
   if (script)
     pry_http_free(pry_http_script_client(script));

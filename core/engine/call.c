@@ -118,9 +118,9 @@ static void free_call(struct pry_call *call)
 {
   if (!pry_list_empty(&call->link)) {
     pry_list_remove(&call->link);
-    call->worker->call_count--;
+    atomic_fetch_sub_explicit(&call->worker->call_count, 1, memory_order_relaxed);
   }
-  call->worker->engine->replay_used -= call->replay_bytes;
+  pry_engine_give_replay(call->worker->engine, call->replay_bytes);
   pry_buffer_fini(&call->text);
   pry_buffer_fini(&call->body);
   pry_buffer_fini(&call->url);
@@ -139,6 +139,7 @@ static void free_call(struct pry_call *call)
   pry_vars_free(call->view.vars);
   free(call->ledger);
   pry_state_unref(call->script);
+  pry_generation_unref(call->generation);
   free(call);
 }
 
@@ -148,13 +149,16 @@ struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call
                                 const struct pry_sink_ops *sink, void *user)
 {
   struct pry_engine *engine = worker->engine;
-  if (engine->closing || request->body->size > engine->options.replay_limit ||
-      request->body->size > engine->options.replay_total - engine->replay_used)
+  if (atomic_load(&engine->closing) || request->body->size > engine->options.replay_limit ||
+      !pry_engine_take_replay(engine, request->body->size))
     return NULL;
   struct pry_call *call = calloc(1, sizeof *call);
-  if (!call)
+  if (!call) {
+    pry_engine_give_replay(engine, request->body->size);
     return NULL;
+  }
   call->worker = worker;
+  call->replay_bytes = request->body->size;
   call->sink = *sink;
   call->user = user;
   init_parts(call);
@@ -167,8 +171,6 @@ struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call
   write_id(call);
   call->body = *request->body;
   pry_buffer_init(request->body, request->body->limit);
-  call->replay_bytes = call->body.size;
-  engine->replay_used += call->replay_bytes;
   call->view.body = pry_buffer_slice(&call->body);
   call->view.headers = &call->headers;
   call->view.route = "";
@@ -176,7 +178,7 @@ struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call
   call->arrived = pry_loop_now(worker->loop);
   call->view.deadline = call->arrived + PRY_DEADLINE_DEFAULT;
   pry_list_push(&worker->calls, &call->link);
-  worker->call_count++;
+  atomic_fetch_add_explicit(&worker->call_count, 1, memory_order_relaxed);
   pry_call_start_timer(call, &call->begin_timer, 0, begin);
   return call;
 }
@@ -309,12 +311,15 @@ static void begin(void *user)
 {
   struct pry_call *call = user;
   char complaint[128];
+  pry_worker_adopt(call->worker);
   if (!call->worker->state) {
     refuse_request(call, PRY_UNKNOWN, "no_policies", "no policies are loaded");
     return;
   }
   call->script = call->worker->state;
   pry_state_ref(call->script);
+  call->generation = call->script->generation;
+  pry_generation_ref(call->generation);
   const struct pry_config *config = call->script->generation->config;
   call->route = pry_config_route(config, call->view.path, &call->rest);
   call->client_dialect = pry_client_dialect(call->route, call->view.path);
@@ -341,26 +346,71 @@ static void begin(void *user)
   pry_call_request_pass(call);
 }
 
+/* What this call is in another generation; false: it has no place there. */
+static bool find_place(const struct pry_call *call, const struct pry_config *config, const struct pry_route **route,
+                       const struct pry_provider **provider)
+{
+  const struct pry_provider *now = call->view.target.provider;
+  *route = pry_config_route_by_pattern(config, call->route->pattern);
+  *provider = now ? pry_config_provider(config, pry_slice_of(now->name)) : NULL;
+  return *route && (*provider || !now);
+}
+
+static void change_script(struct pry_call *call, struct pry_state *state)
+{
+  struct pry_state *before = call->script;
+  pry_state_ref(state);
+  call->script = state;
+  pry_state_unref(before);
+}
+
+/* The new set may have no place for this call: it ends on the one it knows. */
+static bool move_to(struct pry_call *call, struct pry_state *state)
+{
+  const struct pry_route *route;
+  const struct pry_provider *provider;
+  if (state->generation != call->generation) {
+    if (!find_place(call, state->generation->config, &route, &provider))
+      return false;
+    call->route = route;
+    call->view.route = route->pattern;
+    call->view.target.provider = provider;
+    call->client_dialect = pry_client_dialect(route, call->view.path);
+    call->view.dialect = call->client_dialect;
+    struct pry_generation *before = call->generation;
+    call->generation = state->generation;
+    pry_generation_ref(call->generation);
+    pry_generation_unref(before);
+  }
+  if (call->script != state)
+    change_script(call, state);
+  return true;
+}
+
 void pry_call_adopt_generation(struct pry_call *call)
 {
-  struct pry_state *serving = call->worker->state;
-  if (serving == call->script || !call->route)
-    return;
-  const struct pry_config *config = serving->generation->config;
-  const struct pry_route *route = pry_config_route_by_pattern(config, call->route->pattern);
-  const struct pry_provider *provider =
-      call->view.target.provider ? pry_config_provider(config, pry_slice_of(call->view.target.provider->name)) : NULL;
-  if (!route || (!provider && call->view.target.provider))
-    return; /* the new set has no place for this call: it ends on the one it knows */
-  struct pry_state *before = call->script;
-  pry_state_ref(serving);
-  call->script = serving;
-  call->route = route;
-  call->view.route = route->pattern;
-  call->view.target.provider = provider;
-  call->client_dialect = pry_client_dialect(route, call->view.path);
-  call->view.dialect = call->client_dialect;
-  pry_state_unref(before);
+  pry_worker_adopt(call->worker);
+  if (call->route && !move_to(call, call->worker->state))
+    move_to(call, call->script);
+}
+
+void pry_calls_follow(struct pry_worker *worker)
+{
+  for (struct pry_list *link = worker->calls.next; link != &worker->calls; link = link->next) {
+    struct pry_call *call = PRY_CONTAINER_OF(link, struct pry_call, link);
+    const struct pry_route *route;
+    const struct pry_provider *provider;
+    if (call->script && call->route && !call->pass.running &&
+        find_place(call, worker->state->generation->config, &route, &provider))
+      change_script(call, worker->state);
+  }
+}
+
+const struct pry_dialect *pry_call_dialect(const struct pry_call *call, const struct pry_dialect *dialect)
+{
+  return call->script->generation == call->generation
+             ? dialect
+             : pry_config_dialect(call->script->generation->config, dialect->name);
 }
 
 /* ---- ending ------------------------------------------------------------------------------------------- */
@@ -455,6 +505,12 @@ void pry_call_destroy(struct pry_call *call)
     call->sink.done(call->user, &call->outcome, true);
   }
   gone(call);
+}
+
+void pry_calls_destroy(struct pry_worker *worker)
+{
+  while (!pry_list_empty(&worker->calls))
+    pry_call_destroy(PRY_CONTAINER_OF(worker->calls.next, struct pry_call, link));
 }
 
 /* ---- looking ------------------------------------------------------------------------------------------ */

@@ -71,11 +71,17 @@ void pry_call_cancel(struct pry_call *call);
  * a gateway, not from inside a callback of the call. */
 void pry_call_destroy(struct pry_call *call);
 
+/* Does that to every call of a worker whose thread has ended. */
+void pry_calls_destroy(struct pry_worker *worker);
+
 const struct pry_call_view *pry_call_get_view(const struct pry_call *call);
 const char *pry_call_state_name(const struct pry_call *call); /* "request", "hold", … */
 
 /* The open call with that id, or NULL: ids of the past are harmless. */
 struct pry_call *pry_call_find(struct pry_worker *worker, const char *id);
+
+/* The worker has a new state: every call between events will be judged by it, and holds the old one no longer. */
+void pry_calls_follow(struct pry_worker *worker);
 
 /* ---- pieces that classify and tests use, too ------------------------------------------------------------ */
 

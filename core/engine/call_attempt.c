@@ -303,7 +303,9 @@ static struct pry_failure classify_answer(struct pry_call *call, struct pry_slic
                                    .body = body,
                                    .in_stream = in_stream,
                                    .event_type = event_type};
-  return pry_classify(call->script, call->view.target.provider->dialect, &answer,
+  const struct pry_dialect *ours = call->view.target.provider->dialect;
+  const struct pry_dialect *scripts = pry_call_dialect(call, ours);
+  return pry_classify(scripts ? call->script : NULL, scripts ? scripts : ours, &answer,
                       pry_loop_unix_time(call->worker->loop));
 }
 

@@ -63,6 +63,7 @@ static void pass_step(struct pry_pass *pass, enum pry_pass_result result)
 static void start_pass(struct pry_call *call, enum pry_handler handler, struct pry_list *permits)
 {
   struct pry_ask *ask = &call->pass.ask;
+  pry_call_adopt_generation(call);
   call->pass.step = pass_step;
   call->pass.user = call;
   ask->call = &call->view;
@@ -109,14 +110,12 @@ void pry_call_observe_done(struct pry_call *call, void (*next)(struct pry_call *
 static void ask_on_error(struct pry_call *call)
 {
   pry_permits_release(&call->attempt_permits);
-  pry_call_adopt_generation(call);
   start_pass(call, PRY_ON_ERROR, NULL);
 }
 
 void pry_call_react(struct pry_call *call)
 {
   call->state = CALL_REACT;
-  pry_call_adopt_generation(call);
   if (call->ledger[call->view.ledger_count - 1].refused)
     ask_on_error(call); /* nothing was tried, so there is no outcome to observe */
   else

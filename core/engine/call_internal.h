@@ -54,7 +54,9 @@ struct call_injection {
 struct pry_call {
   struct pry_list link; /* in worker->calls */
   struct pry_worker *worker;
-  struct pry_state *script; /* referenced; the generation the current event is judged by */
+  struct pry_state *script;          /* referenced; judges the next event */
+  struct pry_generation *generation; /* referenced; what route, target and dialects point into. While an attempt is open
+                                      * it may be older than the script's: a reload has come in between */
   const struct pry_route *route;
   struct pry_sink_ops sink;
   void *user;
@@ -119,6 +121,9 @@ struct pry_call {
 
 /* Moves to the serving generation, if there is a newer one. Only between events. */
 void pry_call_adopt_generation(struct pry_call *call);
+
+/* A dialect of the call's generation as the script knows it; NULL: the script's generation has none of that name. */
+const struct pry_dialect *pry_call_dialect(const struct pry_call *call, const struct pry_dialect *dialect);
 
 /* Starts a timer; room for it was reserved when the call began. */
 void pry_call_start_timer(struct pry_call *call, struct pry_timer *timer, pry_time delay, pry_timer_fn fire);

@@ -1,8 +1,9 @@
-#include "engine.h"
+#include "engine_internal.h"
 
-#include "call_internal.h"
+#include "call.h"
 #include "job.h"
 #include "parry.h"
+#include "round.h"
 
 #include <stdlib.h>
 #include <sys/random.h>
@@ -19,10 +20,10 @@ enum {
 
 static struct pry_state *current_state(void *user)
 {
-  struct pry_engine *engine = user;
-  if (engine->worker.state)
-    pry_state_ref(engine->worker.state);
-  return engine->worker.state;
+  struct pry_state *state = ((struct pry_engine *)user)->control->state;
+  if (state)
+    pry_state_ref(state);
+  return state;
 }
 
 static void renewal_failed(void *user, const char *credential, const char *why)
@@ -50,8 +51,10 @@ static void renewal_recovered(void *user, const char *credential)
 static void sweep(void *user)
 {
   struct pry_engine *engine = user;
-  pry_store_sweep(engine->store, pry_loop_now(engine->worker.loop));
-  pry_timer_start(engine->worker.loop, &engine->sweep_timer, SWEEP_PERIOD, sweep, engine);
+  struct pry_loop *loop = engine->control->loop;
+  pry_store_sweep(engine->store, pry_loop_now(loop));
+  pry_timer_start(loop, &engine->sweep_timer, SWEEP_PERIOD, sweep, engine);
+  pry_engine_drop_unused(engine);
 }
 
 static void set_defaults(struct pry_engine_options *options)
@@ -69,8 +72,8 @@ static void set_defaults(struct pry_engine_options *options)
 static struct pry_credentials *new_credentials(struct pry_engine *engine)
 {
   struct pry_credentials_environment environment = {
-      .loop = engine->worker.loop,
-      .mailbox = engine->worker.mailbox,
+      .loop = engine->control->loop,
+      .mailbox = engine->control->mailbox,
       .log = engine->log,
       .metrics = engine->metrics,
       .scrubber = engine->scrubber,
@@ -83,17 +86,38 @@ static struct pry_credentials *new_credentials(struct pry_engine *engine)
   return pry_credentials_new(&environment);
 }
 
+static bool make_workers(struct pry_engine *engine)
+{
+  unsigned count = engine->options.workers + 1;
+  if (engine->options.workers > PRY_WORKERS_MAX)
+    return false;
+  engine->workers = calloc(count, sizeof(struct pry_worker *));
+  if (!engine->workers)
+    return false;
+  for (unsigned i = 0; i < count; i++) {
+    struct pry_worker *worker = malloc(sizeof *worker);
+    if (!worker)
+      return false;
+    engine->workers[i] = worker;
+    engine->worker_count = i + 1;
+    const struct pry_engine_options *options = &engine->options;
+    if (!pry_worker_init(worker, engine, i, i ? NULL : options->loop, i ? NULL : options->http))
+      return false;
+  }
+  engine->control = engine->workers[0];
+  return true;
+}
+
 static bool make_parts(struct pry_engine *engine)
 {
-  struct pry_worker *worker = &engine->worker;
-  return (worker->mailbox = pry_mailbox_new(worker->loop)) && (engine->scrubber = pry_scrubber_new()) &&
-         (engine->metrics = pry_metrics_new()) && (engine->store = pry_store_new(0, 0)) &&
-         (engine->queues = pry_queue_set_new(0, 0)) && (engine->budgets = pry_budgets_new()) &&
-         (worker->events = pry_event_ring_new(0)) && (engine->credentials = new_credentials(engine)) &&
+  struct pry_worker *control = engine->control;
+  return (engine->scrubber = pry_scrubber_new()) && (engine->metrics = pry_metrics_new()) &&
+         (engine->store = pry_store_new(0, 0)) && (engine->queues = pry_queue_set_new(0, 0)) &&
+         (engine->budgets = pry_budgets_new()) && (engine->credentials = new_credentials(engine)) &&
          (engine->jobs = pry_jobs_new(engine)) &&
          (engine->alerts =
-              pry_alerts_new(worker->mailbox, worker->http, engine->log, engine->metrics, engine->scrubber)) &&
-         pry_timer_start(worker->loop, &engine->sweep_timer, SWEEP_PERIOD, sweep, engine);
+              pry_alerts_new(control->mailbox, control->http, engine->log, engine->metrics, engine->scrubber)) &&
+         pry_timer_start(control->loop, &engine->sweep_timer, SWEEP_PERIOD, sweep, engine);
 }
 
 struct pry_engine *pry_engine_new(const struct pry_engine_options *options)
@@ -104,10 +128,11 @@ struct pry_engine *pry_engine_new(const struct pry_engine_options *options)
   engine->options = *options;
   set_defaults(&engine->options);
   engine->log = options->log;
-  engine->worker = (struct pry_worker){.engine = engine, .loop = options->loop, .http = options->http, .next_call = 1};
-  pry_list_init(&engine->worker.calls);
   pry_list_init(&engine->emissions);
-  if (!make_parts(engine)) {
+  pry_list_init(&engine->rounds);
+  pry_list_init(&engine->rollouts);
+  pry_guard_init(&engine->guard, engine);
+  if (!make_workers(engine) || !make_parts(engine)) {
     pry_engine_free(engine);
     return NULL;
   }
@@ -116,133 +141,100 @@ struct pry_engine *pry_engine_new(const struct pry_engine_options *options)
   return engine;
 }
 
-static void scrub_generation(struct pry_engine *engine, const struct pry_generation *generation, bool live)
+bool pry_engine_start(struct pry_engine *engine)
 {
-  for (size_t i = 0; i < generation->config->secret_count; i++) {
-    struct pry_slice value = pry_slice_of(generation->config->secrets[i].value);
-    if (value.size && live)
-      pry_scrubber_add(engine->scrubber, value);
-    else if (value.size)
-      pry_scrubber_remove(engine->scrubber, value);
-  }
+  engine->started = true;
+  for (unsigned i = 1; i < engine->worker_count; i++)
+    if (!pry_worker_start(engine->workers[i]))
+      return false;
+  engine->watchdog = engine->worker_count > 1 ? pry_watchdog_new(engine) : NULL;
+  return engine->watchdog || engine->worker_count == 1;
 }
 
-static void forget_generation(struct pry_engine *engine, struct pry_generation *generation)
+void pry_engine_stop(struct pry_engine *engine)
 {
-  if (!generation)
+  if (!engine->started)
     return;
-  scrub_generation(engine, generation, false);
-  pry_generation_unref(generation);
+  pry_watchdog_free(engine->watchdog); /* or it would find those stuck that have ended */
+  engine->watchdog = NULL;
+  for (unsigned i = 1; i < engine->worker_count; i++)
+    pry_worker_stop(engine->workers[i]);
+  engine->started = false;
+}
+
+static void free_workers(struct pry_engine *engine)
+{
+  for (unsigned i = 0; i < engine->worker_count; i++)
+    pry_worker_fini(engine->workers[i]);
+  for (unsigned i = 0; i < engine->worker_count; i++)
+    free(engine->workers[i]);
+  free(engine->workers);
+}
+
+static void free_generations(struct pry_engine *engine)
+{
+  while (!pry_list_empty(&engine->rollouts))
+    pry_rollout_free(PRY_CONTAINER_OF(engine->rollouts.next, struct pry_rollout, link));
+  for (size_t i = 0; i < PRY_GENERATIONS_KEPT; i++)
+    pry_engine_forget(engine, engine->kept[i].generation);
+  for (size_t i = 0; i < PRY_GENERATIONS_LIVE_MAX; i++)
+    pry_generation_unref(engine->live[i]);
 }
 
 void pry_engine_free(struct pry_engine *engine)
 {
   if (!engine)
     return;
-  struct pry_worker *worker = &engine->worker;
-  engine->closing = true;
-  while (!pry_list_empty(&worker->calls))
-    pry_call_destroy(PRY_CONTAINER_OF(worker->calls.next, struct pry_call, link));
+  pry_engine_stop(engine);
+  atomic_store(&engine->closing, true);
+  if (engine->control)
+    pry_rounds_end(engine);
+  for (unsigned i = 0; i < engine->worker_count; i++)
+    pry_calls_destroy(engine->workers[i]);
   pry_timer_cancel(&engine->sweep_timer);
+  pry_guard_fini(&engine->guard);
   pry_emissions_cancel(engine);
   pry_jobs_free(engine->jobs);
   pry_credentials_free(engine->credentials);
   pry_alerts_free(engine->alerts);
-  pry_state_unref(worker->state);
-  for (size_t i = 0; i < PRY_GENERATIONS_KEPT; i++)
-    forget_generation(engine, engine->kept[i]);
-  pry_event_ring_free(worker->events);
+  for (unsigned i = 0; i < engine->worker_count; i++)
+    pry_worker_clear(engine->workers[i]);
+  free_generations(engine);
+  free_workers(engine);
   pry_budgets_free(engine->budgets);
   pry_queue_set_free(engine->queues);
   pry_store_free(engine->store);
   pry_metrics_free(engine->metrics);
   pry_log_set_scrubber(engine->log, NULL);
   pry_scrubber_free(engine->scrubber);
-  pry_mailbox_free(worker->mailbox);
   free(engine);
 }
 
-/* ---- generations ------------------------------------------------------------------------------------------ */
-
-struct pry_generation *pry_engine_generation(const struct pry_engine *engine)
-{
-  return engine->kept[0];
-}
-
-/* From here on nothing can fail. */
-static void swap_in(struct pry_engine *engine, struct pry_generation *generation, struct pry_state *state)
-{
-  struct pry_state *before = engine->worker.state;
-  engine->worker.state = state;
-  pry_state_unref(before);
-  scrub_generation(engine, generation, true);
-  forget_generation(engine, engine->kept[PRY_GENERATIONS_KEPT - 1]);
-  memmove(engine->kept + 1, engine->kept, (PRY_GENERATIONS_KEPT - 1) * sizeof *engine->kept);
-  engine->kept[0] = generation;
-  engine->committed_at = pry_loop_unix_time(engine->worker.loop);
-  engine->reloads++;
-  pry_metrics_clear(engine->metrics, PRY_M_GENERATION);
-  pry_metrics_set(engine->metrics, PRY_M_GENERATION, generation->id, NULL, 1);
-  pry_metrics_set(engine->metrics, PRY_M_RELOAD_TIME, NULL, NULL, engine->committed_at);
-}
-
-struct pry_generation *pry_generation_stage(const struct pry_loader *loader, struct pry_policy_set *set,
-                                            const struct pry_script_limits *limits, bool run_tests,
-                                            struct pry_report *report)
-{
-  struct pry_generation *generation = loader->load(set, limits, report);
-  if (!generation) {
-    pry_policy_set_free(set);
-    return NULL;
-  }
-  if (run_tests && !loader->test(set, limits, NULL, report, NULL, NULL)) {
-    pry_generation_unref(generation);
-    return NULL;
-  }
-  generation->tests = report->tests_passed;
-  return generation;
-}
-
-void pry_engine_refused(struct pry_engine *engine)
-{
-  engine->reloads_refused++;
-  pry_metrics_set(engine->metrics, PRY_M_RELOAD_OK, NULL, NULL, 0);
-}
-
-bool pry_engine_commit(struct pry_engine *engine, struct pry_generation *generation, struct pry_report *report)
-{
-  pry_metrics_set(engine->metrics, PRY_M_RELOAD_OK, NULL, NULL, 1);
-  if (engine->kept[0] && strcmp(engine->kept[0]->id, generation->id) == 0) {
-    pry_generation_unref(generation);
-    return true;
-  }
-  struct pry_state *state = engine->options.loader->warm(generation, &engine->worker, &engine->options.limits, report);
-  if (state && pry_credentials_adopt(engine->credentials, generation->config) && pry_jobs_adopt(engine->jobs, state)) {
-    generation->loaded_at = pry_loop_unix_time(engine->worker.loop);
-    swap_in(engine, generation, state);
-    return true;
-  }
-  if (state)
-    pry_report_add(report, PRY_FINDING_ERROR, "init.lua", "memory is short");
-  if (state && engine->kept[0])
-    pry_credentials_adopt(engine->credentials, engine->kept[0]->config); /* they may have been taken over already */
-  pry_state_unref(state);
-  pry_generation_unref(generation);
-  pry_engine_refused(engine);
-  return false;
-}
-
-bool pry_engine_load(struct pry_engine *engine, struct pry_policy_set *set, bool run_tests, struct pry_report *report)
-{
-  struct pry_generation *generation =
-      pry_generation_stage(engine->options.loader, set, &engine->options.limits, run_tests, report);
-  if (generation)
-    return pry_engine_commit(engine, generation, report);
-  pry_engine_refused(engine);
-  return false;
-}
-
 /* ---- small services ------------------------------------------------------------------------------------------ */
+
+size_t pry_engine_call_count(const struct pry_engine *engine)
+{
+  size_t count = 0;
+  for (unsigned i = 0; i < engine->worker_count; i++)
+    count += atomic_load_explicit(&engine->workers[i]->call_count, memory_order_relaxed);
+  return count;
+}
+
+bool pry_engine_take_replay(struct pry_engine *engine, size_t bytes)
+{
+  size_t used = atomic_load_explicit(&engine->replay_used, memory_order_relaxed);
+  do
+    if (bytes > engine->options.replay_total - used)
+      return false;
+  while (!atomic_compare_exchange_weak_explicit(&engine->replay_used, &used, used + bytes, memory_order_relaxed,
+                                                memory_order_relaxed));
+  return true;
+}
+
+void pry_engine_give_replay(struct pry_engine *engine, size_t bytes)
+{
+  atomic_fetch_sub_explicit(&engine->replay_used, bytes, memory_order_relaxed);
+}
 
 uint64_t pry_engine_seed(const struct pry_engine *engine, const char *call_id, uint64_t event)
 {
@@ -285,10 +277,10 @@ bool pry_engine_metrics(struct pry_engine *engine, struct pry_buffer *text)
   pry_metrics_clear(metrics, PRY_M_BREAKER_STATE);
   pry_metrics_clear(metrics, PRY_M_BUDGET);
   pry_metrics_clear(metrics, PRY_M_TOKEN_EXPIRY);
-  pry_store_each_breaker(engine->store, pry_loop_now(engine->worker.loop), show_breaker, metrics);
+  pry_store_each_breaker(engine->store, pry_loop_now(engine->control->loop), show_breaker, metrics);
   pry_budget_each(engine->budgets, show_budget, metrics);
-  pry_credentials_each(engine->credentials, engine->worker.loop, show_credential, metrics);
+  pry_credentials_each(engine->credentials, engine->control->loop, show_credential, metrics);
   pry_metrics_set(metrics, PRY_M_QUEUE_DEPTH, NULL, NULL, (double)pry_queue_waiting_total(engine->queues));
-  pry_metrics_set(metrics, PRY_M_OPEN_CALLS, NULL, NULL, (double)engine->worker.call_count);
+  pry_metrics_set(metrics, PRY_M_OPEN_CALLS, NULL, NULL, (double)pry_engine_call_count(engine));
   return pry_metrics_render(metrics, text);
 }

@@ -78,7 +78,7 @@ static void job_ready(struct pry_ask *ask, enum pry_ask_status status)
 static void job_due(void *user)
 {
   struct job *job = user;
-  struct pry_worker *worker = &job->jobs->engine->worker;
+  struct pry_worker *worker = job->jobs->engine->control;
   pry_timer_start(worker->loop, &job->timer, job->period, job_due, job);
   if (job->running) {
     job->skipped++;
@@ -113,7 +113,7 @@ static struct job *make(struct pry_jobs *jobs, const struct pry_job_config *conf
   struct job *job = calloc(1, sizeof *job);
   if (job)
     pry_list_init(&job->link);
-  if (!job || !pry_timer_start(jobs->engine->worker.loop, &job->timer, config->period, job_due, job)) {
+  if (!job || !pry_timer_start(jobs->engine->control->loop, &job->timer, config->period, job_due, job)) {
     free(job);
     return NULL;
   }
@@ -140,9 +140,8 @@ static bool in_list(struct job *const *items, size_t count, const struct job *jo
   return false;
 }
 
-bool pry_jobs_adopt(struct pry_jobs *jobs, struct pry_state *state)
+bool pry_jobs_adopt(struct pry_jobs *jobs, const struct pry_config *config)
 {
-  const struct pry_config *config = state->generation->config;
   struct job **items = calloc(config->job_count ? config->job_count : 1, sizeof *items);
   if (!items)
     return false;
@@ -172,7 +171,7 @@ bool pry_jobs_adopt(struct pry_jobs *jobs, struct pry_state *state)
 
 void pry_jobs_each(struct pry_jobs *jobs, void (*visit)(void *user, const struct pry_job_status *), void *user)
 {
-  pry_time now = pry_loop_now(jobs->engine->worker.loop);
+  pry_time now = pry_loop_now(jobs->engine->control->loop);
   for (size_t i = 0; i < jobs->count; i++) {
     const struct job *job = jobs->items[i];
     struct pry_job_status status = {.instance = job->name,
@@ -216,7 +215,7 @@ static void emission_step(struct pry_pass *pass, enum pry_pass_result result)
 
 void pry_engine_emit(struct pry_engine *engine, const char *name, struct pry_slice fields)
 {
-  struct pry_state *state = engine->worker.state;
+  struct pry_state *state = engine->control->state;
   struct emission *emission = state ? calloc(1, sizeof *emission) : NULL;
   if (!emission)
     return;

@@ -5,7 +5,7 @@
  * On reload a job that exists in both generations keeps its phase (its next run is not moved), a new one starts one
  * period after the commit, and a run under way finishes on its own generation.
  *
- * Owner: the engine. Thread: the first worker's.
+ * Owner: the engine. Thread: the control worker's.
  */
 #ifndef PRY_JOB_H
 #define PRY_JOB_H
@@ -20,8 +20,8 @@ struct pry_jobs *pry_jobs_new(struct pry_engine *engine);
 /* Cancels runs under way. NULL is fine. */
 void pry_jobs_free(struct pry_jobs *jobs);
 
-/* Takes over the jobs of a state's generation. False: memory; the old jobs go on. */
-bool pry_jobs_adopt(struct pry_jobs *jobs, struct pry_state *state);
+/* Takes over the jobs of a generation that the control worker adopts next. False: memory; the old jobs go on. */
+bool pry_jobs_adopt(struct pry_jobs *jobs, const struct pry_config *config);
 
 struct pry_job_status {
   const char *instance;

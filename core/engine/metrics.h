@@ -31,6 +31,7 @@
   X(PRY_M_RELOAD_OK, "parry_config_last_reload_successful", PRY_GAUGE, "", "Whether the last reload was taken over.")  \
   X(PRY_M_RELOAD_TIME, "parry_config_last_reload_success_timestamp_seconds", PRY_GAUGE, "", "When that was.")          \
   X(PRY_M_GENERATION, "parry_generation_info", PRY_GAUGE, "generation", "1 for the serving generation.")               \
+  X(PRY_M_ROLLBACKS, "parry_rollbacks_total", PRY_COUNTER, "kind", "Generations that were undone.")                    \
   X(PRY_M_ALERTS, "parry_alerts_total", PRY_COUNTER, "sink,result", "Alerts by result of delivery.")                   \
   X(PRY_M_EVENTS_DROPPED, "parry_event_records_overwritten_total", PRY_COUNTER, "", "Event records the ring lost.")    \
   X(PRY_M_OPEN_CALLS, "parry_calls_open", PRY_GAUGE, "", "Calls without an outcome yet.")                              \

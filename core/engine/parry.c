@@ -269,7 +269,7 @@ static int start_call(struct parry *engine, const struct parry_request *request,
                                    .query = pry_slice_of(query ? query + 1 : ""),
                                    .headers = &headers,
                                    .body = &body};
-  call->call = error ? NULL : pry_call_start(&engine->engine->worker, &start, &host_sink, call);
+  call->call = error ? NULL : pry_call_start(engine->engine->control, &start, &host_sink, call);
   if (!error && !call->call)
     error = PARRY_ENOMEM;
   pry_headers_fini(&headers);
@@ -286,7 +286,7 @@ int parry_call(parry *engine, const struct parry_request *request, const struct 
       !ops || ops->size < sizeof *ops || (request->body_size && !request->body) ||
       (request->header_count && !request->headers))
     return PARRY_EINVAL;
-  if (engine->engine->closing)
+  if (atomic_load(&engine->engine->closing))
     return PARRY_EREENTRANT;
   if (request->body_size > engine->engine->options.replay_limit)
     return PARRY_EINVAL;

@@ -255,7 +255,7 @@ int parry_decide(parry *engine, const struct parry_failure *failure, struct parr
     return PARRY_EINVAL;
   if (engine->engine->closing)
     return PARRY_EREENTRANT;
-  struct pry_state *state = engine->engine->worker.state;
+  struct pry_state *state = engine->engine->control->state;
   const struct pry_route *route = state ? find_route(state->generation->config, failure->route) : NULL;
   if (!route)
     return state ? PARRY_EINVAL : PARRY_EPOLICY;

@@ -1,5 +1,7 @@
 #include "policy.h"
 
+#include "registry.h"
+
 void pry_state_ref(struct pry_state *state)
 {
   state->references++;
@@ -7,8 +9,11 @@ void pry_state_ref(struct pry_state *state)
 
 void pry_state_unref(struct pry_state *state)
 {
-  if (state && --state->references == 0)
-    state->ops->free(state);
+  if (!state || --state->references)
+    return;
+  if (state->counted)
+    atomic_fetch_sub(&state->generation->live_states, 1);
+  state->ops->free(state);
 }
 
 static bool condition_met(enum pry_condition condition, bool value)

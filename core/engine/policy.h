@@ -169,6 +169,7 @@ struct pry_state {
   struct pry_generation *generation;
   struct pry_worker *worker;
   unsigned references; /* pending asks and calls keep it; freed by pry_state_unref() at 0 */
+  bool counted;        /* in generation->live_states */
 };
 
 void pry_state_ref(struct pry_state *state);

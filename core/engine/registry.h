@@ -14,8 +14,11 @@
 #include "config.h"
 #include "policy.h"
 
+#include <stdatomic.h>
+
 enum {
   PRY_GENERATIONS_KEPT = 5,
+  PRY_TALLIES = 16,
   PRY_POLICY_FILE_MAX = 1024 * 1024,
   PRY_POLICY_FILES_MAX = 512,
   PRY_POLICY_SET_MAX = 16 * 1024 * 1024
@@ -46,6 +49,12 @@ bool pry_policy_set_seal(struct pry_policy_set *set);
 void pry_policy_set_free(struct pry_policy_set *set);
 const struct pry_policy_file *pry_policy_set_find(const struct pry_policy_set *set, const char *path);
 
+/* What one worker's handlers did; workers count apart, so that they do not wait for each other's cache line. */
+struct pry_tally {
+  atomic_ulong runs, faults;
+  char apart[64 - 2 * sizeof(atomic_ulong)];
+};
+
 struct pry_generation {
   const char *id; /* the set's */
   struct pry_policy_set *set;
@@ -53,6 +62,8 @@ struct pry_generation {
   double loaded_at;         /* Unix seconds */
   unsigned policies, tests; /* for people: how many files declared a policy, how many tests passed */
   unsigned references;
+  atomic_uint live_states;               /* warmed by a rollout and not freed */
+  struct pry_tally tallies[PRY_TALLIES]; /* by worker, modulo their number */
 };
 
 struct pry_generation *pry_generation_new(struct pry_policy_set *set, struct pry_config *config); /* takes both */

@@ -8,19 +8,12 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
-enum {
-  EVENTS_DEFAULT = 100,
-  EVENTS_MAX = 1000,
-  WAIT_DEFAULT = 10,
-  WAIT_MAX = 300,
-  BODY_MAX = 64 * 1024,
-  ANSWER_MAX = 32 * 1024 * 1024
-};
+enum { EVENTS_DEFAULT = 100, EVENTS_MAX = 1000, WAIT_DEFAULT = 10, WAIT_MAX = 300, BODY_MAX = 64 * 1024 };
 
 /* ---- answering -------------------------------------------------------------------------------------------- */
 
-static void reply_problem(struct pry_exchange *exchange, int status, const char *title, const char *detail,
-                          struct pry_slice header, const char *value)
+void pry_admin_problem(struct pry_exchange *exchange, int status, const char *title, const char *detail,
+                       struct pry_slice header, const char *value)
 {
   struct pry_buffer body;
   struct pry_headers headers;
@@ -41,18 +34,15 @@ static void reply_problem(struct pry_exchange *exchange, int status, const char 
   pry_buffer_fini(&body);
 }
 
-static void reply_built(struct pry_exchange *exchange, int status, const char *type, bool built,
-                        struct pry_buffer *body)
+void pry_admin_reply(struct pry_exchange *exchange, int status, const char *type, bool built, struct pry_buffer *body)
 {
   if (built)
     pry_reply_text(exchange, status, type, pry_buffer_slice(body));
   else
-    reply_problem(exchange, 503, "Service Unavailable", "memory is short, or the answer is larger than 32 MiB",
-                  PRY_SLICE(""), NULL);
+    pry_admin_problem(exchange, 503, "Service Unavailable", "memory is short, or the answer is larger than 32 MiB",
+                      PRY_SLICE(""), NULL);
   pry_buffer_fini(body);
 }
-
-#define JSON "application/json"
 
 /* ---- who may ask -------------------------------------------------------------------------------------------- */
 
@@ -120,19 +110,19 @@ static bool admit(const struct pry_admin *admin, struct pry_exchange *exchange,
   if (!admin->tcp)
     return true;
   if (!pry_headers_get(request->headers, PRY_SLICE("Host"), &host) || !host_is_plain(host)) {
-    reply_problem(exchange, 403, "Forbidden",
-                  "Host is neither an address nor localhost; ask for the listener's address", PRY_SLICE(""), NULL);
+    pry_admin_problem(exchange, 403, "Forbidden",
+                      "Host is neither an address nor localhost; ask for the listener's address", PRY_SLICE(""), NULL);
     return false;
   }
   if (pry_headers_get(request->headers, PRY_SLICE("Origin"), &origin) && !origin_is_ours(origin, host)) {
-    reply_problem(exchange, 403, "Forbidden", "this Origin may not use the admin listener", PRY_SLICE(""), NULL);
+    pry_admin_problem(exchange, 403, "Forbidden", "this Origin may not use the admin listener", PRY_SLICE(""), NULL);
     return false;
   }
   if (!has_token(admin, request->headers)) {
-    reply_problem(exchange, 401, "Unauthorized",
-                  "send the admin token as Authorization: Bearer TOKEN (commands: --admin-token-file FILE or "
-                  "PARRY_ADMIN_TOKEN)",
-                  PRY_SLICE("WWW-Authenticate"), "Bearer realm=\"parry admin\"");
+    pry_admin_problem(exchange, 401, "Unauthorized",
+                      "send the admin token as Authorization: Bearer TOKEN (commands: --admin-token-file FILE or "
+                      "PARRY_ADMIN_TOKEN)",
+                      PRY_SLICE("WWW-Authenticate"), "Bearer realm=\"parry admin\"");
     return false;
   }
   return true;
@@ -140,92 +130,38 @@ static bool admit(const struct pry_admin *admin, struct pry_exchange *exchange,
 
 /* ---- the query ------------------------------------------------------------------------------------------------ */
 
-/* The number after `key=`; `otherwise` when it is not there. False: it is there and no plain number. */
-static bool query_number(struct pry_slice query, const char *key, double otherwise, double most, double *value)
+/* The text after `key=`, cut off the query; false: it is not there. */
+static bool query_text(struct pry_slice query, const char *key, struct pry_slice *value)
 {
   struct pry_slice name = pry_slice_of(key);
-  *value = otherwise;
   while (query.size) {
     const char *end = memchr(query.data, '&', query.size);
     struct pry_slice pair = {query.data, end ? (size_t)(end - query.data) : query.size};
     query = end ? (struct pry_slice){end + 1, query.size - pair.size - 1} : (struct pry_slice){NULL, 0};
     if (pair.size <= name.size || !pry_slice_starts_with(pair, name) || pair.data[name.size] != '=')
       continue;
-    char text[32];
-    struct pry_slice digits = {pair.data + name.size + 1, pair.size - name.size - 1};
-    if (!digits.size || digits.size >= sizeof text)
-      return false;
-    memcpy(text, digits.data, digits.size);
-    text[digits.size] = '\0';
-    if (text[strspn(text, "0123456789.")] || text[0] == '.')
-      return false;
-    *value = fmin(strtod(text, NULL), most);
+    *value = (struct pry_slice){pair.data + name.size + 1, pair.size - name.size - 1};
+    return true;
   }
+  return false;
+}
+
+/* The number after `key=`; `otherwise` when it is not there. False: it is there and no plain number. */
+static bool query_number(struct pry_slice query, const char *key, double otherwise, double most, double *value)
+{
+  struct pry_slice digits;
+  char text[32];
+  *value = otherwise;
+  if (!query_text(query, key, &digits))
+    return true;
+  if (!digits.size || digits.size >= sizeof text)
+    return false;
+  memcpy(text, digits.data, digits.size);
+  text[digits.size] = '\0';
+  if (text[strspn(text, "0123456789.")] || text[0] == '.')
+    return false;
+  *value = fmin(strtod(text, NULL), most);
   return true;
-}
-
-/* ---- a reload that is waited for ------------------------------------------------------------------------------ */
-
-struct reload_request {
-  struct pry_list link;
-  struct pry_admin *admin;
-  struct pry_exchange *exchange;
-  struct pry_reload_waiter waiter;
-  struct pry_timer timer;
-};
-
-static void free_reload(struct reload_request *request)
-{
-  pry_list_remove(&request->link);
-  pry_reload_leave(&request->waiter);
-  pry_timer_cancel(&request->timer);
-  free(request);
-}
-
-static void answer_reload(struct reload_request *request, const struct pry_reload_outcome *outcome)
-{
-  struct pry_admin *admin = request->admin;
-  struct pry_exchange *exchange = request->exchange;
-  struct pry_buffer body;
-  int status = !outcome ? 202 : outcome->result == PRY_RELOAD_REFUSED ? 409 : 200;
-  pry_buffer_init(&body, ANSWER_MAX);
-  bool built = pry_admin_reload(admin, outcome, &body);
-  free_reload(request);
-  reply_built(exchange, status, JSON, built, &body);
-}
-
-static void reload_ended(void *user, const struct pry_reload_outcome *outcome)
-{
-  answer_reload(user, outcome);
-}
-
-static void reload_took_too_long(void *user)
-{
-  answer_reload(user, NULL);
-}
-
-/* Returns the request's user pointer: NULL when it has been answered. */
-static void *start_reload(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
-{
-  double wait;
-  if (!query_number(query, "wait", WAIT_DEFAULT, WAIT_MAX, &wait)) {
-    reply_problem(exchange, 400, "Bad Request", "wait is seconds, such as 10 or 0.5", PRY_SLICE(""), NULL);
-    return NULL;
-  }
-  struct reload_request *request = admin->reloader ? calloc(1, sizeof *request) : NULL;
-  if (!request) {
-    reply_problem(exchange, 503, "Service Unavailable", "nothing here can be reloaded, or memory is short",
-                  PRY_SLICE(""), NULL);
-    return NULL;
-  }
-  request->admin = admin;
-  request->exchange = exchange;
-  pry_list_init(&request->link);
-  pry_list_push(&admin->waiting, &request->link);
-  pry_reloader_request(admin->reloader, &request->waiter, reload_ended, request);
-  pry_timer_start(admin->engine->worker.loop, &request->timer, pry_time_from_seconds(wait), reload_took_too_long,
-                  request);
-  return request;
 }
 
 /* ---- routes ----------------------------------------------------------------------------------------------------- */
@@ -234,29 +170,25 @@ static void *get_metrics(struct pry_admin *admin, struct pry_exchange *exchange,
 {
   struct pry_buffer body;
   (void)query;
-  pry_buffer_init(&body, ANSWER_MAX);
+  pry_buffer_init(&body, PRY_ADMIN_ANSWER_MAX);
   bool built = pry_engine_metrics(admin->engine, &body);
-  reply_built(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", built, &body);
+  pry_admin_reply(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", built, &body);
   return NULL;
 }
 
 static void *get_status(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
 {
-  struct pry_buffer body;
   (void)query;
-  pry_buffer_init(&body, ANSWER_MAX);
-  bool built = pry_admin_status(admin, &body);
-  reply_built(exchange, 200, JSON, built, &body);
-  return NULL;
+  return pry_admin_start_status(admin, exchange);
 }
 
 static void *get_generations(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
 {
   struct pry_buffer body;
   (void)query;
-  pry_buffer_init(&body, ANSWER_MAX);
+  pry_buffer_init(&body, PRY_ADMIN_ANSWER_MAX);
   bool built = pry_admin_generations(admin, &body);
-  reply_built(exchange, 200, JSON, built, &body);
+  pry_admin_reply(exchange, 200, PRY_ADMIN_JSON, built, &body);
   return NULL;
 }
 
@@ -264,13 +196,41 @@ static void *get_events(struct pry_admin *admin, struct pry_exchange *exchange, 
 {
   double limit;
   if (!query_number(query, "limit", EVENTS_DEFAULT, EVENTS_MAX, &limit)) {
-    reply_problem(exchange, 400, "Bad Request", "limit is a number of events", PRY_SLICE(""), NULL);
+    pry_admin_problem(exchange, 400, "Bad Request", "limit is a number of events", PRY_SLICE(""), NULL);
     return NULL;
   }
+  return pry_admin_start_events(admin, exchange, (size_t)limit);
+}
+
+static void *post_reload(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  double wait;
+  if (query_number(query, "wait", WAIT_DEFAULT, WAIT_MAX, &wait))
+    return pry_admin_start_reload(admin, exchange, wait);
+  pry_admin_problem(exchange, 400, "Bad Request", "wait is seconds, such as 10 or 0.5", PRY_SLICE(""), NULL);
+  return NULL;
+}
+
+static void *post_rollback(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  char id[PRY_GENERATION_ID_MAX] = "";
+  struct pry_slice given;
+  bool named = query_text(query, "to", &given);
+  if (named && (given.size < 4 || given.size >= sizeof id || memchr(given.data, '%', given.size))) {
+    pry_admin_problem(exchange, 400, "Bad Request", "to is a generation's id, or at least its first 4 characters",
+                      PRY_SLICE(""), NULL);
+    return NULL;
+  }
+  if (named)
+    memcpy(id, given.data, given.size);
+  struct pry_report report;
   struct pry_buffer body;
-  pry_buffer_init(&body, ANSWER_MAX);
-  bool built = pry_admin_events(admin, (size_t)limit, &body);
-  reply_built(exchange, 200, JSON, built, &body);
+  pry_report_init(&report);
+  pry_buffer_init(&body, PRY_ADMIN_ANSWER_MAX);
+  bool done = pry_engine_rollback(admin->engine, named ? id : NULL, &report);
+  bool built = pry_admin_rollback(admin, done, &report, &body);
+  pry_report_fini(&report);
+  pry_admin_reply(exchange, done ? 200 : 409, PRY_ADMIN_JSON, built, &body);
   return NULL;
 }
 
@@ -282,13 +242,14 @@ static const struct route {
     {"GET", "/api/v1/status", get_status},
     {"GET", "/api/v1/generations", get_generations},
     {"GET", "/api/v1/events", get_events},
-    {"POST", "/api/v1/reload", start_reload},
+    {"POST", "/api/v1/reload", post_reload},
+    {"POST", "/api/v1/rollback", post_rollback},
 };
 
 static void *on_head(void *server_user, struct pry_exchange *exchange, const struct pry_server_request *request)
 {
   struct pry_admin *admin = server_user;
-  if (pry_answer_probe(exchange, request, !admin->draining && pry_engine_generation(admin->engine)))
+  if (pry_answer_probe(exchange, request, !admin->draining && pry_engine_ready(admin->engine)))
     return NULL;
   if (!admit(admin, exchange, request))
     return NULL;
@@ -299,13 +260,13 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
     bool head = pry_slice_equal(request->method, PRY_SLICE("HEAD")) && strcmp(route->method, "GET") == 0;
     if (head || pry_slice_equal(request->method, pry_slice_of(route->method)))
       return route->serve(admin, exchange, request->query);
-    reply_problem(exchange, 405, "Method Not Allowed", "see Allow", PRY_SLICE("Allow"), route->method);
+    pry_admin_problem(exchange, 405, "Method Not Allowed", "see Allow", PRY_SLICE("Allow"), route->method);
     return NULL;
   }
-  reply_problem(exchange, 404, "Not Found",
-                "there are /livez, /readyz, /metrics, /api/v1/status, /api/v1/generations, /api/v1/events and "
-                "POST /api/v1/reload",
-                PRY_SLICE(""), NULL);
+  pry_admin_problem(exchange, 404, "Not Found",
+                    "there are /livez, /readyz, /metrics, /api/v1/status, /api/v1/generations, /api/v1/events, "
+                    "POST /api/v1/reload and POST /api/v1/rollback",
+                    PRY_SLICE(""), NULL);
   return NULL;
 }
 
@@ -321,8 +282,9 @@ static void on_end(void *user)
 
 static void on_gone(void *user)
 {
-  if (user)
-    free_reload(user); /* the reload itself goes on */
+  struct pry_admin_request *request = user;
+  if (request)
+    request->abandon(request); /* a reload itself goes on */
 }
 
 static const struct pry_server_ops server_ops = {
@@ -347,7 +309,7 @@ struct pry_admin *pry_admin_new(const struct pry_admin_options *options, char *e
                               .folder = strdup(options->folder),
                               .token = strdup(options->token ? options->token : ""),
                               .tcp = pry_admin_needs_token(options->address),
-                              .started_at = pry_loop_unix_time(options->engine->worker.loop)};
+                              .started_at = pry_loop_unix_time(options->engine->control->loop)};
   pry_list_init(&admin->waiting);
   struct pry_server_options server = {.max_body = BODY_MAX, .max_connections = 256};
   if (!admin->folder || !admin->token)
@@ -358,7 +320,7 @@ struct pry_admin *pry_admin_new(const struct pry_admin_options *options, char *e
     goto failed;
   }
   admin->server =
-      pry_server_new(options->engine->worker.loop, options->address, &server, &server_ops, admin, error, error_size);
+      pry_server_new(options->engine->control->loop, options->address, &server, &server_ops, admin, error, error_size);
   if (admin->server)
     return admin;
 failed:
@@ -381,8 +343,10 @@ void pry_admin_free(struct pry_admin *admin)
   if (!admin)
     return;
   pry_server_free(admin->server);
-  while (!pry_list_empty(&admin->waiting))
-    free_reload(PRY_CONTAINER_OF(admin->waiting.next, struct reload_request, link));
+  while (!pry_list_empty(&admin->waiting)) {
+    struct pry_admin_request *request = PRY_CONTAINER_OF(admin->waiting.next, struct pry_admin_request, link);
+    request->abandon(request);
+  }
   if (admin->token)
     OPENSSL_cleanse(admin->token, strlen(admin->token));
   free(admin->token);

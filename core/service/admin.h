@@ -6,8 +6,12 @@
  *   GET  /api/v1/status                what serves, how it is doing, how the last reload ended
  *   GET  /api/v1/generations           the serving one first, then those kept before it
  *   GET  /api/v1/events?limit=N        event records, newest first (100; at most 1000)
+ *   POST /api/v1/rollback?to=ID        goes back to a kept generation, the one before without `to`; 200 or 409 like reload
  *   POST /api/v1/reload?wait=SECONDS   looks at the folder now; 200 {result, generation, …}, 409 {result: "refused",
  *                                      report: […]}, 202 {result: "pending"} when `wait` (10; at most 300) has passed
+ *
+ * Status and events ask every worker, each on its own thread; one that does not answer within half a second is shown
+ * as such, with the place in the policies where it is stuck.
  *
  * Answers are JSON; what goes wrong is application/problem+json (RFC 9457). Nothing here shows a secret, a prompt or a
  * completion.
@@ -16,7 +20,7 @@
  * and because a browser on the same machine can reach it too: a Host that is a name other than localhost is refused
  * (DNS rebinding), and so is an Origin that is not this listener's own.
  *
- * Thread: the loop's.
+ * Thread: the control worker's.
  */
 #ifndef PRY_ADMIN_H
 #define PRY_ADMIN_H
@@ -50,8 +54,5 @@ void pry_admin_drain(struct pry_admin *admin);
 
 /* NULL is fine. */
 void pry_admin_free(struct pry_admin *admin);
-
-/* Appends the answer of /api/v1/status. */
-bool pry_admin_status(const struct pry_admin *admin, struct pry_buffer *out);
 
 #endif

@@ -85,11 +85,12 @@ static void boolean(struct writer *writer, const char *key, bool value)
 
 /* ---- parts of status ---------------------------------------------------------------------------------------- */
 
-static void put_generation(struct writer *writer, const struct pry_generation *generation, bool serving)
+static void put_generation(struct writer *writer, const struct pry_generation *generation, bool serving, bool bad)
 {
   open_with(writer, "{");
   text(writer, "id", generation->id);
   boolean(writer, "serving", serving);
+  boolean(writer, "bad", bad);
   number(writer, "loaded_at", generation->loaded_at);
   count(writer, "policies", generation->policies);
   count(writer, "tests", generation->tests);
@@ -122,6 +123,7 @@ static void put_outcome(struct writer *writer, const struct pry_admin *admin, co
     text(writer, "set", outcome->id[0] ? outcome->id : NULL);
     number(writer, "at", outcome->at);
     number(writer, "seconds", outcome->seconds);
+    count(writer, "behind", outcome->behind);
     count(writer, "tests", outcome->report->tests_passed);
     name(writer, "report");
     put_report(writer, outcome->report);
@@ -173,65 +175,201 @@ static void put_job(void *user, const struct pry_job_status *status)
   close_with(writer, "}");
 }
 
-/* The oldest first; what somebody looks for is what hangs. */
-static void put_calls(struct writer *writer, struct pry_worker *worker)
+/* ---- on the workers' threads ---------------------------------------------------------------------------------- */
+
+static void put_call(struct writer *writer, const struct pry_worker *worker, const struct pry_call *call)
 {
-  enum { SHOWN_MAX = 20 };
-  size_t shown = 0;
-  open_with(writer, "[");
-  for (struct pry_list *link = worker->calls.next; link != &worker->calls && shown < SHOWN_MAX; link = link->next) {
-    const struct pry_call *call = PRY_CONTAINER_OF(link, struct pry_call, link);
-    const struct pry_call_view *view = pry_call_get_view(call);
-    element(writer);
-    open_with(writer, "{");
-    text(writer, "id", view->id);
-    text(writer, "state", pry_call_state_name(call));
-    text(writer, "target", view->target.name);
-    count(writer, "attempt", view->attempt);
-    number(writer, "seconds", pry_time_to_seconds(pry_loop_now(worker->loop) - call->arrived));
-    close_with(writer, "}");
-    shown++;
-  }
-  close_with(writer, "]");
+  const struct pry_call_view *view = pry_call_get_view(call);
+  element(writer);
+  open_with(writer, "{");
+  text(writer, "id", view->id);
+  text(writer, "state", pry_call_state_name(call));
+  text(writer, "target", view->target.name);
+  count(writer, "attempt", view->attempt);
+  number(writer, "seconds", pry_time_to_seconds(pry_loop_now(worker->loop) - call->arrived));
+  close_with(writer, "}");
 }
+
+/* The oldest calls first: what somebody looks for is what hangs. */
+bool pry_admin_visit_status(struct pry_worker *worker, const void *question, struct pry_buffer *text)
+{
+  (void)question;
+  struct pry_admin_worker about = {.events_overwritten = pry_event_overwritten(worker->events),
+                                   .rebuilds = atomic_load(&worker->rebuilds),
+                                   .calls_open = atomic_load(&worker->call_count)};
+  const struct pry_state *state = worker->state;
+  if (state) {
+    about.script_bytes = state->ops->memory ? state->ops->memory(state) : 0;
+    memcpy(about.generation, state->generation->id, strlen(state->generation->id));
+  }
+  struct writer writer = {.out = text, .ok = pry_buffer_append(text, &about, sizeof about), .first = true};
+  for (struct pry_list *link = worker->calls.next; link != &worker->calls && about.calls_shown < PRY_ADMIN_CALLS_MAX;
+       link = link->next) {
+    put_call(&writer, worker, PRY_CONTAINER_OF(link, struct pry_call, link));
+    about.calls_shown++;
+  }
+  if (writer.ok)
+    memcpy(text->data, &about, sizeof about);
+  return writer.ok;
+}
+
+static bool put_record(void *user, const struct pry_event_record *record)
+{
+  struct pry_buffer *text = user;
+  struct pry_admin_record head = {.sequence = record->sequence};
+  size_t start = text->size;
+  if (!pry_buffer_append(text, &head, sizeof head) || !pry_event_json(record, text))
+    return false;
+  head.size = text->size - start - sizeof head;
+  memcpy(text->data + start, &head, sizeof head);
+  return true;
+}
+
+struct gathered_records {
+  struct pry_buffer *text;
+  bool ok;
+};
+
+static bool gather_record(void *user, const struct pry_event_record *record)
+{
+  struct gathered_records *gathered = user;
+  gathered->ok = put_record(gathered->text, record);
+  return gathered->ok;
+}
+
+bool pry_admin_visit_events(struct pry_worker *worker, const void *limit, struct pry_buffer *text)
+{
+  uint64_t overwritten = pry_event_overwritten(worker->events);
+  struct gathered_records gathered = {text, pry_buffer_append(text, &overwritten, sizeof overwritten)};
+  if (gathered.ok)
+    pry_event_visit(worker->events, *(const size_t *)limit, gather_record, &gathered);
+  return gathered.ok;
+}
+
+/* ---- on the control worker's -------------------------------------------------------------------------------- */
 
 static void put_process(struct writer *writer, const struct pry_admin *admin)
 {
   text(writer, "version", PARRY_VERSION);
   count(writer, "pid", (unsigned long long)getpid());
-  number(writer, "uptime", pry_loop_unix_time(admin->engine->worker.loop) - admin->started_at);
-  boolean(writer, "ready", !admin->draining && pry_engine_generation(admin->engine));
+  number(writer, "uptime", pry_loop_unix_time(admin->engine->control->loop) - admin->started_at);
+  boolean(writer, "ready", !admin->draining && pry_engine_ready(admin->engine));
   boolean(writer, "draining", admin->draining);
   text(writer, "listen", admin->gateway ? pry_gateway_address(admin->gateway) : NULL);
   text(writer, "admin", pry_server_address(admin->server));
   text(writer, "policies_folder", admin->folder);
-  count(writer, "workers", 1);
+  count(writer, "workers", pry_engine_serving_count(admin->engine));
 }
 
-static void put_load(struct writer *writer, const struct pry_admin *admin)
+/* One that does not answer is shown with what is known without it. */
+static void put_worker(struct writer *writer, const struct pry_engine *engine, const struct pry_round_answer *answer)
+{
+  struct pry_worker *worker = engine->workers[answer->worker->index];
+  char where[PRY_WHERE_MAX];
+  pry_worker_where(worker, where);
+  element(writer);
+  open_with(writer, "{");
+  count(writer, "worker", worker->index);
+  text(writer, "role", worker->index || engine->worker_count == 1 ? "serving" : "control");
+  boolean(writer, "answers", answer->there);
+  boolean(writer, "stuck", pry_worker_is_stuck(worker));
+  text(writer, "where", where[0] ? where : NULL);
+  boolean(writer, "adopted", !pry_engine_is_behind(engine, worker));
+  count(writer, "calls_open", atomic_load(&worker->call_count));
+  if (answer->there) {
+    struct pry_admin_worker about;
+    memcpy(&about, answer->text.data, sizeof about);
+    text(writer, "generation", about.generation[0] ? about.generation : NULL);
+    count(writer, "script_bytes", about.script_bytes);
+    count(writer, "rebuilds", about.rebuilds);
+  }
+  close_with(writer, "}");
+}
+
+static void put_workers(struct writer *writer, const struct pry_engine *engine, const struct pry_round_answer *answers,
+                        size_t worker_count)
+{
+  name(writer, "worker_list");
+  open_with(writer, "[");
+  for (size_t i = 0; i < worker_count; i++)
+    put_worker(writer, engine, &answers[i]);
+  close_with(writer, "]");
+}
+
+static void put_calls(struct writer *writer, const struct pry_round_answer *answers, size_t worker_count)
+{
+  size_t shown = 0;
+  name(writer, "calls");
+  open_with(writer, "[");
+  for (size_t i = 0; i < worker_count && shown < PRY_ADMIN_CALLS_MAX; i++) {
+    struct pry_admin_worker about = {0};
+    if (answers[i].there)
+      memcpy(&about, answers[i].text.data, sizeof about);
+    if (!about.calls_shown)
+      continue;
+    element(writer);
+    writer->ok = writer->ok && pry_buffer_append(writer->out, answers[i].text.data + sizeof about,
+                                                 answers[i].text.size - sizeof about);
+    shown += about.calls_shown;
+  }
+  close_with(writer, "]");
+}
+
+static void put_load(struct writer *writer, const struct pry_admin *admin, const struct pry_round_answer *answers,
+                     size_t worker_count)
 {
   struct pry_engine *engine = admin->engine;
-  const struct pry_state *state = engine->worker.state;
-  count(writer, "calls_open", engine->worker.call_count);
-  name(writer, "calls");
-  put_calls(writer, &engine->worker);
+  struct pry_admin_worker sum = {0};
+  for (size_t i = 0; i < worker_count; i++) {
+    struct pry_admin_worker about = {0};
+    if (answers[i].there)
+      memcpy(&about, answers[i].text.data, sizeof about);
+    sum.script_bytes += about.script_bytes;
+    sum.events_overwritten += about.events_overwritten;
+  }
+  put_workers(writer, engine, answers, worker_count);
+  count(writer, "calls_open", pry_engine_call_count(engine));
+  put_calls(writer, answers, worker_count);
   count(writer, "waiting_for_a_place", pry_queue_waiting_total(engine->queues));
-  count(writer, "replay_bytes", engine->replay_used);
+  count(writer, "replay_bytes", atomic_load(&engine->replay_used));
   count(writer, "store_keys", pry_store_key_count(engine->store));
-  count(writer, "script_bytes", state && state->ops->memory ? state->ops->memory(state) : 0);
-  count(writer, "events_overwritten", pry_event_overwritten(engine->worker.events));
-  count(writer, "faults", engine->faults);
+  count(writer, "script_bytes", sum.script_bytes);
+  count(writer, "events_overwritten", sum.events_overwritten);
+}
+
+static void put_fault(struct writer *writer, const struct pry_fault *fault)
+{
+  element(writer);
+  open_with(writer, "{");
+  number(writer, "at", fault->at);
+  text(writer, "policy", fault->policy);
+  text(writer, "handler", fault->handler);
+  text(writer, "generation", fault->generation);
+  text(writer, "fault", fault->text);
+  close_with(writer, "}");
+}
+
+static void put_faults(struct writer *writer, struct pry_engine *engine)
+{
+  struct pry_fault faults[PRY_FAULTS_KEPT];
+  size_t kept = pry_guard_faults(&engine->guard, faults, PRY_FAULTS_KEPT);
+  count(writer, "faults", atomic_load(&engine->faults));
+  name(writer, "last_faults");
+  open_with(writer, "[");
+  for (size_t i = 0; i < kept; i++)
+    put_fault(writer, &faults[i]);
+  close_with(writer, "]");
 }
 
 static void put_parts(struct writer *writer, struct pry_engine *engine)
 {
   name(writer, "breakers");
   open_with(writer, "[");
-  pry_store_each_breaker(engine->store, pry_loop_now(engine->worker.loop), put_breaker, writer);
+  pry_store_each_breaker(engine->store, pry_loop_now(engine->control->loop), put_breaker, writer);
   close_with(writer, "]");
   name(writer, "credentials");
   open_with(writer, "[");
-  pry_credentials_each(engine->credentials, engine->worker.loop, put_credential, writer);
+  pry_credentials_each(engine->credentials, engine->control->loop, put_credential, writer);
   close_with(writer, "]");
   name(writer, "jobs");
   open_with(writer, "[");
@@ -250,6 +388,7 @@ static void put_reloads(struct writer *writer, const struct pry_admin *admin)
   unsigned long commits = admin->engine->reloads;
   count(writer, "reloads", commits ? commits - 1 : 0); /* the first set was no reload */
   count(writer, "reloads_refused", admin->engine->reloads_refused);
+  count(writer, "rollbacks", admin->engine->rollbacks);
   name(writer, "last_reload");
   if (last)
     put_outcome(writer, admin, last);
@@ -259,7 +398,8 @@ static void put_reloads(struct writer *writer, const struct pry_admin *admin)
 
 /* ---- whole answers -------------------------------------------------------------------------------------------- */
 
-bool pry_admin_status(const struct pry_admin *admin, struct pry_buffer *out)
+bool pry_admin_status(const struct pry_admin *admin, const struct pry_round_answer *answers, size_t worker_count,
+                      struct pry_buffer *out)
 {
   struct writer writer = {.out = out, .ok = true};
   const struct pry_generation *serving = pry_engine_generation(admin->engine);
@@ -267,11 +407,12 @@ bool pry_admin_status(const struct pry_admin *admin, struct pry_buffer *out)
   put_process(&writer, admin);
   name(&writer, "generation");
   if (serving)
-    put_generation(&writer, serving, true);
+    put_generation(&writer, serving, true, false);
   else
     put(&writer, "null");
   put_reloads(&writer, admin);
-  put_load(&writer, admin);
+  put_load(&writer, admin, answers, worker_count);
+  put_faults(&writer, admin->engine);
   put_parts(&writer, admin->engine);
   close_with(&writer, "}");
   put(&writer, "\n");
@@ -284,9 +425,9 @@ bool pry_admin_generations(const struct pry_admin *admin, struct pry_buffer *out
   open_with(&writer, "{");
   name(&writer, "generations");
   open_with(&writer, "[");
-  for (size_t i = 0; i < PRY_GENERATIONS_KEPT && admin->engine->kept[i]; i++) {
+  for (size_t i = 0; i < PRY_GENERATIONS_KEPT && admin->engine->kept[i].generation; i++) {
     element(&writer);
-    put_generation(&writer, admin->engine->kept[i], i == 0);
+    put_generation(&writer, admin->engine->kept[i].generation, i == 0, admin->engine->kept[i].bad);
   }
   close_with(&writer, "]");
   close_with(&writer, "}");
@@ -294,23 +435,73 @@ bool pry_admin_generations(const struct pry_admin *admin, struct pry_buffer *out
   return writer.ok;
 }
 
-static bool put_event(void *user, const struct pry_event_record *record)
+/* ---- events of all workers, the newest first ------------------------------------------------------------------ */
+
+/* The first record that is left of a worker's. False: none. */
+static bool first_record(struct pry_slice left, struct pry_admin_record *record)
 {
-  struct writer *writer = user;
-  element(writer);
-  writer->ok = writer->ok && pry_event_json(record, writer->out);
-  return writer->ok;
+  if (left.size < sizeof *record)
+    return false;
+  memcpy(record, left.data, sizeof *record);
+  return true;
 }
 
-bool pry_admin_events(const struct pry_admin *admin, size_t limit, struct pry_buffer *out)
+static void put_merged(struct writer *writer, struct pry_slice *left, size_t worker_count, size_t limit)
+{
+  while (limit--) {
+    struct pry_admin_record newest = {0}, record;
+    size_t from = 0;
+    for (size_t i = 0; i < worker_count; i++) {
+      if (!first_record(left[i], &record) || record.sequence <= newest.sequence)
+        continue;
+      newest = record;
+      from = i;
+    }
+    if (!newest.sequence)
+      return;
+    element(writer);
+    writer->ok = writer->ok && pry_buffer_append(writer->out, left[from].data + sizeof newest, newest.size);
+    left[from].data += sizeof newest + newest.size;
+    left[from].size -= sizeof newest + newest.size;
+  }
+}
+
+bool pry_admin_events(const struct pry_round_answer *answers, size_t worker_count, size_t limit, struct pry_buffer *out)
 {
   struct writer writer = {.out = out, .ok = true};
+  struct pry_slice left[PRY_WORKERS_MAX + 1];
+  uint64_t overwritten = 0;
+  for (size_t i = 0; i < worker_count; i++) {
+    uint64_t lost = 0;
+    left[i] = answers[i].text;
+    if (!answers[i].there)
+      continue;
+    memcpy(&lost, left[i].data, sizeof lost);
+    overwritten += lost;
+    left[i].data += sizeof lost;
+    left[i].size -= sizeof lost;
+  }
   open_with(&writer, "{");
-  count(&writer, "overwritten", pry_event_overwritten(admin->engine->worker.events));
+  count(&writer, "overwritten", overwritten);
   name(&writer, "events");
   open_with(&writer, "[");
-  pry_event_visit(admin->engine->worker.events, limit, put_event, &writer);
+  put_merged(&writer, left, worker_count, limit);
   close_with(&writer, "]");
+  close_with(&writer, "}");
+  put(&writer, "\n");
+  return writer.ok;
+}
+
+bool pry_admin_rollback(const struct pry_admin *admin, bool done, const struct pry_report *report,
+                        struct pry_buffer *out)
+{
+  struct writer writer = {.out = out, .ok = true};
+  const struct pry_generation *serving = pry_engine_generation(admin->engine);
+  open_with(&writer, "{");
+  text(&writer, "result", done ? "rolled back" : "refused");
+  text(&writer, "generation", serving ? serving->id : NULL);
+  name(&writer, "report");
+  put_report(&writer, report);
   close_with(&writer, "}");
   put(&writer, "\n");
   return writer.ok;

@@ -2,12 +2,14 @@
  * admin_internal.h: what the files of the admin listener share. Nobody else includes it.
  *
  *   admin.c         the listener: who may ask, routes, the waiting reload
+ *   admin_wait.c    requests whose answer takes time: reload, and what every worker is asked for
  *   admin_answer.c  the answers, as JSON
  */
 #ifndef PRY_ADMIN_INTERNAL_H
 #define PRY_ADMIN_INTERNAL_H
 
 #include "admin.h"
+#include "round.h"
 
 struct pry_admin {
   struct pry_engine *engine;
@@ -17,11 +19,61 @@ struct pry_admin {
   char *folder, *token;
   bool tcp, draining;
   double started_at;       /* Unix seconds */
-  struct pry_list waiting; /* reload requests */
+  struct pry_list waiting; /* struct pry_admin_request */
 };
 
+enum { PRY_ADMIN_ANSWER_MAX = 32 * 1024 * 1024, PRY_ADMIN_CALLS_MAX = 20 };
+
+#define PRY_ADMIN_JSON "application/json"
+
+/* ---- admin.c ---- */
+
+/* application/problem+json. header: one more field; empty: none. */
+void pry_admin_problem(struct pry_exchange *exchange, int status, const char *title, const char *detail,
+                       struct pry_slice header, const char *value);
+
+/* The body, which is freed; or 503 when it could not be built. */
+void pry_admin_reply(struct pry_exchange *exchange, int status, const char *type, bool built, struct pry_buffer *body);
+
+/* ---- admin_wait.c ---- */
+
+/* First member of each request that waits. */
+struct pry_admin_request {
+  struct pry_list link;
+  struct pry_admin *admin;
+  struct pry_exchange *exchange;
+  void (*abandon)(struct pry_admin_request *request); /* frees it; nobody is answered */
+};
+
+/* Each gives the exchange's user pointer; NULL: it has been answered. */
+struct pry_admin_request *pry_admin_start_reload(struct pry_admin *admin, struct pry_exchange *exchange, double wait);
+struct pry_admin_request *pry_admin_start_status(struct pry_admin *admin, struct pry_exchange *exchange);
+struct pry_admin_request *pry_admin_start_events(struct pry_admin *admin, struct pry_exchange *exchange, size_t limit);
+
+/* ---- admin_answer.c ---- */
+
+/* What a worker says of itself; after it in its answer's text come its oldest calls, as JSON with commas between. */
+struct pry_admin_worker {
+  uint64_t events_overwritten, rebuilds;
+  size_t calls_open, calls_shown, script_bytes;
+  char generation[PRY_GENERATION_ID_MAX];
+};
+bool pry_admin_visit_status(struct pry_worker *worker, const void *question, struct pry_buffer *text);
+
+/* A record in a worker's answer: this, then `size` bytes of JSON; the newest first. The answer begins with the number of
+ * records that its ring has lost. */
+struct pry_admin_record {
+  uint64_t sequence;
+  size_t size;
+};
+bool pry_admin_visit_events(struct pry_worker *worker, const void *limit, struct pry_buffer *text);
+
 bool pry_admin_generations(const struct pry_admin *admin, struct pry_buffer *out);
-bool pry_admin_events(const struct pry_admin *admin, size_t limit, struct pry_buffer *out);
+bool pry_admin_status(const struct pry_admin *admin, const struct pry_round_answer *answers, size_t count,
+                      struct pry_buffer *out);
+bool pry_admin_events(const struct pry_round_answer *answers, size_t count, size_t limit, struct pry_buffer *out);
+bool pry_admin_rollback(const struct pry_admin *admin, bool done, const struct pry_report *report,
+                        struct pry_buffer *out);
 
 /* outcome NULL: pending. */
 bool pry_admin_reload(const struct pry_admin *admin, const struct pry_reload_outcome *outcome, struct pry_buffer *out);

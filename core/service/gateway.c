@@ -3,22 +3,36 @@
 #include "call.h"
 #include "http1_text.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 /* What the server reads of a body at most; the engine's replay limit comes first and is told in the client's dialect. */
 enum { BODY_MAX = 1 << 30 };
 
-struct pry_gateway {
-  struct pry_engine *engine;
+#define DRAIN_LOOK (20 * PRY_MILLISECOND)
+
+/* One worker's share: its server and its requests. All but the atomics is that worker's thread's. */
+struct listener {
+  struct pry_gateway *gateway;
+  struct pry_worker *worker;
   struct pry_server *server;
   struct pry_list requests;
-  bool draining;
+  atomic_size_t open; /* requests without a complete answer, as last looked at */
+  struct pry_message drain_message;
+  struct pry_timer drain_timer;
+};
+
+struct pry_gateway {
+  struct pry_engine *engine;
+  size_t count;
+  atomic_bool draining;
+  struct listener listeners[];
 };
 
 /* One client request: lives until both the server and the call have ended with it. */
 struct request {
   struct pry_list link;
-  struct pry_gateway *gateway;
+  struct listener *listener;
   struct pry_exchange *exchange; /* NULL once the server is done with it */
   struct pry_call *call;         /* NULL before it starts and after its `done` */
   struct pry_headers headers;
@@ -31,17 +45,16 @@ struct request {
 /* Bodies being collected count like those that calls hold: the process's memory is bounded, not a connection's. */
 static bool collect(struct request *request, struct pry_slice data)
 {
-  struct pry_engine *engine = request->gateway->engine;
-  if (data.size > engine->options.replay_total - engine->replay_used || !pry_buffer_append_slice(&request->body, data))
+  struct pry_engine *engine = request->listener->gateway->engine;
+  if (!pry_engine_take_replay(engine, data.size))
     return false;
-  engine->replay_used += data.size;
   request->counted += data.size;
-  return true;
+  return pry_buffer_append_slice(&request->body, data);
 }
 
 static void uncount(struct request *request)
 {
-  request->gateway->engine->replay_used -= request->counted;
+  pry_engine_give_replay(request->listener->gateway->engine, request->counted);
   request->counted = 0;
 }
 
@@ -152,21 +165,22 @@ static bool keep_head(struct request *request, const struct pry_server_request *
 
 static void *on_head(void *server_user, struct pry_exchange *exchange, const struct pry_server_request *from)
 {
-  struct pry_gateway *gateway = server_user;
-  if (pry_answer_probe(exchange, from, !gateway->draining && pry_engine_generation(gateway->engine)))
+  struct listener *listener = server_user;
+  struct pry_gateway *gateway = listener->gateway;
+  if (pry_answer_probe(exchange, from, !atomic_load(&gateway->draining) && pry_engine_ready(gateway->engine)))
     return NULL;
   struct request *request = calloc(1, sizeof *request);
   if (!request) {
     pry_reply_abort(exchange);
     return NULL;
   }
-  request->gateway = gateway;
+  request->listener = listener;
   request->exchange = exchange;
   pry_headers_init(&request->headers);
   pry_buffer_init(&request->head, 0);
   pry_buffer_init(&request->body, gateway->engine->options.replay_limit);
   pry_list_init(&request->link);
-  pry_list_push(&gateway->requests, &request->link);
+  pry_list_push(&listener->requests, &request->link);
   if (!keep_head(request, from))
     answer_no_memory(request);
   else if (pry_http1_has_dot_segment(from->path))
@@ -200,7 +214,7 @@ static void on_end(void *user)
                                   .headers = &request->headers,
                                   .body = &request->body};
   uncount(request);
-  request->call = pry_call_start(&request->gateway->engine->worker, &call, &sink_ops, request);
+  request->call = pry_call_start(request->listener->worker, &call, &sink_ops, request);
   if (!request->call)
     answer_no_memory(request);
 }
@@ -225,51 +239,107 @@ static void on_gone(void *user)
 
 static const struct pry_server_ops server_ops = {on_head, on_body, on_end, on_writable, on_gone};
 
+/* ---- draining ------------------------------------------------------------------------------------------- */
+
+static void look_at_listener(void *user)
+{
+  struct listener *listener = user;
+  atomic_store(&listener->open, pry_server_request_count(listener->server));
+  pry_timer_start(listener->worker->loop, &listener->drain_timer, DRAIN_LOOK, look_at_listener, listener);
+}
+
+static void drain_listener(struct pry_message *message)
+{
+  struct listener *listener = PRY_CONTAINER_OF(message, struct listener, drain_message);
+  pry_server_drain(listener->server);
+  look_at_listener(listener);
+}
+
+void pry_gateway_drain(struct pry_gateway *gateway)
+{
+  atomic_store(&gateway->draining, true);
+  for (size_t i = 0; i < gateway->count; i++) {
+    struct listener *listener = &gateway->listeners[i];
+    atomic_store(&listener->open, 1); /* until it has looked */
+    pry_mailbox_post(listener->worker->mailbox, &listener->drain_message);
+  }
+}
+
+size_t pry_gateway_open_count(const struct pry_gateway *gateway)
+{
+  size_t open = 0;
+  for (size_t i = 0; i < gateway->count; i++)
+    open += atomic_load(&gateway->listeners[i].open);
+  return open;
+}
+
 /* ---- life ------------------------------------------------------------------------------------------------ */
+
+static bool listen_on(struct listener *listener, const char *address, bool shared, char *error, size_t error_size)
+{
+  struct pry_server_options options = {.max_body = BODY_MAX, .share_port = shared};
+  listener->server =
+      pry_server_new(listener->worker->loop, address, &options, &server_ops, listener, error, error_size);
+  return listener->server;
+}
+
+/* The first says what the kernel chose for port 0. */
+static bool listen_all(struct pry_gateway *gateway, const char *address, char *error, size_t error_size)
+{
+  for (size_t i = 0; i < gateway->count; i++) {
+    const char *where = i ? pry_gateway_address(gateway) : address;
+    if (!listen_on(&gateway->listeners[i], where, gateway->count > 1, error, error_size))
+      return false;
+  }
+  return true;
+}
 
 struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const char *address, char *error, size_t error_size)
 {
-  struct pry_gateway *gateway = calloc(1, sizeof *gateway);
+  size_t count = pry_engine_serving_count(engine);
+  struct pry_gateway *gateway = calloc(1, sizeof *gateway + count * sizeof *gateway->listeners);
   if (!gateway)
     return NULL;
   gateway->engine = engine;
-  pry_list_init(&gateway->requests);
-  struct pry_server_options options = {.max_body = BODY_MAX};
-  gateway->server = pry_server_new(engine->worker.loop, address, &options, &server_ops, gateway, error, error_size);
-  if (gateway->server)
+  gateway->count = count;
+  for (size_t i = 0; i < count; i++) {
+    struct listener *listener = &gateway->listeners[i];
+    listener->gateway = gateway;
+    listener->worker = pry_engine_serving_worker(engine, (unsigned)i);
+    listener->drain_message.deliver = drain_listener;
+    pry_list_init(&listener->requests);
+  }
+  if (listen_all(gateway, address, error, error_size))
     return gateway;
-  free(gateway);
+  pry_gateway_free(gateway);
   return NULL;
 }
 
 const char *pry_gateway_address(const struct pry_gateway *gateway)
 {
-  return pry_server_address(gateway->server);
+  return pry_server_address(gateway->listeners[0].server);
 }
 
-void pry_gateway_drain(struct pry_gateway *gateway)
+static void free_listener(struct listener *listener)
 {
-  gateway->draining = true;
-  pry_server_drain(gateway->server);
-}
-
-size_t pry_gateway_open_count(const struct pry_gateway *gateway)
-{
-  return pry_server_request_count(gateway->server);
-}
-
-void pry_gateway_free(struct pry_gateway *gateway)
-{
-  if (!gateway)
-    return;
-  pry_server_free(gateway->server);
-  while (!pry_list_empty(&gateway->requests)) {
-    struct request *request = PRY_CONTAINER_OF(gateway->requests.next, struct request, link);
+  pry_timer_cancel(&listener->drain_timer);
+  pry_mailbox_withdraw(listener->worker->mailbox, &listener->drain_message);
+  pry_server_free(listener->server);
+  while (!pry_list_empty(&listener->requests)) {
+    struct request *request = PRY_CONTAINER_OF(listener->requests.next, struct request, link);
     request->exchange = NULL;
     if (request->call)
       pry_call_destroy(request->call);
     else
       free_request(request);
   }
+}
+
+void pry_gateway_free(struct pry_gateway *gateway)
+{
+  if (!gateway)
+    return;
+  for (size_t i = 0; i < gateway->count; i++)
+    free_listener(&gateway->listeners[i]);
   free(gateway);
 }

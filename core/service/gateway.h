@@ -1,13 +1,14 @@
 /*
  * gateway.h: HTTP clients in front, calls behind.
  *
- * One gateway = one listening address. It turns each request of its server into a call, and is that call's sink:
+ * One gateway = one listening address, with a server on each serving worker. It turns each request of its server into a call, and is that call's sink:
  * what the call gives goes to the client, what the client does (slow reading, leaving) goes to the call. It
  * knows nothing of providers, policies or dialects. /livez and /readyz are answered here and never proxied.
  *
  * Request bodies are collected up to the engine's replay limit; more is 413.
  *
- * Thread: the loop's.
+ * Thread: made before the workers run and freed after they ended; drain and the count on the control worker; all else
+ * happens on the workers' threads.
  */
 #ifndef PRY_GATEWAY_H
 #define PRY_GATEWAY_H
@@ -23,10 +24,10 @@ struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const char *addre
 /* The real address. */
 const char *pry_gateway_address(const struct pry_gateway *gateway);
 
-/* Stops accepting, answers /readyz with 503; open calls go on. */
+/* Soon every worker stops accepting and answers /readyz with 503; open calls go on. */
 void pry_gateway_drain(struct pry_gateway *gateway);
 
-/* Requests that have no complete answer yet. */
+/* Requests that have no complete answer yet, as the workers last saw it; kept only while draining. */
 size_t pry_gateway_open_count(const struct pry_gateway *gateway);
 
 /* Cancels what is open. NULL is fine. */

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,7 +89,7 @@ void pry_program_drain(struct pry_program *program)
   program->draining = true;
   program->drain_until = pry_loop_now(program->loop) + pry_time_from_seconds(program->options.drain_timeout);
   pry_log(program->log, PRY_LOG_INFO, "draining",
-          pry_log_integer("calls", (long long)pry_gateway_open_count(program->gateway)),
+          pry_log_integer("calls", (long long)pry_engine_call_count(program->engine)),
           pry_log_number("seconds", program->options.drain_timeout));
   pry_gateway_drain(program->gateway);
   pry_admin_drain(program->admin);
@@ -146,6 +147,13 @@ static bool make_state_folder(struct starting *starting)
   return fail(starting, PRY_PROGRAM_REFUSED, "name a folder this user may write to");
 }
 
+static unsigned processor_count(void)
+{
+  cpu_set_t set;
+  int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  return count < 1 ? 1 : count > PRY_WORKERS_MAX ? PRY_WORKERS_MAX : (unsigned)count;
+}
+
 static bool make_engine(struct starting *starting)
 {
   struct pry_program *program = starting->program;
@@ -154,6 +162,7 @@ static bool make_engine(struct starting *starting)
   program->http = pry_http_new(program->loop, NULL);
   struct pry_engine_options engine = {.loop = program->loop,
                                       .http = program->http,
+                                      .workers = options->workers ? options->workers : processor_count(),
                                       .log = program->log,
                                       .loader = options->loader,
                                       .state_dir = options->state_dir,
@@ -238,6 +247,13 @@ static bool watch_signals(struct starting *starting)
          fail(starting, PRY_PROGRAM_FAILED, "memory is short");
 }
 
+/* From here on calls are served. */
+static bool start_workers(struct starting *starting)
+{
+  return pry_engine_start(starting->program->engine) ||
+         fail(starting, PRY_PROGRAM_FAILED, "the system has no thread left for a worker; try --workers 1");
+}
+
 struct pry_program *pry_program_new(const struct pry_program_options *options, enum pry_program_failure *failure,
                                     struct pry_buffer *problem)
 {
@@ -252,7 +268,7 @@ struct pry_program *pry_program_new(const struct pry_program_options *options, e
   program->loop = options->loop;
   if (check_addresses(&starting) && make_state_folder(&starting) && make_engine(&starting) &&
       load_policies(&starting) && listen_gateway(&starting) && start_reloader(&starting) && listen_admin(&starting) &&
-      watch_signals(&starting))
+      watch_signals(&starting) && start_workers(&starting))
     return program;
   pry_program_free(program);
   return NULL;
@@ -273,6 +289,8 @@ void pry_program_free(struct pry_program *program)
   pry_timer_cancel(&program->drain_timer);
   pry_admin_free(program->admin);
   pry_reloader_free(program->reloader);
+  if (program->engine)
+    pry_engine_stop(program->engine);
   pry_gateway_free(program->gateway);
   pry_engine_free(program->engine);
   pry_http_free(program->http);

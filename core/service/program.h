@@ -1,7 +1,7 @@
 /*
  * program.h: one running parry: everything `parry serve` and `parry demo` start, and how it ends.
  *
- * Puts together, on a loop of the caller: the log, the HTTP client, the engine, the first generation, the gateway, the
+ * Puts together, on a loop of the caller (the control worker's, worker.h): the log, the HTTP client, the engine, the first generation, the gateway, the
  * admin listener, the reloader and the signals. Ends by SIGTERM or SIGINT: not ready any more, nothing new is accepted,
  * open calls may finish within the drain timeout; a second signal ends at once. SIGHUP looks at the policies now.
  *
@@ -26,6 +26,7 @@ struct pry_program_options {
   const char *admin_token; /* for an admin listener on TCP */
   const char *state_dir;   /* made when missing (0700); NULL: none */
   struct pry_script_limits limits;
+  unsigned workers;     /* threads that serve; 0: as many as this process has processors */
   bool watch;           /* look for saved policies by itself */
   double drain_timeout; /* seconds */
   pry_log_fn log;       /* where log lines go, with log_user */

@@ -18,21 +18,23 @@ enum {
 
 #define DEBOUNCE_DEFAULT (100 * PRY_MILLISECOND)
 #define POLL_DEFAULT (10 * PRY_SECOND)
+#define ADOPTION_LIMIT (2 * PRY_SECOND)
 
 enum look_result { LOOK_STAGED, LOOK_SAME, LOOK_UNSETTLED, LOOK_REFUSED };
 
 /* One look: filled on the loop, run on its thread, read on the loop again. */
 struct look {
   /* in */
-  const struct pry_reloader *reloader; /* its folder and watcher; nothing else may be read there */
-  const struct pry_loader *loader;
-  struct pry_script_limits limits;
+  const struct pry_reloader *reloader; /* its folder, watcher and engine; nothing else may be read there */
   char serving[PRY_GENERATION_ID_MAX], refused[PRY_GENERATION_ID_MAX], seen[PRY_GENERATION_ID_MAX];
+  struct pry_reload_held held[PRY_RELOAD_HELD_MAX];
+  size_t held_count;
+  bool serving_has_routes;
   bool asked, told; /* by a person, by the watcher; neither: by the poll */
   /* out */
   enum look_result result;
   char id[PRY_GENERATION_ID_MAX];
-  struct pry_generation *generation;
+  struct pry_rollout *rollout;
   struct pry_report report;
 };
 
@@ -53,11 +55,15 @@ struct pry_reloader {
 
   pthread_t thread;
   bool running;
+  bool settling; /* committed; not every worker has adopted it */
+  struct pry_timer settle_timer;
   struct look look;
   int done_fd; /* eventfd: the thread has finished */
   struct pry_watch *done_watch;
   pry_time began;
 
+  struct pry_reload_held held[PRY_RELOAD_HELD_MAX]; /* oldest first */
+  size_t held_count;
   char refused[PRY_GENERATION_ID_MAX]; /* "" none; "?" a folder that could not be read */
   char seen[PRY_GENERATION_ID_MAX];    /* by the last poll */
   struct pry_report last_report;
@@ -102,15 +108,43 @@ struct pry_policy_set *pry_reload_read(const char *folder, struct pry_report *re
   return set;
 }
 
+static const struct pry_reload_held *find_held(const struct look *look)
+{
+  for (size_t i = 0; i < look->held_count; i++)
+    if (strcmp(look->held[i].id, look->id) == 0)
+      return &look->held[i];
+  return NULL;
+}
+
 static enum look_result judge(const struct look *look)
 {
   if (strcmp(look->id, look->serving) == 0)
     return LOOK_SAME;
+  const struct pry_reload_held *held = find_held(look);
+  if (held && !(held->by_hand && look->asked))
+    return look->asked || look->told ? LOOK_REFUSED : LOOK_SAME;
   if (look->asked)
     return LOOK_STAGED;
   if (strcmp(look->id, look->refused) == 0)
     return LOOK_SAME;
   return look->told || strcmp(look->id, look->seen) == 0 ? LOOK_STAGED : LOOK_UNSETTLED;
+}
+
+static struct pry_rollout *stage_and_warm(struct look *look, struct pry_policy_set *set)
+{
+  struct pry_engine *engine = look->reloader->engine;
+  struct pry_generation *generation =
+      pry_generation_stage(engine->options.loader, set, &engine->options.limits, true, &look->report);
+  if (!generation)
+    return NULL;
+  if (look->serving_has_routes && !generation->config->route_count) {
+    pry_report_add(
+        &look->report, PRY_FINDING_ERROR, "init.lua",
+        "the set declares no route, so every call would be answered 404; declare one with route \"/v1/*\" { … }");
+    pry_generation_unref(generation);
+    return NULL;
+  }
+  return pry_rollout_new(engine, generation, &look->report);
 }
 
 static void run_look(struct look *look)
@@ -125,13 +159,16 @@ static void run_look(struct look *look)
     look->result = LOOK_REFUSED;
   if (!set)
     return;
-  if (look->result != LOOK_STAGED) {
-    pry_policy_set_free(set);
+  if (look->result == LOOK_STAGED) {
+    look->rollout = stage_and_warm(look, set);
+    if (!look->rollout)
+      look->result = LOOK_REFUSED;
     return;
   }
-  look->generation = pry_generation_stage(look->loader, set, &look->limits, true, &look->report);
-  if (!look->generation)
-    look->result = LOOK_REFUSED;
+  if (look->result == LOOK_REFUSED)
+    pry_report_add(&look->report, PRY_FINDING_ERROR, "quarantine", "%s; change a file to have the set tried again",
+                   find_held(look)->why);
+  pry_policy_set_free(set);
 }
 
 static void *look_thread(void *user)
@@ -153,10 +190,11 @@ static void prepare_look(struct pry_reloader *reloader)
   struct look *look = &reloader->look;
   const struct pry_generation *serving = pry_engine_generation(reloader->engine);
   *look = (struct look){.reloader = reloader,
-                        .loader = reloader->engine->options.loader,
-                        .limits = reloader->engine->options.limits,
+                        .serving_has_routes = serving && serving->config->route_count,
+                        .held_count = reloader->held_count,
                         .asked = reloader->asked,
                         .told = reloader->told};
+  memcpy(look->held, reloader->held, sizeof look->held);
   copy_id(look->serving, serving ? serving->id : "");
   copy_id(look->refused, reloader->refused);
   copy_id(look->seen, reloader->seen);
@@ -183,7 +221,7 @@ static bool start_thread(struct pry_reloader *reloader)
 static void debounced(void *user)
 {
   struct pry_reloader *reloader = user;
-  if (reloader->running)
+  if (reloader->running || reloader->settling)
     return; /* its end sees asked and told */
   prepare_look(reloader);
   reloader->running = start_thread(reloader);
@@ -202,7 +240,7 @@ static void folder_changed(void *user)
 {
   struct pry_reloader *reloader = user;
   reloader->told = true;
-  if (!reloader->running && !reloader->asked && reloader->debounces++ < DEBOUNCES_MAX)
+  if (!reloader->running && !reloader->settling && !reloader->asked && reloader->debounces++ < DEBOUNCES_MAX)
     look_soon(reloader, reloader->debounce);
 }
 
@@ -210,7 +248,7 @@ static void poll_due(void *user)
 {
   struct pry_reloader *reloader = user;
   pry_timer_start(reloader->loop, &reloader->poll_timer, reloader->poll, poll_due, reloader);
-  if (!reloader->running && !pry_timer_running(&reloader->debounce_timer))
+  if (!reloader->running && !reloader->settling && !pry_timer_running(&reloader->debounce_timer))
     look_soon(reloader, 0);
 }
 
@@ -270,27 +308,41 @@ static void tell_waiters(struct pry_reloader *reloader, const struct pry_reload_
   }
 }
 
-/* On disk is what serves: whatever was refused before is history. */
-static void back_to_serving(struct pry_reloader *reloader)
+static void lift(struct pry_reloader *reloader, const char *id)
 {
-  if (!reloader->refused[0])
+  for (size_t i = 0; i < reloader->held_count; i++) {
+    if (strcmp(reloader->held[i].id, id) != 0)
+      continue;
+    reloader->held_count--;
+    memmove(&reloader->held[i], &reloader->held[i + 1], (reloader->held_count - i) * sizeof *reloader->held);
     return;
-  reloader->refused[0] = '\0';
-  pry_metrics_set(reloader->engine->metrics, PRY_M_RELOAD_OK, NULL, NULL, 1);
+  }
 }
 
-static enum pry_reload_result conclude(struct pry_reloader *reloader)
+/* On disk is what serves: whatever was refused before is history. */
+static bool back_to_serving(struct pry_reloader *reloader)
+{
+  if (!reloader->refused[0])
+    return false;
+  reloader->refused[0] = '\0';
+  pry_metrics_set(reloader->engine->metrics, PRY_M_RELOAD_OK, NULL, NULL, 1);
+  return true;
+}
+
+/* `news`: status shows it from now on. */
+static enum pry_reload_result conclude(struct pry_reloader *reloader, bool *news)
 {
   struct look *look = &reloader->look;
-  struct pry_generation *generation = look->generation;
-  look->generation = NULL;
-  if (look->result == LOOK_STAGED && pry_engine_commit(reloader->engine, generation, &look->report)) {
+  struct pry_rollout *rollout = look->rollout;
+  look->rollout = NULL;
+  *news = true;
+  if (look->result == LOOK_STAGED && pry_engine_commit(reloader->engine, rollout, &look->report)) {
     reloader->refused[0] = '\0';
+    lift(reloader, look->id);
     return PRY_RELOAD_TAKEN_OVER;
   }
   if (look->result == LOOK_SAME) {
-    if (strcmp(look->id, look->serving) == 0)
-      back_to_serving(reloader);
+    *news = strcmp(look->id, look->serving) == 0 && back_to_serving(reloader);
     return PRY_RELOAD_UNCHANGED;
   }
   if (look->result == LOOK_REFUSED)
@@ -299,7 +351,7 @@ static enum pry_reload_result conclude(struct pry_reloader *reloader)
   return PRY_RELOAD_REFUSED;
 }
 
-static void report_outcome(struct pry_reloader *reloader, enum pry_reload_result result)
+static void report_outcome(struct pry_reloader *reloader, enum pry_reload_result result, unsigned behind, bool news)
 {
   struct look *look = &reloader->look;
   struct pry_reload_outcome outcome = {
@@ -307,24 +359,84 @@ static void report_outcome(struct pry_reloader *reloader, enum pry_reload_result
       .id = strcmp(look->id, UNREADABLE) == 0 ? "" : look->id,
       .report = &look->report,
       .at = pry_loop_unix_time(reloader->loop),
-      .seconds = round(pry_time_to_seconds(pry_loop_now(reloader->loop) - reloader->began) * 1000) / 1000};
-  bool changed = result != PRY_RELOAD_UNCHANGED;
-  if (changed || look->asked)
+      .seconds = round(pry_time_to_seconds(pry_loop_now(reloader->loop) - reloader->began) * 1000) / 1000,
+      .behind = behind};
+  if (news || look->asked)
     log_outcome(reloader, &outcome);
-  if (changed) {
+  if (news) {
     keep_outcome(reloader, &outcome);
     outcome = reloader->last;
   }
-  if (changed && reloader->ended)
+  if (news && reloader->ended)
     reloader->ended(reloader->user, &outcome);
   tell_waiters(reloader, &outcome);
 }
 
+static void look_again_if_wanted(struct pry_reloader *reloader)
+{
+  pry_report_fini(&reloader->look.report);
+  if (reloader->asked || reloader->told)
+    look_soon(reloader, reloader->debounce);
+}
+
+/* The workers that have not adopted what was committed, each as a warning. */
+static unsigned name_those_behind(struct pry_reloader *reloader)
+{
+  const struct pry_engine *engine = reloader->engine;
+  unsigned behind = 0;
+  for (unsigned i = 0; i < engine->worker_count; i++) {
+    struct pry_worker *worker = engine->workers[i];
+    char where[PRY_WHERE_MAX];
+    if (!pry_engine_is_behind(engine, worker))
+      continue;
+    behind++;
+    pry_worker_where(worker, where);
+    pry_report_add(&reloader->look.report, PRY_FINDING_WARNING, where[0] ? where : "workers",
+                   "worker %u has not taken the new policies over yet: it is busy %s", worker->index,
+                   where[0] ? "here" : "outside of policies");
+  }
+  return behind;
+}
+
+static void settled(struct pry_reloader *reloader)
+{
+  reloader->settling = false;
+  pry_timer_cancel(&reloader->settle_timer);
+  report_outcome(reloader, PRY_RELOAD_TAKEN_OVER, name_those_behind(reloader), true);
+  look_again_if_wanted(reloader);
+}
+
+static void settling_took_too_long(void *user)
+{
+  settled(user);
+}
+
+static void worker_adopted(void *user)
+{
+  struct pry_reloader *reloader = user;
+  if (reloader->settling && pry_engine_adopted(reloader->engine))
+    settled(reloader);
+}
+
 static void throw_away(struct pry_reloader *reloader)
 {
-  pry_generation_unref(reloader->look.generation);
-  reloader->look.generation = NULL;
+  pry_rollout_free(reloader->look.rollout);
+  reloader->look.rollout = NULL;
   reloader->asked |= reloader->look.asked;
+}
+
+static void end_look(struct pry_reloader *reloader)
+{
+  bool news;
+  enum pry_reload_result result = conclude(reloader, &news);
+  reloader->discards = 0;
+  if (result == PRY_RELOAD_TAKEN_OVER && !pry_engine_adopted(reloader->engine)) {
+    reloader->settling = true;
+    pry_timer_start(reloader->loop, &reloader->settle_timer, ADOPTION_LIMIT, settling_took_too_long, reloader);
+    return;
+  }
+  report_outcome(reloader, result, 0, news);
+  look_again_if_wanted(reloader);
 }
 
 static void finish_look(struct pry_reloader *reloader)
@@ -334,15 +446,13 @@ static void finish_look(struct pry_reloader *reloader)
   if (reloader->told && look->result != LOOK_SAME && reloader->discards < DISCARDS_MAX) {
     reloader->discards++;
     throw_away(reloader);
+    look_again_if_wanted(reloader);
   } else if (look->result == LOOK_UNSETTLED) {
     look_soon(reloader, reloader->debounce);
+    look_again_if_wanted(reloader);
   } else {
-    reloader->discards = 0;
-    report_outcome(reloader, conclude(reloader));
+    end_look(reloader);
   }
-  pry_report_fini(&look->report);
-  if (reloader->asked || reloader->told)
-    look_soon(reloader, reloader->debounce);
 }
 
 static void look_done(int fd, void *user)
@@ -382,7 +492,7 @@ struct pry_reloader *pry_reloader_new(const struct pry_reloader_options *options
   if (!reloader)
     return NULL;
   *reloader = (struct pry_reloader){.engine = options->engine,
-                                    .loop = options->engine->worker.loop,
+                                    .loop = options->engine->control->loop,
                                     .folder = strdup(options->folder),
                                     .debounce = options->debounce ? options->debounce : DEBOUNCE_DEFAULT,
                                     .poll = options->poll ? options->poll : POLL_DEFAULT,
@@ -392,6 +502,9 @@ struct pry_reloader *pry_reloader_new(const struct pry_reloader_options *options
                                     .done_fd = -1};
   pry_list_init(&reloader->waiters);
   pry_report_init(&reloader->last_report);
+  pry_report_init(&reloader->look.report);
+  reloader->engine->adopted = worker_adopted;
+  reloader->engine->adopted_user = reloader;
   if (start(reloader))
     return reloader;
   pry_reloader_free(reloader);
@@ -406,9 +519,11 @@ void pry_reloader_free(struct pry_reloader *reloader)
   pry_timer_cancel(&reloader->debounce_timer);
   if (reloader->running) {
     pthread_join(reloader->thread, NULL);
-    pry_generation_unref(reloader->look.generation);
-    pry_report_fini(&reloader->look.report);
+    pry_rollout_free(reloader->look.rollout);
   }
+  reloader->engine->adopted = NULL;
+  pry_timer_cancel(&reloader->settle_timer);
+  pry_report_fini(&reloader->look.report);
   pry_watcher_free(reloader->watcher);
   pry_watch_free(reloader->done_watch);
   if (reloader->done_fd >= 0)
@@ -429,7 +544,7 @@ void pry_reloader_request(struct pry_reloader *reloader, struct pry_reload_waite
     pry_list_init(&waiter->link);
     pry_list_push(&reloader->waiters, &waiter->link);
   }
-  if (!reloader->running)
+  if (!reloader->running && !reloader->settling)
     look_soon(reloader, 0);
 }
 
@@ -444,7 +559,15 @@ const struct pry_reload_outcome *pry_reloader_last(const struct pry_reloader *re
   return reloader->has_last ? &reloader->last : NULL;
 }
 
+void pry_reloader_hold(struct pry_reloader *reloader, const struct pry_reload_held *held)
+{
+  lift(reloader, held->id);
+  if (reloader->held_count == PRY_RELOAD_HELD_MAX)
+    lift(reloader, reloader->held[0].id);
+  reloader->held[reloader->held_count++] = *held;
+}
+
 bool pry_reloader_busy(const struct pry_reloader *reloader)
 {
-  return reloader->running || pry_timer_running(&reloader->debounce_timer);
+  return reloader->running || reloader->settling || pry_timer_running(&reloader->debounce_timer);
 }

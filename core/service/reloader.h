@@ -11,9 +11,16 @@
  * One look at a time. A change while one runs makes its result worthless: it is thrown away and the next look begins,
  * but not forever; a folder that never comes to rest is taken as it is.
  *
- * What was refused is logged with each finding as file:line: text, kept for status, and changes nothing else.
+ * What was refused is logged with each finding as file:line: text, kept for status, and changes nothing else. A set without
+ * any route is refused while one with routes serves: it would answer every call with 404.
  *
- * Thread: the loop's.
+ * A commit is told when all workers have adopted it, or after two seconds; then a warning names each worker that has not,
+ * and the place in the policies where it is.
+ *
+ * What was rolled back is in quarantine: it is not tried again until its bytes change. Only a person who asks for it gets
+ * back a set that a person had rolled back.
+ *
+ * Thread: the control worker's.
  */
 #ifndef PRY_RELOADER_H
 #define PRY_RELOADER_H
@@ -24,6 +31,15 @@ struct pry_reloader;
 
 enum pry_reload_result { PRY_RELOAD_TAKEN_OVER, PRY_RELOAD_UNCHANGED, PRY_RELOAD_REFUSED };
 
+enum { PRY_RELOAD_HELD_MAX = 16 };
+
+/* A set that was rolled back. */
+struct pry_reload_held {
+  char id[PRY_GENERATION_ID_MAX];
+  bool by_hand;  /* a person did it */
+  char why[512]; /* one line for people, e.g. "rolled back at …: 31 faults in 40 runs, retry.lua:12: …" */
+};
+
 /* "taken over", "unchanged", "refused" */
 const char *pry_reload_result_name(enum pry_reload_result result);
 
@@ -33,7 +49,8 @@ struct pry_reload_outcome {
   const char *id;                  /* of the set that was looked at; "" when it could not be read */
   const struct pry_report *report; /* findings; warnings also when it was taken over */
   double at;                       /* Unix seconds */
-  double seconds;                  /* reading, checking and testing took */
+  double seconds;                  /* reading, checking, testing, warming and taking over took */
+  unsigned behind;                 /* workers that had not adopted it when this was told */
 };
 
 struct pry_reloader_options {
@@ -42,7 +59,7 @@ struct pry_reloader_options {
   bool watch;                /* look by itself; otherwise only when asked */
   pry_time debounce;         /* 0: 100 ms */
   pry_time poll;             /* 0: 10 s */
-  /* Told of each look that took over or refused a set. May be NULL. */
+  /* Told of each look that took over or refused a set, or found the folder back at what serves. May be NULL. */
   void (*ended)(void *user, const struct pry_reload_outcome *outcome);
   void *user;
 };
@@ -70,6 +87,9 @@ void pry_reload_leave(struct pry_reload_waiter *waiter);
 
 /* The last look that took over or refused something; NULL before the first. Valid until the next turn of the loop. */
 const struct pry_reload_outcome *pry_reloader_last(const struct pry_reloader *reloader);
+
+/* Keeps that set out, see above; the oldest of more than PRY_RELOAD_HELD_MAX is let in again. */
+void pry_reloader_hold(struct pry_reloader *reloader, const struct pry_reload_held *held);
 
 /* True while a look is under way or due. */
 bool pry_reloader_busy(const struct pry_reloader *reloader);

@@ -61,7 +61,7 @@ static bool load(struct bench *bench, const char *policy)
 
 static double measure(struct bench *bench)
 {
-  struct pry_state *state = bench->engine->worker.state;
+  struct pry_state *state = bench->engine->control->state;
   struct pry_ask ask = {.handler = PRY_ON_ERROR,
                         .instance = state->generation->config->instances[0],
                         .call = &bench->view,
@@ -96,7 +96,7 @@ int main(int argc, char **argv)
   for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)
     if ((argc < 2 || strstr(policies[i].name, argv[1])) && load(&bench, policies[i].text))
       printf("%-20s %7.0f ns a decision, %zu KiB of Lua\n", policies[i].name, measure(&bench) * 1e9,
-             bench.engine->worker.state->ops->memory(bench.engine->worker.state) / 1024);
+             bench.engine->control->state->ops->memory(bench.engine->control->state) / 1024);
   pry_engine_free(bench.engine);
   pry_http_free(http);
   pry_loop_free(bench.loop);

@@ -134,12 +134,12 @@ def test_a_broken_edit_changes_nothing_but_the_report(gateway, name):
     good = gateway.folder.read(file) if (gateway.folder.path / file).exists() else None
     serving = gateway.status()["generation"]["id"]
     gateway.folder.write(file, edit(good))
-    entry = gateway.wait_log("policies refused")
-    assert where in entry["findings"] and words in entry["findings"], entry
+    # A slow machine may look while the file is still empty, which is refused, too.
+    entry = gateway.wait_log("policies refused", lambda entry: where in entry["findings"] and words in entry["findings"])
     assert entry["still_serving"] == serving[:7]
 
     status = gateway.status()
-    assert status["generation"]["id"] == serving and status["ready"] and status["reloads_refused"] == 1
+    assert status["generation"]["id"] == serving and status["ready"] and status["reloads_refused"] >= 1
     assert status["last_reload"]["result"] == "refused"
     found = [f for f in status["last_reload"]["report"] if f["severity"] == "error"]
     assert found and any(f["where"].startswith(where) for f in found), found

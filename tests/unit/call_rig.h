@@ -221,7 +221,7 @@ static inline struct pry_state *rig_warm(struct pry_generation *generation, stru
   (void)limits;
   (void)report;
   struct rig_state *state = calloc(1, sizeof *state);
-  state->state = (struct pry_state){&rig_state_ops, generation, worker, 1};
+  state->state = (struct pry_state){.ops = &rig_state_ops, .generation = generation, .worker = worker, .references = 1};
   state->rig = rig_of_warm;
   state->rig->states++;
   pry_generation_ref(generation);
@@ -241,7 +241,9 @@ static inline void rig_commit(struct rig *rig)
   struct pry_report report;
   pry_report_init(&report);
   rig_of_warm = rig;
-  assert_true(pry_engine_commit(rig->engine, pry_generation_new(set, rig_config(rig)), &report));
+  struct pry_rollout *rollout = pry_rollout_new(rig->engine, pry_generation_new(set, rig_config(rig)), &report);
+  assert_non_null(rollout);
+  assert_true(pry_engine_commit(rig->engine, rollout, &report));
   pry_report_fini(&report);
 }
 
@@ -377,7 +379,7 @@ static inline struct client *client_start_method(struct rig *rig, const char *me
   assert_true(pry_buffer_append_text(&copy, body));
   struct pry_call_request request = {
       .method = pry_slice_of(method), .path = pry_slice_of(path), .headers = headers, .body = &copy};
-  client->call = pry_call_start(&rig->engine->worker, &request, &client_ops, client);
+  client->call = pry_call_start(rig->engine->control, &request, &client_ops, client);
   assert_non_null(client->call);
   assert_int_equal(client->heads, 0);
   return client;
@@ -498,7 +500,7 @@ static inline size_t rig_upstream(const struct rig *rig)
 static inline void rig_end(struct client *client, struct rig *rig)
 {
   pry_loop_advance(rig->loop, PRY_SECOND / 1000);
-  assert_int_equal(rig->engine->worker.call_count, 0);
+  assert_int_equal(rig->engine->control->call_count, 0);
   assert_int_equal(pry_http_open_count(rig->http), 0);
   if (client)
     client_free(client);

@@ -97,7 +97,7 @@ static void rig_fill_view(struct rig *rig)
   snprintf(view->model, sizeof view->model, "m");
   view->attempt = 2;
   view->deadline = pry_loop_now(rig->loop) + 30 * PRY_SECOND;
-  view->target.provider = &rig->engine->worker.state->generation->config->providers[0];
+  view->target.provider = &rig->engine->control->state->generation->config->providers[0];
   snprintf(view->target.model, sizeof view->target.model, "m");
   snprintf(view->target.name, sizeof view->target.name, "up/m");
   view->target.attempts = 2;
@@ -191,7 +191,7 @@ static void rig_ready(struct pry_ask *ask, enum pry_ask_status status)
 /* The one instance of "p". */
 static const struct pry_instance *rig_instance(const struct rig *rig)
 {
-  return rig->engine->worker.state->generation->config->instances[0];
+  return rig->engine->control->state->generation->config->instances[0];
 }
 
 static void rig_prepare(struct rig *rig, struct pry_ask *ask, enum pry_handler handler)
@@ -208,7 +208,7 @@ static void rig_prepare(struct rig *rig, struct pry_ask *ask, enum pry_handler h
 
 static enum pry_ask_status rig_run(struct rig *rig, struct pry_ask *ask)
 {
-  struct pry_state *state = rig->engine->worker.state;
+  struct pry_state *state = rig->engine->control->state;
   return state->ops->ask(state, ask);
 }
 
@@ -239,7 +239,7 @@ static inline void rig_fault(struct rig *rig, enum pry_handler handler, const ch
 
 static inline const struct pry_event_record *rig_record(struct rig *rig)
 {
-  const struct pry_event_record *record = pry_event_find(rig->engine->worker.events, rig->ask.sequence);
+  const struct pry_event_record *record = pry_event_find(rig->engine->control->events, rig->ask.sequence);
   assert_non_null(record);
   return record;
 }

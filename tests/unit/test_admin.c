@@ -199,9 +199,9 @@ static void status_tells_what_serves(void **state)
 static void lists_and_metrics_are_whole(void **state)
 {
   struct rig *rig = *state;
-  struct pry_event_record *record = pry_event_next(rig->engine->worker.events);
+  struct pry_event_record *record = pry_event_next(rig->engine->control->events);
   snprintf(record->why, sizeof record->why, "first \"why\"");
-  snprintf(pry_event_next(rig->engine->worker.events)->why, sizeof record->why, "second");
+  snprintf(pry_event_next(rig->engine->control->events)->why, sizeof record->why, "second");
   assert_int_equal(ask(rig, "GET /api/v1/events?limit=1", HOST), 200);
   assert_int_equal(pry_json_parse(body_of(rig), NULL), PRY_JSON_OK);
   assert_true(answer_has(rig, "second"));

@@ -187,7 +187,7 @@ static void test_stale_view(void **unused)
 {
   (void)unused;
   struct rig *rig = rig_new(ON_ERROR("return nil"));
-  struct pry_script *script = (struct pry_script *)rig->engine->worker.state;
+  struct pry_script *script = (struct pry_script *)rig->engine->control->state;
   struct stale stale = {0};
   struct pry_run run;
   pry_run_init(&run, script, 1);
@@ -474,7 +474,7 @@ static void test_record(void **unused)
   assert_string_equal(record->call_id, "c_0_1");
   assert_string_equal(record->target, "up/m");
   assert_string_equal(record->policy, "p");
-  assert_string_equal(record->generation, rig->engine->worker.state->generation->id);
+  assert_string_equal(record->generation, rig->engine->control->state->generation->id);
   assert_int_equal(record->attempt, 2);
   assert_float_equal(record->time, 1700000000, 0);
   assert_float_equal(record->deadline_left, 30, 0);
@@ -561,12 +561,12 @@ static void test_log_and_notify(void **unused)
 
 static const struct pry_dialect *only_dialect(const struct rig *rig)
 {
-  return rig->engine->worker.state->generation->config->dialects[0];
+  return rig->engine->control->state->generation->config->dialects[0];
 }
 
 static bool classify(struct rig *rig, struct pry_slice body, struct pry_failure *failure)
 {
-  struct pry_state *state = rig->engine->worker.state;
+  struct pry_state *state = rig->engine->control->state;
   struct pry_answer_view answer = {.provider = "up", .status = 400, .headers = &rig->headers, .body = body};
   *failure = pry_failure_from_status(400);
   return state->ops->classify(state, only_dialect(rig), &answer, failure);
@@ -624,7 +624,7 @@ static void test_render(void **unused)
                                 "  return { error = { code = err.code, id = err.call_id, form = form } }\n"
                                 "end }\n",
                                 NULL);
-  struct pry_state *state = rig->engine->worker.state;
+  struct pry_state *state = rig->engine->control->state;
   struct pry_buffer out;
   pry_buffer_init(&out, 0);
   assert_true(pry_buffer_append_text(&out, "|"));

@@ -408,7 +408,7 @@ static bool can_start(struct rig *rig, const char *text)
   struct pry_call_request request = {
       .method = PRY_SLICE("POST"), .path = PRY_SLICE("/v1/chat/completions"), .headers = &none, .body = &body};
   struct client nobody = {.rig = rig};
-  struct pry_call *call = pry_call_start(&rig->engine->worker, &request, &client_ops, &nobody);
+  struct pry_call *call = pry_call_start(rig->engine->control, &request, &client_ops, &nobody);
   assert_int_equal(body.size, call ? 0 : size);
   if (call)
     pry_call_destroy(call);

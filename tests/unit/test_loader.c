@@ -353,11 +353,11 @@ static void test_warm(void **state)
   struct pry_generation *generation = load(&pry_lua_test_loader);
   struct pry_report report;
   pry_report_init(&report);
-  struct pry_state *warm = pry_lua_test_loader.warm(generation, &bench.engine->worker, &limits, &report);
+  struct pry_state *warm = pry_lua_test_loader.warm(generation, bench.engine->control, &limits, &report);
   assert_non_null(warm);
   assert_int_equal(report.count, 0);
   assert_ptr_equal(warm->generation, generation);
-  assert_ptr_equal(warm->worker, &bench.engine->worker);
+  assert_ptr_equal(warm->worker, bench.engine->control);
   struct look look = {.config = generation->config};
   struct pry_run run;
   pry_run_init(&run, (struct pry_script *)warm, 1);

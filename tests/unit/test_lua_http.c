@@ -237,7 +237,7 @@ static void test_cancel(void **unused)
   push_step(rig, &(struct pry_http_step){.hang = true});
   assert_int_equal(rig_ask(rig, PRY_ON_ERROR), PRY_ASK_PENDING);
   pry_loop_advance(rig->loop, PRY_SECOND);
-  struct pry_state *state = rig->engine->worker.state;
+  struct pry_state *state = rig->engine->control->state;
   state->ops->cancel(state, &rig->ask);
   assert_int_equal(pry_http_open_count(rig->http), 0);
   assert_true(seen(rig, 0)->cancelled);
@@ -313,7 +313,7 @@ static void test_memory_sweep(void **unused)
       "local a = http.request { service = 'help', headers = { x = { 'y', 1 } }, form = { a = 'b', c = 'd' } }\n"
       "if a then t[#t + 1] = a.json() end\n"
       "return retry { after = 1, why = 'room' }"));
-  struct pry_script *script = (struct pry_script *)rig->engine->worker.state;
+  struct pry_script *script = (struct pry_script *)rig->engine->control->state;
   size_t limit = script->limits.memory;
   unsigned faults = 0, successes = 0;
   for (size_t room = 0; room < 24 * 1024; room += 48) {
@@ -374,7 +374,7 @@ static void test_jobs_sleep(void **unused)
 static struct pry_renewal renewal_of(struct rig *rig, const char *credential, const char *refresh_token)
 {
   struct pry_renewal renewal = {.credential =
-                                    pry_config_credential(rig->engine->worker.state->generation->config, credential),
+                                    pry_config_credential(rig->engine->control->state->generation->config, credential),
                                 .refresh_token = pry_slice_of(refresh_token)};
   assert_non_null(renewal.credential);
   pry_buffer_init(&renewal.token, 0);

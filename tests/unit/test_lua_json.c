@@ -55,7 +55,7 @@ static int shape_of_ours(lua_State *L)
 static void shape_by_ours(struct comparison *comparison)
 {
   struct rig *rig = rig_new(ON_ERROR(""));
-  struct pry_script *script = (struct pry_script *)rig->engine->worker.state;
+  struct pry_script *script = (struct pry_script *)rig->engine->control->state;
   struct pry_run run;
   pry_run_init(&run, script, 1);
   assert_int_equal(pry_door_call(script, shape_of_ours, comparison, &run), PRY_DOOR_OK);
