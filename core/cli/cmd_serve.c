@@ -41,7 +41,7 @@ static int parse(struct serve *serve, int argc, char **argv)
        &serve->listen},
       PRY_OPTIONS_ADMIN(serve->admin, "admin listener: unix:PATH or ADDR:PORT (a socket of this user)"),
       {"state", 0, PRY_OPTION_TEXT, "DIR", "keep renewed credentials here (kept nowhere)", &serve->state},
-      {"workers", 0, PRY_OPTION_COUNT, "N", "threads that serve (1)", &serve->workers},
+      {"workers", 0, PRY_OPTION_COUNT, "N", "threads that serve (as many as there are processors)", &serve->workers},
       {"watch", 0, PRY_OPTION_TEXT, "on|off", "take saved policies over by itself (on)", &serve->watch},
       {"drain-timeout", 0, PRY_OPTION_SECONDS, "SECONDS", "time for open calls at the end (30)", &serve->drain_timeout},
       {"log-format", 0, PRY_OPTION_TEXT, "FORMAT", "auto, text or json (auto: text on a terminal)", &serve->log_format},
@@ -73,10 +73,8 @@ static bool read_words(const struct serve *serve, struct setup *setup)
     return complain("--log-level is debug, info, warn or error");
   if (serve->watch && strcmp(serve->watch, "on") != 0 && strcmp(serve->watch, "off") != 0)
     return complain("--watch is on or off");
-  if (!serve->workers)
-    return complain("--workers must be 1 or more");
-  if (serve->workers > 1)
-    fprintf(stderr, "parry: this version serves with one worker; --workers %lu is taken as 1\n", serve->workers);
+  if (serve->workers > PRY_WORKERS_MAX)
+    return complain("--workers is 1 to 256; 0 takes as many as there are processors");
   setup->program.watch = !serve->watch || strcmp(serve->watch, "on") == 0;
   pry_log_output_init(&setup->output, format, STDERR_FILENO);
   return true;
@@ -91,6 +89,7 @@ static int prepare(const struct serve *serve, struct setup *setup)
                                                 .limits = {.instructions = serve->instructions,
                                                            .wall = serve->wall_ms ? (double)serve->wall_ms / 1000 : -1,
                                                            .memory = serve->memory},
+                                                .workers = (unsigned)serve->workers,
                                                 .drain_timeout = serve->drain_timeout,
                                                 .log = pry_log_output_write,
                                                 .log_user = &setup->output,
@@ -153,7 +152,7 @@ static int serve_until_told(struct setup *setup)
 
 int pry_cmd_serve(int argc, char **argv)
 {
-  struct serve serve = {.workers = 1, .wall_ms = 50, .drain_timeout = 30};
+  struct serve serve = {.wall_ms = 50, .drain_timeout = 30};
   struct setup setup = {0};
   int code = parse(&serve, argc, argv);
   if (code >= 0)

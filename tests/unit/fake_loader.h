@@ -11,11 +11,12 @@
 #include <stdlib.h>
 
 static atomic_uint loads;       /* how often a set was staged */
+static atomic_int fake_states;  /* warmed and not freed */
 static atomic_bool gate_closed; /* loading waits for gate_open() */
 static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
 
-static void gate_set(bool closed)
+static inline void gate_set(bool closed)
 {
   pthread_mutex_lock(&gate_lock);
   gate_closed = closed;
@@ -61,6 +62,7 @@ static bool fake_test(const struct pry_policy_set *set, const struct pry_script_
 
 static void fake_free(struct pry_state *state)
 {
+  fake_states--;
   pry_generation_unref(state->generation);
   free(state);
 }
@@ -79,6 +81,7 @@ static struct pry_state *fake_warm(struct pry_generation *generation, struct pry
   assert_non_null(state);
   *state = (struct pry_state){.ops = &fake_ops, .generation = generation, .worker = worker, .references = 1};
   pry_generation_ref(generation);
+  fake_states++;
   return state;
 }
 
