@@ -339,7 +339,7 @@ struct party {
   struct pry_metrics *metrics;
   struct pry_scrubber *scrubber;
   struct pry_credentials *credentials;
-  struct pry_secret secret, other_secret;
+  struct pry_secret secret, other_secret, access;
   struct pry_credential_config declared;
   struct pry_config config;
   struct pry_generation generation;
@@ -414,6 +414,7 @@ static struct party *new_party(void)
   pry_log_set_scrubber(party->log, party->scrubber);
   party->secret = (struct pry_secret){.name = "REFRESH", .value = "configured-refresh"};
   party->other_secret = (struct pry_secret){.name = "REFRESH", .value = "another-refresh"};
+  party->access = (struct pry_secret){.name = "ACCESS", .value = "configured-access"};
   party->declared = (struct pry_credential_config){.name = "kimi", .refresh_token = &party->secret, .grant = "kimi"};
   party->config.credentials = &party->declared;
   party->config.credential_count = 1;
@@ -653,13 +654,23 @@ static void begin_rush(struct rig_worker *worker, void *user)
     run_again(&runners[j]);
 }
 
+/* To other secrets, with an access token that answers who waits, or back to those without one. */
 static void change_secret(struct rig_worker *worker, void *user)
 {
   struct party *party = user;
   (void)worker;
-  party->declared.refresh_token =
-      party->declared.refresh_token == &party->secret ? &party->other_secret : &party->secret;
+  bool other = party->declared.refresh_token == &party->secret;
+  party->declared.refresh_token = other ? &party->other_secret : &party->secret;
+  party->declared.access_token = other ? &party->access : NULL;
   RIG_CHECK(pry_credentials_adopt(party->credentials, &party->config));
+}
+
+/* Those who have just been told, and may have their messages in hand, are told something else before they heard. */
+static void finish_and_change_secret(struct rig_worker *worker, void *user)
+{
+  struct party *party = user;
+  finish_job(&party->fake.finish);
+  change_secret(worker, party);
 }
 
 static void forget_and_remember(struct rig_worker *worker, void *user)
@@ -692,14 +703,16 @@ static void test_reloads_between_asking_and_hearing(void **state)
       runners[i][j].rush = &rushes[i];
     rig_tell(&party->workers[i], begin_rush, runners[i]);
   }
+  static void (*const tasks[])(struct rig_worker *, void *) = {finish_and_change_secret, forget_and_remember,
+                                                               change_secret};
   unsigned seen = 0;
   struct pry_loop *own = pry_loop_new(); /* this thread's clock */
   for (unsigned i = 0; i < RIG_WORKERS; i++) {
     for (unsigned round = 0; !atomic_load(&rushes[i].over); round++) {
       rig_wait(&party->workers[0]);
       if (round % 3 == 0)
-        rig_do(&party->workers[0], round % 2 ? forget_and_remember : change_secret, party);
-      if (atomic_load(&party->fake.pending_now))
+        rig_do(&party->workers[0], tasks[round / 3 % 3], party);
+      else if (atomic_load(&party->fake.pending_now))
         pry_mailbox_post(party->workers[0].mailbox, &party->fake.finish);
       pry_credentials_each(party->credentials, own, look_at, &seen);
       sched_yield();
