@@ -203,7 +203,7 @@ bool pry_decision_wake(struct pry_decision *decision, struct pry_ticket ticket)
   pry_state_ref(&script->state); /* the end of the handler may be the end of the last call of this generation */
   decision->now = pry_loop_unix_time(worker->loop);
   decision->resumed = true;
-  decision->record = pry_event_find(worker->events, decision->ask->sequence);
+  decision->record = pry_event_find(worker->events, decision->ask->record);
   decision->decider->current = decision;
   bool woken = pry_task_wake(script, ticket);
   pry_decider_of(script)->current = NULL;

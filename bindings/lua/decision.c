@@ -148,7 +148,7 @@ void pry_decision_begin_record(struct pry_decision *decision)
   struct pry_ask *ask = decision->ask;
   struct pry_event_record *record = pry_event_next(worker->events);
   decision->record = record;
-  ask->sequence = record->sequence;
+  ask->record = record->position;
   record->time = decision->now;
   record->seed = pry_engine_seed(worker->engine, ask->call ? ask->call->id : decision->name, record->sequence);
   decision->random = record->seed;
@@ -161,7 +161,7 @@ void pry_decision_begin_record(struct pry_decision *decision)
 void pry_decision_end_record(const struct pry_decision *decision)
 {
   const struct pry_ask *ask = decision->ask;
-  struct pry_event_record *record = pry_event_find(pry_decision_worker(decision)->events, ask->sequence);
+  struct pry_event_record *record = pry_event_find(pry_decision_worker(decision)->events, ask->record);
   if (!record)
     return;
   const struct pry_verdict *verdict = &ask->verdict;

@@ -85,7 +85,7 @@ struct pry_engine {
   struct pry_list emissions;    /* events on their way through on_event handlers */
   struct pry_list rounds;       /* questions to the workers (round.h) */
   struct pry_guard guard;
-  atomic_uint_fast64_t next_event; /* sequence of event records, over all workers */
+  struct pry_event_count events; /* of all workers' records */
 
   _Atomic(struct pry_rollout *) serving;      /* what every worker is to adopt; NULL before the first commit */
   struct pry_list rollouts;                   /* not adopted by all yet, and the serving one last */

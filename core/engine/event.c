@@ -7,12 +7,13 @@
 enum { CAPACITY_DEFAULT = 1024 };
 
 struct pry_event_ring {
+  struct pry_event_count *count;
   size_t capacity;
-  uint64_t last; /* sequence of the newest record, 0 before the first */
+  atomic_uint_least64_t last; /* position of the newest record, 0 before the first; written by the worker only */
   struct pry_event_record records[];
 };
 
-struct pry_event_ring *pry_event_ring_new(size_t capacity)
+struct pry_event_ring *pry_event_ring_new(size_t capacity, struct pry_event_count *count)
 {
   if (!capacity)
     capacity = CAPACITY_DEFAULT;
@@ -21,7 +22,9 @@ struct pry_event_ring *pry_event_ring_new(size_t capacity)
   struct pry_event_ring *ring = calloc(1, sizeof *ring + capacity * sizeof *ring->records);
   if (!ring)
     return NULL;
+  ring->count = count;
   ring->capacity = capacity;
+  atomic_init(&ring->last, 0);
   for (size_t i = 0; i < capacity; i++)
     pry_buffer_init(&ring->records[i].reads, PRY_EVENT_READS_MAX);
   return ring;
@@ -36,40 +39,55 @@ void pry_event_ring_free(struct pry_event_ring *ring)
   free(ring);
 }
 
-static struct pry_event_record *place_of(struct pry_event_ring *ring, uint64_t sequence)
+static uint64_t last_position(const struct pry_event_ring *ring)
 {
-  return &ring->records[(sequence - 1) % ring->capacity];
+  return atomic_load_explicit(&ring->last, memory_order_relaxed);
+}
+
+static struct pry_event_record *place_of(struct pry_event_ring *ring, uint64_t position)
+{
+  return &ring->records[(position - 1) % ring->capacity];
 }
 
 struct pry_event_record *pry_event_next(struct pry_event_ring *ring)
 {
-  struct pry_event_record *record = place_of(ring, ++ring->last);
+  uint64_t position = last_position(ring) + 1;
+  atomic_store_explicit(&ring->last, position, memory_order_relaxed);
+  struct pry_event_record *record = place_of(ring, position);
   struct pry_buffer reads = record->reads; /* keeps its memory for the next use */
   pry_buffer_clear(&reads);
-  *record = (struct pry_event_record){.sequence = ring->last, .retry_after = -1, .deadline_left = -1, .after = -1};
+  *record =
+      (struct pry_event_record){.sequence = atomic_fetch_add_explicit(&ring->count->last, 1, memory_order_relaxed) + 1,
+                                .position = position,
+                                .retry_after = -1,
+                                .deadline_left = -1,
+                                .after = -1};
   record->reads = reads;
   return record;
 }
 
-struct pry_event_record *pry_event_find(struct pry_event_ring *ring, uint64_t sequence)
+struct pry_event_record *pry_event_find(struct pry_event_ring *ring, uint64_t position)
 {
-  if (sequence == 0 || sequence > ring->last || ring->last - sequence >= ring->capacity)
+  uint64_t last = last_position(ring);
+  if (position == 0 || position > last || last - position >= ring->capacity)
     return NULL;
-  return place_of(ring, sequence);
+  return place_of(ring, position);
 }
 
 void pry_event_visit(struct pry_event_ring *ring, size_t limit,
                      bool (*visit)(void *user, const struct pry_event_record *), void *user)
 {
-  uint64_t kept = ring->last < ring->capacity ? ring->last : ring->capacity;
+  uint64_t last = last_position(ring);
+  uint64_t kept = last < ring->capacity ? last : ring->capacity;
   for (uint64_t i = 0; i < kept && i < limit; i++)
-    if (!visit(user, place_of(ring, ring->last - i)))
+    if (!visit(user, place_of(ring, last - i)))
       return;
 }
 
 uint64_t pry_event_overwritten(const struct pry_event_ring *ring)
 {
-  return ring->last > ring->capacity ? ring->last - ring->capacity : 0;
+  uint64_t last = last_position(ring);
+  return last > ring->capacity ? last - ring->capacity : 0;
 }
 
 bool pry_event_add_read(struct pry_event_record *record, struct pry_slice read)

@@ -8,7 +8,10 @@
  * The ring is allocated once. A new record overwrites the oldest; how many were lost is counted. Secrets are
  * recorded as handles, never as values; the inputs hold no prompt and no completion.
  *
- * Thread: a ring belongs to its worker; pry_event_visit() is called on that worker's thread.
+ * Each worker has its ring. Their records share one count: the sequence is unique in the engine and grows along each
+ * ring, so that rings can be merged by it.
+ *
+ * Thread: a ring belongs to its worker's thread, except pry_event_overwritten(). The common count is any thread's.
  */
 #ifndef PRY_EVENT_H
 #define PRY_EVENT_H
@@ -16,6 +19,8 @@
 #include "buffer.h"
 #include "loop.h"
 #include "verdict.h"
+
+#include <stdatomic.h>
 
 enum { PRY_EVENT_READS_MAX = 4096, PRY_CALL_ID_MAX = 32, PRY_GENERATION_ID_MAX = 65 };
 
@@ -31,6 +36,7 @@ enum pry_run_result {
 
 struct pry_event_record {
   uint64_t sequence; /* global, from 1 */
+  uint64_t position; /* in its ring, from 1: the name to find it by */
   double time;       /* Unix seconds; what now() said */
   uint64_t seed;     /* of random() */
   enum pry_handler handler;
@@ -64,26 +70,32 @@ struct pry_event_record {
 
 struct pry_event_ring;
 
+/* How many records were begun in all rings that draw from it. Zero-initialise; outlives the rings. */
+struct pry_event_count {
+  atomic_uint_least64_t last;
+};
+
 /* capacity: records kept; 0: 1024. NULL: no memory. */
-struct pry_event_ring *pry_event_ring_new(size_t capacity);
+struct pry_event_ring *pry_event_ring_new(size_t capacity, struct pry_event_count *count);
 void pry_event_ring_free(struct pry_event_ring *ring);
 
 /* The next record to fill, emptied, with its sequence set; never NULL. It counts as written at once; its pointer
- * is valid until `capacity` more records have begun, so whoever waits in between keeps the sequence and asks
- * again with pry_event_find(). */
+ * is valid until `capacity` more records have begun in this ring, so whoever waits in between keeps the position and
+ * asks again with pry_event_find(). */
 struct pry_event_record *pry_event_next(struct pry_event_ring *ring);
 
 /* Appends one read, a whole JSON array as text. The first that does not fit (or finds no memory) sets reads_cut, and
  * nothing is appended any more: what is there is a prefix of what was read. */
 bool pry_event_add_read(struct pry_event_record *record, struct pry_slice read);
 
-/* The record with that sequence, or NULL when it was overwritten. */
-struct pry_event_record *pry_event_find(struct pry_event_ring *ring, uint64_t sequence);
+/* The record at that position, or NULL when it was overwritten. */
+struct pry_event_record *pry_event_find(struct pry_event_ring *ring, uint64_t position);
 
 /* Newest first, at most `limit`; stops when `visit` returns false. */
 void pry_event_visit(struct pry_event_ring *ring, size_t limit,
                      bool (*visit)(void *user, const struct pry_event_record *), void *user);
 
+/* Any thread. */
 uint64_t pry_event_overwritten(const struct pry_event_ring *ring);
 
 /* Appends the record as one JSON object (no line end). */

@@ -126,8 +126,8 @@ struct pry_ask {
   struct pry_verdict verdict; /* initialised and finished by the asker */
   enum pry_run_result result;
   char fault[256];
-  uint64_t sequence; /* of its event record */
-  void *task;        /* the state's, while pending */
+  uint64_t record; /* position of its event record in the worker's ring */
+  void *task;      /* the state's, while pending */
   struct pry_state *state;
 };
 

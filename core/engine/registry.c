@@ -106,12 +106,13 @@ struct pry_generation *pry_generation_new(struct pry_policy_set *set, struct pry
 
 void pry_generation_ref(struct pry_generation *generation)
 {
-  generation->references++;
+  atomic_fetch_add_explicit(&generation->references, 1, memory_order_relaxed); /* the caller's keeps it alive */
 }
 
 void pry_generation_unref(struct pry_generation *generation)
 {
-  if (!generation || --generation->references)
+  /* Released by each, acquired by the last: it sees all that the others did with it. */
+  if (!generation || atomic_fetch_sub_explicit(&generation->references, 1, memory_order_acq_rel) > 1)
     return;
   pry_config_free(generation->config);
   pry_policy_set_free(generation->set);

@@ -61,12 +61,14 @@ struct pry_generation {
   struct pry_config *config;
   double loaded_at;         /* Unix seconds */
   unsigned policies, tests; /* for people: how many files declared a policy, how many tests passed */
-  unsigned references;
+  atomic_uint references;
   atomic_uint live_states;               /* warmed by a rollout and not freed */
   struct pry_tally tallies[PRY_TALLIES]; /* by worker, modulo their number */
 };
 
 struct pry_generation *pry_generation_new(struct pry_policy_set *set, struct pry_config *config); /* takes both */
+
+/* On any thread, by whoever has a reference. The last to let go frees it there. */
 void pry_generation_ref(struct pry_generation *generation);
 void pry_generation_unref(struct pry_generation *generation); /* NULL is fine */
 

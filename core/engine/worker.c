@@ -190,7 +190,7 @@ bool pry_worker_init(struct pry_worker *worker, struct pry_engine *engine, unsig
       return false;
   }
   worker->mailbox = pry_mailbox_new(worker->loop);
-  worker->events = pry_event_ring_new(0);
+  worker->events = pry_event_ring_new(0, &engine->events);
   return worker->mailbox && worker->events;
 }
 

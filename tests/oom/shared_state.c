@@ -205,7 +205,8 @@ static void use_vars_and_events(void)
     assert_int_equal(pry_vars_get(vars, pry_slice_of(name), &value), set);
   }
   pry_vars_free(vars);
-  struct pry_event_ring *ring = pry_event_ring_new(3);
+  struct pry_event_count count = {0};
+  struct pry_event_ring *ring = pry_event_ring_new(3, &count);
   struct pry_buffer text;
   pry_buffer_init(&text, 0);
   for (int i = 0; ring && i < 5; i++) {

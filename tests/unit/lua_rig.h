@@ -239,7 +239,7 @@ static inline void rig_fault(struct rig *rig, enum pry_handler handler, const ch
 
 static inline const struct pry_event_record *rig_record(struct rig *rig)
 {
-  const struct pry_event_record *record = pry_event_find(rig->engine->control->events, rig->ask.sequence);
+  const struct pry_event_record *record = pry_event_find(rig->engine->control->events, rig->ask.record);
   assert_non_null(record);
   return record;
 }

@@ -26,7 +26,8 @@ static bool note(void *user, const struct pry_event_record *record)
 static void test_ring(void **state)
 {
   (void)state;
-  struct pry_event_ring *ring = pry_event_ring_new(4);
+  struct pry_event_count count = {0};
+  struct pry_event_ring *ring = pry_event_ring_new(4, &count);
   struct seen seen = {0};
   pry_event_visit(ring, 10, note, &seen);
   assert_int_equal(seen.count, 0);
@@ -59,14 +60,43 @@ static void test_ring(void **state)
   assert_int_equal(seen.count, 3);
   pry_event_ring_free(ring);
   pry_event_ring_free(NULL);
-  assert_null(pry_event_ring_new(SIZE_MAX / 2));
+  assert_null(pry_event_ring_new(SIZE_MAX / 2, &count));
+}
+
+/* Two workers' rings: one count, and each record is found in its own by its own position. */
+static void test_two_rings_share_a_count(void **state)
+{
+  (void)state;
+  struct pry_event_count count = {0};
+  struct pry_event_ring *first = pry_event_ring_new(3, &count), *second = pry_event_ring_new(3, &count);
+  for (uint64_t i = 1; i <= 10; i++) {
+    struct pry_event_record *record = pry_event_next(i % 3 ? first : second);
+    assert_int_equal(record->sequence, i);
+    assert_int_equal(record->position, i % 3 ? i - i / 3 : i / 3);
+  }
+  assert_int_equal(pry_event_find(first, 7)->sequence, 10);
+  assert_int_equal(pry_event_find(first, 5)->sequence, 7);
+  assert_null(pry_event_find(first, 4));
+  assert_int_equal(pry_event_find(second, 1)->sequence, 3);
+  assert_int_equal(pry_event_find(second, 3)->sequence, 9);
+  assert_null(pry_event_find(second, 4));
+  assert_int_equal(pry_event_overwritten(first), 4);
+  assert_int_equal(pry_event_overwritten(second), 0);
+  struct seen seen = {0};
+  pry_event_visit(first, 10, note, &seen);
+  assert_int_equal(seen.count, 3);
+  assert_int_equal(seen.sequences[0], 10);
+  assert_int_equal(seen.sequences[2], 7);
+  pry_event_ring_free(first);
+  pry_event_ring_free(second);
 }
 
 /* Within the bound all, beyond it a prefix: nothing later slips in after a gap. */
 static void test_reads_are_bounded(void **state)
 {
   (void)state;
-  struct pry_event_ring *ring = pry_event_ring_new(1);
+  struct pry_event_count count = {0};
+  struct pry_event_ring *ring = pry_event_ring_new(1, &count);
   struct pry_event_record *record = pry_event_next(ring);
   static char read[1000];
   memset(read, '1', sizeof read);
@@ -93,7 +123,8 @@ static void assert_json(const struct pry_event_record *record, const char *expec
 static void test_json(void **state)
 {
   (void)state;
-  struct pry_event_ring *ring = pry_event_ring_new(2);
+  struct pry_event_count count = {0};
+  struct pry_event_ring *ring = pry_event_ring_new(2, &count);
   assert_json(pry_event_next(ring),
               "{\"sequence\":1,\"time\":0,\"seed\":\"0000000000000000\",\"handler\":\"on_request\","
               "\"attempt\":0,\"reads\":[],\"reads_cut\":false,\"result\":\"ok\",\"verdict\":\"none\"}");
@@ -143,6 +174,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_ring),
+      cmocka_unit_test(test_two_rings_share_a_count),
       cmocka_unit_test(test_reads_are_bounded),
       cmocka_unit_test(test_json),
   };
