@@ -52,6 +52,7 @@ struct pry_reloader {
   struct pry_list waiters;
   bool asked, told; /* since the last look began */
   unsigned discards;
+  bool complained; /* of the watches, since they were all well */
 
   pthread_t thread;
   bool running;
@@ -439,9 +440,19 @@ static void end_look(struct pry_reloader *reloader)
   look_again_if_wanted(reloader);
 }
 
+static void tell_of_watches(struct pry_reloader *reloader)
+{
+  const char *complaint = reloader->watcher ? pry_watcher_complaint(reloader->watcher) : "";
+  if (*complaint && !reloader->complained)
+    pry_log(reloader->engine->log, PRY_LOG_WARN, "some saves are noticed late, or not at all",
+            pry_log_text("why", complaint), pry_log_number("poll_seconds", pry_time_to_seconds(reloader->poll)));
+  reloader->complained = *complaint;
+}
+
 static void finish_look(struct pry_reloader *reloader)
 {
   struct look *look = &reloader->look;
+  tell_of_watches(reloader);
   copy_id(reloader->seen, look->id);
   if (reloader->told && look->result != LOOK_SAME && reloader->discards < DISCARDS_MAX) {
     reloader->discards++;

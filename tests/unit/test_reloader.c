@@ -369,6 +369,27 @@ static void the_poll_finds_what_nobody_tells(void **state)
   wait_for(rig, &rig->taken, 1);
 }
 
+/* Once, not at each look; the poll goes on meanwhile. */
+static void what_cannot_be_watched_is_told_once(void **state)
+{
+  struct rig *rig = *state;
+  settle(rig);
+  assert_string_equal(rig->log_line, "");
+  run("cd %s && mkdir $(seq -f d%%g 520)", rig->folder);
+  settle(rig);
+  assert_non_null(strstr(rig->log_line, "some saves are noticed late"));
+  assert_non_null(strstr(rig->log_line, "more than 512 folders"));
+  rig->log_line[0] = '\0';
+  run("touch %s/d1/x", rig->folder);
+  settle(rig);
+  assert_string_equal(rig->log_line, "");
+  run("rm -r %s/d*", rig->folder);
+  settle(rig);
+  run("cd %s && mkdir $(seq -f d%%g 520)", rig->folder);
+  settle(rig);
+  assert_non_null(strstr(rig->log_line, "more than 512 folders"));
+}
+
 /* ---- what must change nothing ---------------------------------------------------------------------------------- */
 
 static void the_same_bytes_are_not_staged(void **state)
@@ -550,6 +571,7 @@ int main(void)
       OWN_RIG(a_moved_link_above_is_noticed),
       RIGGED(several_files_at_once_are_one_save),
       OWN_RIG(the_poll_finds_what_nobody_tells),
+      RIGGED(what_cannot_be_watched_is_told_once),
       RIGGED(the_same_bytes_are_not_staged),
       RIGGED(a_bad_edit_is_refused_once_and_named),
       RIGGED(a_failing_test_is_refused),
