@@ -104,8 +104,9 @@ static bool take(struct parsing *parsing, size_t size, struct pry_slice *taken)
 
 static bool take_end_of_line(struct parsing *parsing)
 {
-  struct pry_slice end;
-  return take(parsing, 1, &end) && (end.data[0] == '\n' || refuse(parsing, "is not what parry writes"));
+  struct pry_slice end = {0};
+  return take(parsing, 1, &end) &&
+         (pry_slice_equal(end, PRY_SLICE("\n")) || refuse(parsing, "is not what parry writes"));
 }
 
 /* A line of our own as C text. */
@@ -113,15 +114,14 @@ static bool take_line(struct parsing *parsing, char line[LINE_MAX_SIZE])
 {
   size_t look = parsing->rest.size < LINE_MAX_SIZE ? parsing->rest.size : LINE_MAX_SIZE;
   const char *end = look ? memchr(parsing->rest.data, '\n', look) : NULL;
-  struct pry_slice taken;
   if (!end)
     return refuse(parsing, look < LINE_MAX_SIZE ? "is cut short" : "is not what parry writes");
   size_t size = (size_t)(end - parsing->rest.data);
-  if (!take(parsing, size, &taken) || memchr(taken.data, '\0', size))
-    return refuse(parsing, "is not what parry writes");
-  memcpy(line, taken.data, size);
+  memcpy(line, parsing->rest.data, size);
   line[size] = '\0';
-  return take_end_of_line(parsing);
+  parsing->rest.data += size + 1;
+  parsing->rest.size -= size + 1;
+  return strlen(line) == size || refuse(parsing, "is not what parry writes");
 }
 
 /* Digits only: strtoul() alone would take signs, spaces and what overflows. Moves *text behind them. */
@@ -176,7 +176,7 @@ static bool parse_file(struct parsing *parsing, size_t number)
 {
   char line[LINE_MAX_SIZE], name[PATH_SIZE_MAX + 1];
   size_t path_size, size;
-  struct pry_slice path, text;
+  struct pry_slice path = {0}, text = {0};
   const struct pry_policy_set *set = parsing->set;
   if (!take_line(parsing, line))
     return false;

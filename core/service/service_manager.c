@@ -101,16 +101,17 @@ static void tell(struct pry_service_manager *manager, const char *state, const c
   }
 }
 
+/* Empty without a status. */
 static void status_line(const char *status, char line[PRY_SERVICE_STATUS_MAX])
 {
+  int room = PRY_SERVICE_STATUS_MAX - (int)sizeof "STATUS=\n";
   line[0] = '\0';
-  if (status)
-    snprintf(line, PRY_SERVICE_STATUS_MAX - 1, "STATUS=%s", status);
-  for (char *c = line; *c; c++)
-    if ((unsigned char)*c < ' ')
-      *c = ' ';
-  if (status)
-    strcat(line, "\n"); /* room was left for it */
+  if (!status)
+    return;
+  int length = snprintf(line, PRY_SERVICE_STATUS_MAX, "STATUS=%.*s\n", room, status);
+  for (int i = 0; i < length - 1; i++)
+    if ((unsigned char)line[i] < ' ')
+      line[i] = ' ';
 }
 
 void pry_service_manager_ready(struct pry_service_manager *manager, const char *status)
