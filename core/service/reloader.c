@@ -491,6 +491,7 @@ static bool start(struct pry_reloader *reloader)
   if (!reloader->watcher)
     pry_log(reloader->engine->log, PRY_LOG_WARN, "the policies folder cannot be watched, saves are noticed later",
             pry_log_text("folder", reloader->folder), pry_log_text("error", strerror(errno)),
+            pry_log_text("try", "raise LimitNOFILE= (ulimit -n) or the sysctl fs.inotify.max_user_instances"),
             pry_log_number("poll_seconds", pry_time_to_seconds(reloader->poll)));
   reloader->told = true; /* sets the watches, and finds what changed since the first load */
   return pry_timer_start(reloader->loop, &reloader->poll_timer, reloader->poll, poll_due, reloader) &&

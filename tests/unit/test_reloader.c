@@ -3,12 +3,15 @@
 #include "reloader.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -17,6 +20,17 @@
 #include "watcher.h"
 
 enum { PATIENCE = 10 };
+
+/* The kernel's limit of instances, when a test wants to meet it: it is one for all programs of a user. */
+static bool no_instances;
+
+int inotify_init1(int flags)
+{
+  if (!no_instances)
+    return (int)syscall(SYS_inotify_init1, flags);
+  errno = EMFILE;
+  return -1;
+}
 
 /* ---- a running reloader over a temporary folder -------------------------------------------------------------- */
 
@@ -369,6 +383,24 @@ static void the_poll_finds_what_nobody_tells(void **state)
   wait_for(rig, &rig->taken, 1);
 }
 
+static void without_a_watcher_the_poll_goes_on(void **state)
+{
+  struct rig *rig = malloc(sizeof *rig);
+  assert_non_null(rig);
+  *state = rig;
+  rig_folder(rig);
+  fill(rig->folder);
+  no_instances = true;
+  rig_start(rig, true, 50 * PRY_MILLISECOND);
+  no_instances = false;
+  assert_non_null(strstr(rig->log_line, "the policies folder cannot be watched"));
+  assert_non_null(strstr(rig->log_line, "Too many open files"));
+  assert_non_null(strstr(rig->log_line, "fs.inotify.max_user_instances"));
+  settle(rig);
+  write_file(rig->folder, "retry.lua", "two");
+  wait_for(rig, &rig->taken, 1);
+}
+
 /* Once, not at each look; the poll goes on meanwhile. */
 static void what_cannot_be_watched_is_told_once(void **state)
 {
@@ -571,6 +603,7 @@ int main(void)
       OWN_RIG(a_moved_link_above_is_noticed),
       RIGGED(several_files_at_once_are_one_save),
       OWN_RIG(the_poll_finds_what_nobody_tells),
+      OWN_RIG(without_a_watcher_the_poll_goes_on),
       RIGGED(what_cannot_be_watched_is_told_once),
       RIGGED(the_same_bytes_are_not_staged),
       RIGGED(a_bad_edit_is_refused_once_and_named),
