@@ -23,6 +23,7 @@ enum pry_exit {
   X(check, "say whether a folder of policies would be taken over")                                                     \
   X(test, "run the policies' own tests in virtual time")                                                               \
   X(reload, "have the running parry take over its policies from disk now")                                             \
+  X(rollback, "have the running parry serve the policies it served before")                                            \
   X(status, "show what the running parry serves and how it is doing")                                                  \
   X(classify, "say what each failure on stdin is, in parry's words")                                                   \
   X(sim, "run a provider that fails on command")                                                                       \

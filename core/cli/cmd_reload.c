@@ -1,66 +1,33 @@
 #include "cli.h"
 
 #include "admin_options.h"
-#include "json.h"
+#include "answer.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const char DOC[] = "Has the running parry look at its policies now, and waits for the answer: taken over,\n"
                           "unchanged, or refused with file:line. A refused set changes nothing.";
 
-static const char AFTER[] = "exit codes: 0 taken over or unchanged; 1 refused, or not decided in time;\n"
-                            "            2 usage; 3 no running parry reached";
-
-/* A member as text; "" when it is not there. */
-static const char *member(struct pry_slice object, const char *path, struct pry_buffer *out)
-{
-  struct pry_json_value value;
-  pry_buffer_clear(out);
-  if (pry_json_get(object, path, &value) && value.type == PRY_JSON_STRING && pry_json_string(value.raw, out) &&
-      pry_buffer_text(out))
-    return out->data;
-  return "";
-}
-
-static void print_findings(struct pry_slice answer)
-{
-  struct pry_json_value report;
-  struct pry_json_iterator iterator;
-  struct pry_json_value finding;
-  struct pry_slice key;
-  struct pry_buffer where, what, severity;
-  pry_buffer_init(&where, 0);
-  pry_buffer_init(&what, 0);
-  pry_buffer_init(&severity, 0);
-  if (!pry_json_get(answer, "report", &report))
-    return;
-  pry_json_iterate(&iterator, report.raw);
-  while (pry_json_next(&iterator, &key, &finding)) {
-    bool warning = strcmp(member(finding.raw, "severity", &severity), "warning") == 0;
-    fprintf(stderr, "%s: %s%s\n", member(finding.raw, "where", &where), warning ? "warning: " : "",
-            member(finding.raw, "what", &what));
-  }
-  pry_buffer_fini(&where);
-  pry_buffer_fini(&what);
-  pry_buffer_fini(&severity);
-}
+static const char AFTER[] =
+    "exit codes: 0 taken over by all workers, or unchanged; 1 refused, or not decided in time;\n"
+    "            2 usage; 3 no running parry reached";
 
 static void print_words(struct pry_slice answer, double wait)
 {
-  struct pry_buffer result, generation;
-  pry_buffer_init(&result, 0);
-  pry_buffer_init(&generation, 0);
-  const char *how = member(answer, "result", &result);
-  const char *id = member(answer, "generation", &generation);
-  print_findings(answer);
+  char how[32], id[8];
+  pry_answer_text(answer, "result", how, sizeof how);
+  pry_answer_text(answer, "generation", id, sizeof id);
+  double behind = pry_answer_number(answer, "behind");
+  pry_answer_print_findings(answer);
   if (strcmp(how, "refused") == 0)
-    fprintf(stderr, "refused, still serving %.7s; mend it and save, or try: parry check DIR\n", id);
+    fprintf(stderr, "refused, still serving %s; mend it and save, or try: parry check DIR\n", id);
   else if (strcmp(how, "pending") == 0)
     fprintf(stderr, "not decided after %g s; parry status shows how it ends\n", wait);
+  else if (behind > 0)
+    fprintf(stderr, "%s, serving %s, but not yet on %g worker%s\n", how, id, behind, behind > 1 ? "s" : "");
   else
-    fprintf(stderr, "%s, serving %.7s\n", how, id);
-  pry_buffer_fini(&result);
-  pry_buffer_fini(&generation);
+    fprintf(stderr, "%s, serving %s\n", how, id);
 }
 
 int pry_cmd_reload(int argc, char **argv)
@@ -92,6 +59,7 @@ int pry_cmd_reload(int argc, char **argv)
     fwrite(body.data, 1, body.size, stdout);
   else
     print_words(pry_buffer_slice(&body), wait);
+  bool good = status == 200 && !(pry_answer_number(pry_buffer_slice(&body), "behind") > 0);
   pry_buffer_fini(&body);
-  return status == 200 || (status == 202 && wait == 0) ? PRY_EXIT_OK : PRY_EXIT_FINDINGS;
+  return good || (status == 202 && wait == 0) ? PRY_EXIT_OK : PRY_EXIT_FINDINGS;
 }

@@ -22,7 +22,7 @@ struct serve {
   const char *policies, *listen, *state, *log_format, *log_level, *watch;
   struct pry_admin_options_given admin;
   unsigned long workers, instructions, wall_ms;
-  double drain_timeout;
+  double drain_timeout, drain_delay;
   size_t memory;
 };
 
@@ -44,6 +44,8 @@ static int parse(struct serve *serve, int argc, char **argv)
       {"workers", 0, PRY_OPTION_COUNT, "N", "threads that serve (as many as there are processors)", &serve->workers},
       {"watch", 0, PRY_OPTION_TEXT, "on|off", "take saved policies over by itself (on)", &serve->watch},
       {"drain-timeout", 0, PRY_OPTION_SECONDS, "SECONDS", "time for open calls at the end (30)", &serve->drain_timeout},
+      {"drain-delay", 0, PRY_OPTION_SECONDS, "SECONDS", "not ready, but accepting, before that (0)",
+       &serve->drain_delay},
       {"log-format", 0, PRY_OPTION_TEXT, "FORMAT", "auto, text or json (auto: text on a terminal)", &serve->log_format},
       {"log-level", 0, PRY_OPTION_TEXT, "LEVEL", "debug, info, warn or error (info)", &serve->log_level},
       {"lua-instructions", 0, PRY_OPTION_COUNT, "N", "budget of one run of a handler (1000000)", &serve->instructions},
@@ -91,6 +93,7 @@ static int prepare(const struct serve *serve, struct setup *setup)
                                                            .memory = serve->memory},
                                                 .workers = (unsigned)serve->workers,
                                                 .drain_timeout = serve->drain_timeout,
+                                                .drain_delay = serve->drain_delay,
                                                 .log = pry_log_output_write,
                                                 .log_user = &setup->output,
                                                 .log_level = PRY_LOG_INFO,

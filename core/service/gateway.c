@@ -255,9 +255,14 @@ static void drain_listener(struct pry_message *message)
   look_at_listener(listener);
 }
 
-void pry_gateway_drain(struct pry_gateway *gateway)
+void pry_gateway_unready(struct pry_gateway *gateway)
 {
   atomic_store(&gateway->draining, true);
+}
+
+void pry_gateway_drain(struct pry_gateway *gateway)
+{
+  pry_gateway_unready(gateway);
   for (size_t i = 0; i < gateway->count; i++) {
     struct listener *listener = &gateway->listeners[i];
     atomic_store(&listener->open, 1); /* until it has looked */

@@ -24,6 +24,9 @@ struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const char *addre
 /* The real address. */
 const char *pry_gateway_address(const struct pry_gateway *gateway);
 
+/* From now on /readyz answers 503. */
+void pry_gateway_unready(struct pry_gateway *gateway);
+
 /* Soon every worker stops accepting and answers /readyz with 503; open calls go on. */
 void pry_gateway_drain(struct pry_gateway *gateway);
 

@@ -1,5 +1,10 @@
 #include "program.h"
 
+#include "keeper.h"
+#include "last_good.h"
+#include "service_manager.h"
+#include "state_lock.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <sched.h>
@@ -20,6 +25,12 @@ struct pry_program {
   struct pry_gateway *gateway;
   struct pry_reloader *reloader;
   struct pry_admin *admin;
+  struct pry_keeper *keeper;
+  struct pry_state_lock state_lock;
+  struct pry_service_manager manager;
+  struct pry_timer alive_timer; /* for the service manager's watchdog */
+  struct pry_reload_waiter hangup_waiter;
+  bool hung_up; /* the waiter waits */
   struct pry_timer drain_timer;
   pry_time drain_until;
   bool draining;
@@ -80,6 +91,17 @@ static void look_whether_drained(void *user)
     pry_timer_start(program->loop, &program->drain_timer, DRAIN_LOOK, look_whether_drained, program);
 }
 
+static void begin_drain(void *user)
+{
+  struct pry_program *program = user;
+  program->drain_until = pry_loop_now(program->loop) + pry_time_from_seconds(program->options.drain_timeout);
+  pry_log(program->log, PRY_LOG_INFO, "draining",
+          pry_log_integer("calls", (long long)pry_engine_call_count(program->engine)),
+          pry_log_number("seconds", program->options.drain_timeout));
+  pry_gateway_drain(program->gateway);
+  look_whether_drained(program);
+}
+
 void pry_program_drain(struct pry_program *program)
 {
   if (program->draining) {
@@ -87,13 +109,13 @@ void pry_program_drain(struct pry_program *program)
     return;
   }
   program->draining = true;
-  program->drain_until = pry_loop_now(program->loop) + pry_time_from_seconds(program->options.drain_timeout);
-  pry_log(program->log, PRY_LOG_INFO, "draining",
-          pry_log_integer("calls", (long long)pry_engine_call_count(program->engine)),
-          pry_log_number("seconds", program->options.drain_timeout));
-  pry_gateway_drain(program->gateway);
+  double delay = program->options.drain_delay;
+  pry_service_manager_stopping(&program->manager, pry_time_from_seconds(delay + program->options.drain_timeout));
+  pry_gateway_unready(program->gateway);
   pry_admin_drain(program->admin);
-  look_whether_drained(program);
+  if (delay > 0)
+    pry_log(program->log, PRY_LOG_INFO, "not ready any more, still accepting", pry_log_number("seconds", delay));
+  pry_timer_start(program->loop, &program->drain_timer, pry_time_from_seconds(delay), begin_drain, program);
 }
 
 static void told_to_end(int signal_number, void *user)
@@ -102,11 +124,81 @@ static void told_to_end(int signal_number, void *user)
   pry_program_drain(user);
 }
 
+static void hangup_answered(void *user, const struct pry_reload_outcome *outcome)
+{
+  (void)outcome;
+  struct pry_program *program = user;
+  program->hung_up = false;
+  pry_service_manager_ready(&program->manager, NULL);
+}
+
 static void told_to_reload(int signal_number, void *user)
 {
   (void)signal_number;
   struct pry_program *program = user;
-  pry_reloader_request(program->reloader, NULL, NULL, NULL);
+  pry_service_manager_reloading(&program->manager);
+  pry_reloader_request(program->reloader, program->hung_up ? NULL : &program->hangup_waiter, hangup_answered, program);
+  program->hung_up = true;
+}
+
+/* ---- what is told about policies ------------------------------------------------------------------------------- */
+
+static void say_status(struct pry_program *program)
+{
+  const struct pry_generation *serving = pry_engine_generation(program->engine);
+  char status[128];
+  snprintf(status, sizeof status, "serving policies %.7s on %s", serving ? serving->id : "",
+           pry_program_address(program));
+  pry_service_manager_ready(&program->manager, status);
+}
+
+static void reload_ended(void *user, const struct pry_reload_outcome *outcome)
+{
+  struct pry_program *program = user;
+  struct pry_generation *serving = pry_engine_generation(program->engine);
+  if (outcome->result == PRY_RELOAD_TAKEN_OVER) {
+    pry_keeper_let_in(program->keeper, serving->id);
+    pry_keeper_serves(program->keeper, serving, serving->loaded_at);
+    say_status(program);
+  }
+  if (program->options.reloaded)
+    program->options.reloaded(program->options.user, outcome);
+}
+
+static void hold(struct pry_program *program, const struct pry_quarantined *set)
+{
+  struct pry_reload_held held = {.by_hand = !set->faults};
+  memcpy(held.id, set->id, sizeof held.id);
+  pry_quarantined_text(set, held.why, sizeof held.why);
+  pry_reloader_hold(program->reloader, &held);
+}
+
+static void rolled_back(void *user, const struct pry_rollback *rollback)
+{
+  struct pry_program *program = user;
+  struct pry_generation *serving = pry_engine_generation(program->engine);
+  struct pry_quarantined set = {
+      .at = pry_loop_unix_time(program->loop), .faults = rollback->faults, .runs = rollback->runs};
+  snprintf(set.id, sizeof set.id, "%s", rollback->from);
+  snprintf(set.first_fault, sizeof set.first_fault, "%s", rollback->fault);
+  pry_keeper_keep_out(program->keeper, &set);
+  pry_keeper_let_in(program->keeper, serving->id); /* a person may go back to a bad one by name */
+  pry_keeper_serves(program->keeper, serving, serving->loaded_at);
+  hold(program, &set);
+  say_status(program);
+}
+
+/* While a worker is stuck the service manager hears nothing, and does what its unit says. */
+static void tell_alive(void *user)
+{
+  struct pry_program *program = user;
+  bool well = true;
+  pry_timer_start(program->loop, &program->alive_timer, pry_service_manager_interval(&program->manager), tell_alive,
+                  program);
+  for (unsigned i = 0; i < program->engine->worker_count; i++)
+    well = well && !pry_worker_is_stuck(program->engine->workers[i]);
+  if (well)
+    pry_service_manager_alive(&program->manager);
 }
 
 /* ---- starting, step by step ---------------------------------------------------------------------------------- */
@@ -154,6 +246,15 @@ static unsigned processor_count(void)
   return count < 1 ? 1 : count > PRY_WORKERS_MAX ? PRY_WORKERS_MAX : (unsigned)count;
 }
 
+static bool lock_state_folder(struct starting *starting)
+{
+  const char *folder = starting->program->options.state_dir;
+  char error[512];
+  bool in_use = false;
+  return !folder || pry_state_lock_take(&starting->program->state_lock, folder, &in_use, error, sizeof error) ||
+         fail(starting, in_use ? PRY_PROGRAM_FAILED : PRY_PROGRAM_REFUSED, error);
+}
+
 static bool make_engine(struct starting *starting)
 {
   struct pry_program *program = starting->program;
@@ -166,9 +267,13 @@ static bool make_engine(struct starting *starting)
                                       .log = program->log,
                                       .loader = options->loader,
                                       .state_dir = options->state_dir,
-                                      .limits = options->limits};
+                                      .limits = options->limits,
+                                      .rolled_back = rolled_back,
+                                      .user = program};
+  pry_service_manager_init(&program->manager, program->log);
   program->engine = program->log && program->http ? pry_engine_new(&engine) : NULL;
-  return program->engine || fail(starting, PRY_PROGRAM_FAILED, "memory or descriptors are short");
+  program->keeper = program->engine ? pry_keeper_new(options->state_dir, program->log) : NULL;
+  return program->keeper || fail(starting, PRY_PROGRAM_FAILED, "memory or descriptors are short");
 }
 
 static void log_warnings(struct pry_program *program, const struct pry_report *report)
@@ -180,17 +285,65 @@ static void log_warnings(struct pry_program *program, const struct pry_report *r
   }
 }
 
+/* The set of the folder, unless it was rolled back before. */
+static bool load_folder(struct pry_program *program, struct pry_report *report)
+{
+  struct pry_policy_set *set = pry_reload_read(program->options.policies, report);
+  const struct pry_quarantined *bad = set ? pry_quarantine_find(pry_keeper_quarantine(program->keeper), set->id) : NULL;
+  if (!bad)
+    return set && pry_engine_load(program->engine, set, true, report);
+  char why[512];
+  pry_quarantined_text(bad, why, sizeof why);
+  pry_report_add(report, PRY_FINDING_ERROR, "quarantine", "%s; change a file to have the set tried again", why);
+  pry_policy_set_free(set);
+  return false;
+}
+
+/* What served last, when the folder is refused: loudly, because what serves is not what is on disk. */
+static bool load_last_good(struct pry_program *program, const struct pry_report *refused)
+{
+  struct pry_last_good good;
+  char why[PRY_STATE_WHY_MAX];
+  if (!program->options.state_dir)
+    return false;
+  enum pry_state_result result = pry_last_good_read(program->options.state_dir, &good, why);
+  if (result == PRY_STATE_REFUSED)
+    pry_log(program->log, PRY_LOG_ERROR, "last good policies not read", pry_log_text("why", why));
+  if (result != PRY_STATE_READ)
+    return false;
+  struct pry_report report;
+  struct pry_buffer findings;
+  pry_report_init(&report);
+  pry_buffer_init(&findings, 8 * 1024);
+  bool ok = pry_engine_load(program->engine, good.set, false, &report);
+  pry_report_text(ok ? refused : &report, &findings);
+  struct pry_log_field text = pry_log_slice("findings", pry_buffer_slice(&findings));
+  if (ok)
+    pry_log(program->log, PRY_LOG_ERROR, "the policies on disk are refused, serving the last good ones instead", text,
+            pry_log_text("folder", program->options.policies),
+            pry_log_text("serving", pry_engine_generation(program->engine)->id),
+            pry_log_number("committed_at", good.committed_at));
+  else
+    pry_log(program->log, PRY_LOG_ERROR, "the last good policies are refused, too", text);
+  pry_buffer_fini(&findings);
+  pry_report_fini(&report);
+  return ok;
+}
+
 static bool load_policies(struct starting *starting)
 {
   struct pry_program *program = starting->program;
   const char *folder = program->options.policies;
   struct pry_report report;
   pry_report_init(&report);
-  struct pry_policy_set *set = pry_reload_read(folder, &report);
-  bool ok = set && pry_engine_load(program->engine, set, true, &report);
+  bool ok = load_folder(program, &report);
   if (ok) {
     log_warnings(program, &report);
+    pry_keeper_serves(program->keeper, pry_engine_generation(program->engine), pry_loop_unix_time(program->loop));
   } else {
+    ok = load_last_good(program, &report);
+  }
+  if (!ok) {
     pry_buffer_append_format(starting->problem, "the policies in %s are refused:\n", folder);
     pry_report_text(&report, starting->problem);
     fail(starting, PRY_PROGRAM_REFUSED, "mend them, see `parry check ");
@@ -218,10 +371,15 @@ static bool start_reloader(struct starting *starting)
   struct pry_reloader_options options = {.engine = program->engine,
                                          .folder = program->options.policies,
                                          .watch = program->options.watch,
-                                         .ended = program->options.reloaded,
-                                         .user = program->options.user};
+                                         .ended = reload_ended,
+                                         .user = program};
   program->reloader = pry_reloader_new(&options);
-  return program->reloader || fail(starting, PRY_PROGRAM_FAILED, "memory or descriptors are short");
+  if (!program->reloader)
+    return fail(starting, PRY_PROGRAM_FAILED, "memory or descriptors are short");
+  const struct pry_quarantine *quarantine = pry_keeper_quarantine(program->keeper);
+  for (size_t i = 0; i < quarantine->count; i++)
+    hold(program, &quarantine->sets[i]);
+  return true;
 }
 
 static bool listen_admin(struct starting *starting)
@@ -250,8 +408,14 @@ static bool watch_signals(struct starting *starting)
 /* From here on calls are served. */
 static bool start_workers(struct starting *starting)
 {
-  return pry_engine_start(starting->program->engine) ||
-         fail(starting, PRY_PROGRAM_FAILED, "the system has no thread left for a worker; try --workers 1");
+  struct pry_program *program = starting->program;
+  if (!pry_engine_start(program->engine))
+    return fail(starting, PRY_PROGRAM_FAILED, "the system has no thread left for a worker; try --workers 1");
+  pry_time interval = pry_service_manager_interval(&program->manager);
+  if (interval && !pry_timer_start(program->loop, &program->alive_timer, interval, tell_alive, program))
+    return fail(starting, PRY_PROGRAM_FAILED, "memory is short");
+  say_status(program);
+  return true;
 }
 
 struct pry_program *pry_program_new(const struct pry_program_options *options, enum pry_program_failure *failure,
@@ -266,9 +430,11 @@ struct pry_program *pry_program_new(const struct pry_program_options *options, e
   }
   program->options = *options;
   program->loop = options->loop;
-  if (check_addresses(&starting) && make_state_folder(&starting) && make_engine(&starting) &&
-      load_policies(&starting) && listen_gateway(&starting) && start_reloader(&starting) && listen_admin(&starting) &&
-      watch_signals(&starting) && start_workers(&starting))
+  program->state_lock.fd = -1;
+  program->manager.fd = -1;
+  if (check_addresses(&starting) && make_state_folder(&starting) && lock_state_folder(&starting) &&
+      make_engine(&starting) && load_policies(&starting) && listen_gateway(&starting) && start_reloader(&starting) &&
+      listen_admin(&starting) && watch_signals(&starting) && start_workers(&starting))
     return program;
   pry_program_free(program);
   return NULL;
@@ -287,14 +453,18 @@ void pry_program_free(struct pry_program *program)
   if (!program)
     return;
   pry_timer_cancel(&program->drain_timer);
+  pry_timer_cancel(&program->alive_timer);
   pry_admin_free(program->admin);
   pry_reloader_free(program->reloader);
   if (program->engine)
     pry_engine_stop(program->engine);
   pry_gateway_free(program->gateway);
+  pry_keeper_free(program->keeper);
   pry_engine_free(program->engine);
   pry_http_free(program->http);
+  pry_service_manager_fini(&program->manager);
   pry_log_free(program->log);
+  pry_state_lock_release(&program->state_lock);
   free(program);
 }
 

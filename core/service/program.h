@@ -5,6 +5,10 @@
  * admin listener, the reloader and the signals. Ends by SIGTERM or SIGINT: not ready any more, nothing new is accepted,
  * open calls may finish within the drain timeout; a second signal ends at once. SIGHUP looks at the policies now.
  *
+ * With a state folder (locked: one program each) the last good policies and what was rolled back outlive the process: when
+ * the policies on disk are refused at the start, or are what was rolled back, the last good ones serve, and the log says
+ * so as an error. Started by systemd it says when it is ready, reloading, stopping and alive (service_manager.h).
+ *
  * Thread: the loop's. One per process (signals).
  */
 #ifndef PRY_PROGRAM_H
@@ -28,7 +32,8 @@ struct pry_program_options {
   struct pry_script_limits limits;
   unsigned workers;     /* threads that serve; 0: as many as this process has processors */
   bool watch;           /* look for saved policies by itself */
-  double drain_timeout; /* seconds */
+  double drain_timeout; /* seconds for open calls at the end */
+  double drain_delay;   /* seconds not ready and still accepting before that, for whoever polls /readyz */
   pry_log_fn log;       /* where log lines go, with log_user */
   void *log_user;
   enum pry_log_level log_level;
