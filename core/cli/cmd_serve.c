@@ -5,6 +5,7 @@
 #include "log_output.h"
 #include "program.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -16,6 +17,8 @@ static const char AFTER[] = "signals: SIGTERM and SIGINT let open calls finish, 
                             "         SIGHUP takes saved policies over now\n"
                             "exit codes: 0 ended as told; 1 cannot listen; 2 usage; 78 configuration refused\n"
                             "see also: parry status, parry reload, parry check DIR";
+
+#define ALL_PROCESSORS ULONG_MAX
 
 /* The options as given. */
 struct serve {
@@ -75,8 +78,8 @@ static bool read_words(const struct serve *serve, struct setup *setup)
     return complain("--log-level is debug, info, warn or error");
   if (serve->watch && strcmp(serve->watch, "on") != 0 && strcmp(serve->watch, "off") != 0)
     return complain("--watch is on or off");
-  if (serve->workers > PRY_WORKERS_MAX)
-    return complain("--workers is 1 to 256; 0 takes as many as there are processors");
+  if (serve->workers == 0 || (serve->workers > PRY_WORKERS_MAX && serve->workers != ALL_PROCESSORS))
+    return complain("--workers is 1 to 256");
   setup->program.watch = !serve->watch || strcmp(serve->watch, "on") == 0;
   pry_log_output_init(&setup->output, format, STDERR_FILENO);
   return true;
@@ -86,18 +89,19 @@ static bool read_words(const struct serve *serve, struct setup *setup)
 static int prepare(const struct serve *serve, struct setup *setup)
 {
   char error[PRY_PLACE_MAX + 256];
-  setup->program = (struct pry_program_options){.listen = serve->listen ? serve->listen : PRY_GATEWAY_ADDRESS,
-                                                .state_dir = serve->state,
-                                                .limits = {.instructions = serve->instructions,
-                                                           .wall = serve->wall_ms ? (double)serve->wall_ms / 1000 : -1,
-                                                           .memory = serve->memory},
-                                                .workers = (unsigned)serve->workers,
-                                                .drain_timeout = serve->drain_timeout,
-                                                .drain_delay = serve->drain_delay,
-                                                .log = pry_log_output_write,
-                                                .log_user = &setup->output,
-                                                .log_level = PRY_LOG_INFO,
-                                                .loader = &pry_lua_loader};
+  setup->program =
+      (struct pry_program_options){.listen = serve->listen ? serve->listen : PRY_GATEWAY_ADDRESS,
+                                   .state_dir = serve->state,
+                                   .limits = {.instructions = serve->instructions,
+                                              .wall = serve->wall_ms ? (double)serve->wall_ms / 1000 : -1,
+                                              .memory = serve->memory},
+                                   .workers = serve->workers == ALL_PROCESSORS ? 0 : (unsigned)serve->workers,
+                                   .drain_timeout = serve->drain_timeout,
+                                   .drain_delay = serve->drain_delay,
+                                   .log = pry_log_output_write,
+                                   .log_user = &setup->output,
+                                   .log_level = PRY_LOG_INFO,
+                                   .loader = &pry_lua_loader};
   if (!read_words(serve, setup) || !pry_admin_place_init(&setup->admin, &serve->admin, false))
     return PRY_EXIT_USAGE;
   setup->program.admin = setup->admin.address;
@@ -155,7 +159,7 @@ static int serve_until_told(struct setup *setup)
 
 int pry_cmd_serve(int argc, char **argv)
 {
-  struct serve serve = {.wall_ms = 50, .drain_timeout = 30};
+  struct serve serve = {.workers = ALL_PROCESSORS, .wall_ms = 50, .drain_timeout = 30};
   struct setup setup = {0};
   int code = parse(&serve, argc, argv);
   if (code >= 0)

@@ -161,7 +161,8 @@ class Sim(Process):
 
 
 class Gateway(Process):
-    """`parry serve` on a folder of policies."""
+    """`parry serve` on a folder of policies, with four workers whatever the machine has: what only goes wrong between
+    threads should go wrong here."""
 
     def __init__(self, folder, *arguments, env=None):
         self.directory = tempfile.mkdtemp(prefix="parry-e2e-")  # short: a socket's path holds 107 bytes
@@ -169,7 +170,7 @@ class Gateway(Process):
         self.folder = folder
         path = getattr(folder, "path", folder)
         super().__init__("serve", "--policies", path, "--listen", "127.0.0.1:0", "--admin", self.admin,
-                         "--log-format", "json", "--lua-wall-ms", "2000", *arguments, env=env)
+                         "--log-format", "json", "--lua-wall-ms", "2000", "--workers", "4", *arguments, env=env)
         ready = json.loads(self.wait_line(lambda line: '"msg":"ready"' in line))
         self.url = ready["gateway"]
         self.address = self.url.removeprefix("http://")
