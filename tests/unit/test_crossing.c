@@ -1,5 +1,6 @@
 /* Where workers meet: queues, credentials and alerts used from four real loops on four threads at once. */
 #include "alert.h"
+#include "budget.h"
 #include "credential.h"
 #include "http_script.h"
 #include "json.h"
@@ -872,6 +873,143 @@ static void test_alerts_keep_the_order_of_a_key(void **state)
   end_newsroom(room);
 }
 
+/* ---- small things that all workers use ---------------------------------------------------------------------- */
+
+enum { STEPS = 5000, SERIES = PRY_METRICS_SERIES_MAX + 100 };
+
+struct commons {
+  struct rig_worker workers[RIG_WORKERS];
+  struct pry_metrics *metrics;
+  struct pry_log *log;
+  struct pry_scrubber *scrubber;
+  struct pry_budgets *budgets;
+  struct pry_generation *generation;
+  struct pry_event_count events;
+  uint64_t sequences[RIG_WORKERS][STEPS];
+  atomic_uint lines, secrets;
+};
+
+static void read_line(void *user, enum pry_log_level level, const char *line, size_t size)
+{
+  struct commons *commons = user;
+  (void)level;
+  RIG_CHECK(strlen(line) == size);
+  atomic_fetch_add(&commons->lines, 1);
+  if (strstr(line, "always-secret"))
+    atomic_fetch_add(&commons->secrets, 1);
+}
+
+static void use_budget(struct commons *commons)
+{
+  struct pry_permit *call = pry_budget_call(commons->budgets, PRY_SLICE("p/m"), false);
+  struct pry_permit *retry = pry_budget_retry(commons->budgets, PRY_SLICE("p/m"));
+  RIG_CHECK(call);
+  call->release(call);
+  if (retry)
+    retry->release(retry);
+}
+
+static void use_metrics(struct commons *commons, unsigned step)
+{
+  char label[16];
+  snprintf(label, sizeof label, "t%u", step % SERIES);
+  pry_metrics_add(commons->metrics, PRY_M_ATTEMPTS, label, "none", 1);
+  pry_metrics_add(commons->metrics, PRY_M_CALLS, "/v1/*", "ok", 2);
+  pry_metrics_add(commons->metrics, PRY_M_CALL_DURATION, "/v1/*", NULL, 0.02);
+  pry_metrics_add(commons->metrics, PRY_M_OPEN_CALLS, NULL, NULL, step % 2 ? 1 : -1);
+}
+
+static void use_commons(struct rig_worker *worker, void *user)
+{
+  struct commons *commons = user;
+  struct pry_event_ring *ring = pry_event_ring_new(16, &commons->events);
+  for (unsigned step = 0; step < STEPS; step++) {
+    use_metrics(commons, step);
+    use_budget(commons);
+    commons->sequences[worker->index][step] = pry_event_next(ring)->sequence;
+    pry_generation_ref(commons->generation);
+    RIG_CHECK(commons->generation->policies == 7);
+    pry_generation_unref(commons->generation);
+    if (step % 10)
+      continue;
+    pry_scrubber_add(commons->scrubber, PRY_SLICE("sometimes-secret"));
+    pry_log(commons->log, PRY_LOG_WARN, "step", pry_log_text("text", "this is always-secret"));
+    pry_scrubber_remove(commons->scrubber, PRY_SLICE("sometimes-secret"));
+  }
+  RIG_CHECK(pry_event_overwritten(ring) == STEPS - 16);
+  pry_event_ring_free(ring);
+  pry_generation_unref(commons->generation); /* the last one frees it */
+}
+
+static int by_sequence(const void *a, const void *b)
+{
+  uint64_t first = *(const uint64_t *)a, second = *(const uint64_t *)b;
+  return (first > second) - (first < second);
+}
+
+/* The sum of all series of the metric, those beyond the bound included. */
+static double sum_of_attempts(struct commons *commons)
+{
+  double sum = pry_metrics_value(commons->metrics, PRY_M_ATTEMPTS, "other", "other");
+  for (unsigned i = 0; i < SERIES; i++) {
+    char label[16];
+    snprintf(label, sizeof label, "t%u", i);
+    sum += pry_metrics_value(commons->metrics, PRY_M_ATTEMPTS, label, "none");
+  }
+  return sum;
+}
+
+static void test_small_things_add_up(void **state)
+{
+  (void)state;
+  struct commons *commons = calloc(1, sizeof *commons);
+  rig_make(commons->workers, RIG_WORKERS);
+  commons->metrics = pry_metrics_new();
+  commons->scrubber = pry_scrubber_new();
+  commons->budgets = pry_budgets_new();
+  commons->log = pry_log_new(read_line, commons, PRY_LOG_DEBUG, NULL, NULL);
+  commons->generation = pry_generation_new(pry_policy_set_new(), NULL);
+  commons->generation->policies = 7;
+  pry_log_set_scrubber(commons->log, commons->scrubber);
+  pry_scrubber_add(commons->scrubber, PRY_SLICE("always-secret"));
+  for (unsigned i = 1; i < RIG_WORKERS; i++)
+    pry_generation_ref(commons->generation);
+  rig_go(commons->workers, RIG_WORKERS);
+  for (unsigned i = 0; i < RIG_WORKERS; i++)
+    rig_tell(&commons->workers[i], use_commons, commons);
+  struct pry_buffer text;
+  pry_buffer_init(&text, 0);
+  for (unsigned i = 0; i < RIG_WORKERS; i++)
+    do { /* a scrape now and then */
+      pry_buffer_clear(&text);
+      assert_true(pry_metrics_render(commons->metrics, &text));
+    } while (atomic_load(&commons->workers[i].busy));
+  pry_buffer_fini(&text);
+  rig_end(commons->workers, RIG_WORKERS);
+  const double steps = (double)RIG_WORKERS * STEPS;
+  assert_true(pry_metrics_value(commons->metrics, PRY_M_CALLS, "/v1/*", "ok") == 2 * steps);
+  assert_true(pry_metrics_value(commons->metrics, PRY_M_CALL_DURATION, "/v1/*", NULL) == steps);
+  assert_true(pry_metrics_value(commons->metrics, PRY_M_OPEN_CALLS, NULL, NULL) == 0);
+  assert_true(pry_metrics_value(commons->metrics, PRY_M_ATTEMPTS, "other", "other") > 0);
+  assert_true(sum_of_attempts(commons) == steps);
+  assert_int_equal(atomic_load(&commons->lines), RIG_WORKERS * STEPS / 10);
+  assert_int_equal(atomic_load(&commons->secrets), 0);
+  assert_true(pry_budget_remaining(commons->budgets, PRY_SLICE("p/m")) == 1);
+  for (unsigned i = 0; i < RIG_WORKERS; i++)
+    for (unsigned step = 1; step < STEPS; step++)
+      assert_true(commons->sequences[i][step] > commons->sequences[i][step - 1]);
+  uint64_t *sequences = &commons->sequences[0][0];
+  qsort(sequences, (size_t)RIG_WORKERS * STEPS, sizeof(uint64_t), by_sequence);
+  for (unsigned i = 0; i < RIG_WORKERS * STEPS; i++)
+    assert_int_equal(sequences[i], i + 1);
+  pry_log_free(commons->log);
+  pry_budgets_free(commons->budgets);
+  pry_scrubber_free(commons->scrubber);
+  pry_metrics_free(commons->metrics);
+  rig_free(commons->workers, RIG_WORKERS);
+  free(commons);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
@@ -883,6 +1021,7 @@ int main(void)
       cmocka_unit_test(test_reloads_between_asking_and_hearing),
       cmocka_unit_test(test_alerts_are_counted_exactly),
       cmocka_unit_test(test_alerts_keep_the_order_of_a_key),
+      cmocka_unit_test(test_small_things_add_up),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
