@@ -217,8 +217,11 @@ static struct cell *make_cell(struct shard *shard, const struct series *series, 
 static void observe(struct histogram *histogram, double value)
 {
   unsigned bucket = 0;
-  for (double bound = bucket_bound(0); bucket < BUCKETS && value > bound; bound *= 2) /* doubling is exact */
+  double bound = bucket_bound(0);
+  while (bucket < BUCKETS && value > bound) {
     bucket++;
+    bound *= 2; /* exact */
+  }
   histogram->buckets[bucket]++;
   histogram->count++;
   histogram->sum += value;
