@@ -98,6 +98,12 @@ static inline void rig_tell(struct rig_worker *worker, void (*run)(struct rig_wo
   pry_mailbox_post(worker->mailbox, &worker->task);
 }
 
+static inline void rig_await(atomic_bool *flag)
+{
+  while (!atomic_load(flag))
+    sched_yield();
+}
+
 static inline void rig_wait(struct rig_worker *worker)
 {
   while (atomic_load(&worker->busy))
