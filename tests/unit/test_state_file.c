@@ -56,7 +56,7 @@ static void what_is_written_is_read(void **unused)
   assert_int_equal(read_it(READ_MAX), PRY_STATE_ABSENT);
   assert_true(pry_state_file_write(folder, "thing", PRY_SLICE("one"), why));
   assert_reads("one");
-  mode_t before = umask(0);
+  mode_t before = umask(0777); /* we say the mode, and nobody else */
   assert_true(pry_state_file_write(folder, "thing", PRY_SLICE(""), why));
   umask(before);
   assert_reads("");

@@ -258,6 +258,22 @@ static void the_target_of_a_linked_file_is_edited(void **unused)
   }
 }
 
+static void a_linked_file_comes_later(void **unused)
+{
+  (void)unused;
+  fill("policies", "one");
+  run("ln -s ../shared/common.lua policies/common.lua");
+  watch_folder("policies");
+  run("mkdir shared");
+  turn();
+  assert_true(rig.told > 0);
+  look();
+  run("echo one > shared/common.lua");
+  assert_noticed();
+  run("echo two > shared/common.lua");
+  assert_noticed();
+}
+
 static void links_in_a_circle_end(void **unused)
 {
   (void)unused;
@@ -672,6 +688,7 @@ int main(void)
       RIGGED(a_link_that_leads_nowhere_yet),
       RIGGED(a_link_outside_of_the_folder_moves),
       RIGGED(the_target_of_a_linked_file_is_edited),
+      RIGGED(a_linked_file_comes_later),
       RIGGED(links_in_a_circle_end),
       RIGGED(the_folder_is_removed_and_made_again),
       RIGGED(everything_above_is_removed_and_made_again),
