@@ -8,7 +8,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { ACCEPTS_PER_RUN = 64 };
+enum {
+  ACCEPTS_PER_RUN = 64,
+  SHARED_ACCEPTS_PER_RUN = 4, /* of a socket with other servers on it: leave them some */
+  DRAIN_ACCEPTS = 4096        /* of what waits in the backlog when it is closed */
+};
 
 #define ACCEPT_PAUSE (100 * PRY_MILLISECOND)
 
@@ -24,9 +28,9 @@ static void format_peer(const struct sockaddr_storage *address, char *text, size
 }
 
 /* Best effort: reading what has come keeps the close from becoming a reset that overtakes the answer. */
-static void turn_away(struct pry_server *server, int fd)
+static void turn_away(struct pry_server *server, int fd, enum pry_address_answer why)
 {
-  struct pry_slice answer = pry_reply_too_many();
+  struct pry_slice answer = pry_reply_too_many(why, server->options.tls != NULL);
   (void)!send(fd, answer.data, answer.size, MSG_NOSIGNAL | MSG_DONTWAIT);
   shutdown(fd, SHUT_WR);
   (void)!recv(fd, server->scratch, sizeof server->scratch, MSG_DONTWAIT);
@@ -40,7 +44,7 @@ static void accept_again(void *user)
     pry_timer_start(server->loop, &server->accept_timer, ACCEPT_PAUSE, accept_again, server);
 }
 
-/* Out of descriptors or memory: the listening socket stays readable, so only a pause keeps us from spinning. */
+/* Out of descriptors or memory, say: the listening socket stays readable, so only a pause keeps us from spinning. */
 static void pause_accepting(struct pry_server *server)
 {
   if (pry_timer_start(server->loop, &server->accept_timer, ACCEPT_PAUSE, accept_again, server))
@@ -49,8 +53,14 @@ static void pause_accepting(struct pry_server *server)
 
 static void accept_one(struct pry_server *server, int fd, const struct sockaddr_storage *address)
 {
-  if (server->connection_count >= server->options.max_connections) {
-    turn_away(server, fd);
+  struct pry_address_place place = {0};
+  enum pry_address_answer answer = PRY_ADDRESS_WELCOME;
+  if (server->connection_count >= server->options.max_connections)
+    answer = PRY_ADDRESS_TOO_MANY;
+  else if (server->options.limits)
+    answer = pry_address_limits_take(server->options.limits, (const struct sockaddr *)address, &place);
+  if (answer != PRY_ADDRESS_WELCOME) {
+    turn_away(server, fd, answer);
     return;
   }
   int one = 1;
@@ -58,26 +68,41 @@ static void accept_one(struct pry_server *server, int fd, const struct sockaddr_
   if (address->ss_family != AF_UNIX)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   format_peer(address, peer, sizeof peer);
-  pry_connection_new(server, fd, peer);
+  pry_connection_new(server, fd, peer, place);
+}
+
+/* accept(2): errors of the one connection, which then is no more. */
+static bool is_of_one_connection(int code)
+{
+  static const int CODES[] = {ECONNABORTED, EINTR,        EPROTO,     EPERM,       ENETDOWN, ENOPROTOOPT,
+                              EHOSTDOWN,    EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH, ETIMEDOUT};
+  for (size_t i = 0; i < sizeof CODES / sizeof *CODES; i++)
+    if (CODES[i] == code)
+      return true;
+  return false;
+}
+
+static void accept_some(struct pry_server *server, int most)
+{
+  for (int i = 0; i < most; i++) {
+    struct sockaddr_storage address = {0};
+    socklen_t size = sizeof address;
+    int fd = accept4(server->socket.fd, (struct sockaddr *)&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+      accept_one(server, fd, &address);
+    } else if (!is_of_one_connection(errno)) {
+      if (errno != EAGAIN && errno != EWOULDBLOCK)
+        pause_accepting(server);
+      return;
+    }
+  }
 }
 
 static void accept_ready(evutil_socket_t listener, short what, void *user)
 {
-  (void)what;
+  (void)listener, (void)what;
   struct pry_server *server = user;
-  for (int i = 0; i < ACCEPTS_PER_RUN; i++) {
-    struct sockaddr_storage address = {0};
-    socklen_t size = sizeof address;
-    int fd = accept4(listener, (struct sockaddr *)&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0)
-      accept_one(server, fd, &address);
-    else if (errno == EAGAIN || errno == EWOULDBLOCK)
-      return;
-    else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      pause_accepting(server);
-      return;
-    } /* else: that client left before we came; next */
-  }
+  accept_some(server, server->socket.adopted ? SHARED_ACCEPTS_PER_RUN : ACCEPTS_PER_RUN);
 }
 
 static void set_defaults(struct pry_server_options *options)
@@ -90,6 +115,12 @@ static void set_defaults(struct pry_server_options *options)
     options->head_deadline = 10;
   if (!(options->body_idle > 0))
     options->body_idle = 30;
+  if (!(options->body_deadline > 0))
+    options->body_deadline = 600;
+  if (!(options->body_rate > 0))
+    options->body_rate = 1024;
+  if (!(options->body_slack > 0))
+    options->body_slack = 30;
   if (!(options->keep_alive > 0))
     options->keep_alive = 75;
   if (!(options->write_idle > 0))
@@ -114,12 +145,28 @@ static bool start_accepting(struct pry_server *server, char *error, size_t error
   return false;
 }
 
+static bool open_socket(struct pry_server *server, const char *address, char *error, size_t error_size)
+{
+  const struct pry_server_options *options = &server->options;
+  if (options->listen_fd > 0)
+    return pry_server_socket_adopt(&server->socket, options->listen_fd, address, error, error_size);
+  return pry_server_socket_open(&server->socket, address, options->share_port, error, error_size);
+}
+
+static bool set_up_tls(struct pry_server *server, char *error, size_t error_size)
+{
+  if (!server->options.tls || pry_server_tls_init(server))
+    return true;
+  snprintf(error, error_size, "cannot listen on %s: out of memory", server->socket.address);
+  return false;
+}
+
 struct pry_server *pry_server_new(struct pry_loop *loop, const char *address, const struct pry_server_options *options,
                                   const struct pry_server_ops *ops, void *user, char *error, size_t error_size)
 {
   struct pry_server *server = calloc(1, sizeof *server);
   if (!server) {
-    snprintf(error, error_size, "cannot listen on %s: out of memory", address);
+    snprintf(error, error_size, "cannot listen on %s: out of memory", address ? address : "the given socket");
     return NULL;
   }
   server->loop = loop;
@@ -132,13 +179,13 @@ struct pry_server *pry_server_new(struct pry_loop *loop, const char *address, co
   set_defaults(&server->options);
   server->limits = pry_http1_default_limits;
   server->limits.body = server->options.max_body;
-  if (!pry_server_socket_open(&server->socket, address, server->options.share_port, error, error_size) ||
-      !start_accepting(server, error, error_size)) {
-    pry_server_socket_close(&server->socket);
-    free(server);
-    return NULL;
-  }
-  return server;
+  if (open_socket(server, address, error, error_size) && set_up_tls(server, error, error_size) &&
+      start_accepting(server, error, error_size))
+    return server;
+  pry_server_socket_close(&server->socket);
+  pry_server_tls_fini(server);
+  free(server);
+  return NULL;
 }
 
 const char *pry_server_address(const struct pry_server *server)
@@ -167,14 +214,18 @@ static void stop_accepting(struct pry_server *server)
 
 void pry_server_drain(struct pry_server *server)
 {
+  if (server->draining)
+    return;
   server->draining = true;
-  stop_accepting(server);
   struct pry_list *link = server->connections.next;
   while (link != &server->connections) {
     struct pry_list *next = link->next;
     pry_connection_drain(PRY_CONTAINER_OF(link, struct pry_connection, link));
     link = next;
   }
+  if (!server->socket.adopted)
+    accept_some(server, DRAIN_ACCEPTS);
+  stop_accepting(server);
 }
 
 void pry_server_free(struct pry_server *server)
@@ -184,5 +235,6 @@ void pry_server_free(struct pry_server *server)
   stop_accepting(server);
   while (!pry_list_empty(&server->connections))
     pry_connection_free(PRY_CONTAINER_OF(server->connections.next, struct pry_connection, link));
+  pry_server_tls_fini(server);
   free(server);
 }

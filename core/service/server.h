@@ -17,9 +17,11 @@
  * What the server does by itself:
  *   - 400/413/414/417/431/501/503/505 for what http1.h refuses, 408 for a request that stops half-way, each with a
  *     JSON body; then it closes, so that the client can still read why
- *   - head deadline (slowloris: counts from the first byte of the head, or from accept), body progress deadline,
- *     idle keep-alive deadline, write-progress deadline for a client that never reads
- *   - at most max_connections; more are accepted and closed with 503 at once
+ *   - head deadline (slowloris: counts from the first byte of the head, or from accept, TLS handshake included), body
+ *     deadlines (silence, rate and total), idle keep-alive deadline, write-progress deadline for a client that never
+ *     reads
+ *   - at most max_connections here, and what server_limits.h says for all servers together and for one client address;
+ *     more are accepted, told 503 or 429 (over TLS: an alert) and closed at once
  *   - Expect: 100-continue (sends 100 when the handler takes the body), HEAD and 204/304 without body,
  *     HTTP/1.0 without chunking, keep-alive, pipelined requests one after the other
  *   - watches for the client's leaving (EPOLLRDHUP) while a request is open, so that on_gone comes within
@@ -27,6 +29,13 @@
  *   - bounded reading: while the handler does not want body bytes (pry_reply_hold_body), or owes the reply to a
  *     complete request, at most 64 KiB is kept per connection and nothing more is read from the socket
  *   - output high-water mark: pry_reply_write() says when to pause; on_writable when to go on
+ *   - TLS (tls.h), with every promise above: the client's close_notify is its leaving just as a half-close is. To see it,
+ *     up to 64 KiB are read ahead also while nobody wants them. Our close_notify ends what ends whole, and nothing else
+ *   - out of descriptors or memory it stops accepting for a moment, and goes on without losing who waits in the backlog
+ *
+ * Not seen is the leaving of a client that has filled our receive window with bytes we do not read (a held body, a flood
+ * behind a request): its FIN waits behind them, on its own machine, unless it resets. That costs one descriptor and at
+ * most 64 KiB until the handler reads on or ends.
  *
  * Thread: the loop's.
  */
@@ -36,6 +45,8 @@
 #include "headers.h"
 #include "http1.h"
 #include "loop.h"
+#include "server_limits.h"
+#include "tls.h"
 
 struct pry_server;
 struct pry_exchange; /* one request and its reply */
@@ -51,6 +62,7 @@ struct pry_server_request {
   bool has_body;
   int64_t content_length; /* -1: chunked */
   const char *peer;       /* numeric address of the client, "unix" for unix sockets */
+  bool secure;            /* came over TLS */
 };
 
 struct pry_server_ops {
@@ -68,15 +80,31 @@ struct pry_server_ops {
 };
 
 struct pry_server_options {
-  size_t max_body;          /* bytes; more is 413; 0: 64 MiB */
-  unsigned max_connections; /* 0: 10000 */
-  double head_deadline;     /* seconds; 0: 10 */
-  double body_idle;         /* seconds without a body byte; 0: 30 */
-  double keep_alive;        /* seconds between requests; 0: 75 */
-  double write_idle;        /* seconds without a byte taken by the client while output waits; 0: 60 */
-  size_t output_high;       /* bytes of output at which pry_reply_write() says false; 0: 256 KiB */
-  bool share_port;          /* several servers (one per worker) listen on the same address: SO_REUSEPORT */
+  size_t max_body;                   /* bytes; more is 413; 0: 64 MiB */
+  unsigned max_connections;          /* 0: 10000 */
+  double head_deadline;              /* seconds; 0: 10 */
+  double body_idle;                  /* seconds without a body byte; 0: 30 */
+  double body_deadline;              /* seconds for one whole body, held time apart; 0: 600 */
+  double body_rate;                  /* bytes per second that a body must bring in the long run; 0: 1024 */
+  double body_slack;                 /* seconds that it may fall behind body_rate, at its beginning too; 0: 30 */
+  double keep_alive;                 /* seconds between requests; 0: 75 */
+  double write_idle;                 /* seconds without a byte taken by the client while output waits; 0: 60 */
+  size_t output_high;                /* bytes of output at which pry_reply_write() says false; 0: 256 KiB */
+  bool share_port;                   /* several servers (one per worker) listen on the same address: SO_REUSEPORT */
+  int listen_fd;                     /* above 0: listen on this socket instead of an address; see below */
+  struct pry_tls *tls;               /* speak TLS with it; borrowed, must outlive the server; NULL: plain */
+  struct pry_address_limits *limits; /* counted in it; borrowed, must outlive the server; NULL: none */
 };
+
+/* One socket for several servers. listen_fd is a stream socket, TCP or unix, that listens already: from a service
+ * manager, or opened once for all workers. Each server duplicates it (so the caller may close it, and must, at the latest
+ * when all have been freed), makes it non-blocking, and never removes a socket file. All waiting servers wake for a
+ * client and one gets it: libevent 2.1 cannot ask for EPOLLEXCLUSIVE, so each takes a few per turn and leaves the rest to
+ * others. Where the address is TCP and ours, share_port spreads clients without that. The `address` given to
+ * pry_server_new() is then only what messages call it, and may be NULL.
+ *
+ * Draining: an address of its own is closed only after whoever waits in its backlog was accepted, because the kernel
+ * would reset them; with listen_fd they are left to the other servers. */
 
 /* Listens on "ADDR:PORT", "[V6]:PORT" or "unix:PATH" (made with mode 0600; a stale socket of a dead process
  * is replaced, a live one is an error). Port 0 lets the kernel choose. NULL: failed, and `error` (of error_size)
@@ -87,7 +115,8 @@ struct pry_server *pry_server_new(struct pry_loop *loop, const char *address, co
 /* The real address: "127.0.0.1:43117" or "unix:PATH". */
 const char *pry_server_address(const struct pry_server *server);
 
-/* Stops accepting; open requests go on, idle connections are closed, replies say Connection: close. */
+/* Stops accepting; open requests go on, idle connections are closed, replies say Connection: close. Who is in the
+ * backlog of a socket of our own is still let in, for one request. */
 void pry_server_drain(struct pry_server *server);
 
 /* Connections and requests open now. */

@@ -1,11 +1,8 @@
 #include "server_internal.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-enum { OUTPUT_PIECES = 16 };
 
 #define LINGER_TIME (3 * PRY_SECOND)
 
@@ -27,7 +24,7 @@ static void set_read_deadline(struct pry_connection *connection, pry_time delay)
     connection->broken = true;
 }
 
-static void set_write_deadline(struct pry_connection *connection)
+void pry_connection_await_writable(struct pry_connection *connection)
 {
   struct pry_server *server = connection->server;
   if (pry_timer_running(&connection->write_timer))
@@ -36,6 +33,35 @@ static void set_write_deadline(struct pry_connection *connection)
   if (!pry_timer_start(server->loop, &connection->write_timer, pry_time_from_seconds(server->options.write_idle),
                        write_timer_fired, connection))
     connection->broken = true;
+}
+
+/* The clock of the body as a whole begins. */
+static void start_body_clock(struct pry_connection *connection)
+{
+  const struct pry_server_options *options = &connection->server->options;
+  pry_time now = pry_loop_now(connection->server->loop);
+  connection->body_until = now + pry_time_from_seconds(options->body_deadline);
+  connection->body_due = now + pry_time_from_seconds(options->body_slack);
+}
+
+/* What a fast piece earns is not saved up beyond the slack, or a client could send much at once and then trickle. */
+static void credit_body(struct pry_connection *connection, size_t size)
+{
+  const struct pry_server_options *options = &connection->server->options;
+  pry_time most = pry_loop_now(connection->server->loop) + pry_time_from_seconds(options->body_slack);
+  connection->body_due += (pry_time)((double)size / options->body_rate * (double)PRY_SECOND);
+  if (connection->body_due > most)
+    connection->body_due = most;
+}
+
+static void set_body_deadline(struct pry_connection *connection)
+{
+  pry_time now = pry_loop_now(connection->server->loop);
+  pry_time delay = pry_time_from_seconds(connection->server->options.body_idle);
+  pry_time due = connection->body_due < connection->body_until ? connection->body_due : connection->body_until;
+  if (delay > due - now)
+    delay = due > now ? due - now : 0;
+  set_read_deadline(connection, delay);
 }
 
 static void turn_timer_fired(void *user)
@@ -86,6 +112,7 @@ static void refuse(struct pry_connection *connection, int status, const char *re
 {
   const struct pry_exchange *exchange = &connection->exchange;
   bool begun = connection->phase == PRY_CONNECTION_DISCARD || (exchange->open && exchange->started);
+  connection->cut = exchange->open && exchange->started;
   connection->reset = exchange->open && exchange->started && !exchange->chunked && exchange->body_left < 0;
   tell_gone(connection);
   if (!begun)
@@ -116,13 +143,17 @@ void pry_connection_hold_body(struct pry_connection *connection, bool held)
   if (!exchange->open || exchange->held == held || connection->phase != PRY_CONNECTION_BODY)
     return;
   exchange->held = held;
+  pry_time now = pry_loop_now(connection->server->loop);
   if (held) {
     connection->read_deadline = PRY_TIME_NEVER;
+    connection->held_at = now;
     return;
   }
+  connection->body_until += now - connection->held_at;
+  connection->body_due += now - connection->held_at;
   if (exchange->continue_owed && !exchange->started)
     pry_reply_continue(connection);
-  set_read_deadline(connection, pry_time_from_seconds(connection->server->options.body_idle));
+  set_body_deadline(connection);
   pry_connection_wake(connection);
 }
 
@@ -150,14 +181,16 @@ static void head_came(struct pry_connection *connection)
                   .headers = &head->headers,
                   .has_body = head->framing != PRY_HTTP1_NO_BODY,
                   .content_length = head->framing == PRY_HTTP1_CHUNKED ? -1 : (int64_t)head->content_length,
-                  .peer = connection->peer},
+                  .peer = connection->peer,
+                  .secure = connection->tls != NULL},
       .open = true,
       .continue_owed = head->expect_continue,
       .body_left = -1,
   };
   connection->phase = PRY_CONNECTION_BODY;
   server->request_count++;
-  set_read_deadline(connection, pry_time_from_seconds(server->options.body_idle));
+  start_body_clock(connection);
+  set_body_deadline(connection);
   void *user = server->ops->on_head(server->user, exchange, &exchange->request);
   if (!exchange->open)
     return;
@@ -171,7 +204,8 @@ static void body_came(struct pry_connection *connection, struct pry_slice data)
   struct pry_exchange *exchange = &connection->exchange;
   if (exchange->open) {
     exchange->continue_owed = false;
-    set_read_deadline(connection, pry_time_from_seconds(connection->server->options.body_idle));
+    credit_body(connection, data.size);
+    set_body_deadline(connection);
     connection->server->ops->on_body(exchange->user, data);
     return;
   }
@@ -281,38 +315,14 @@ static void parse_new(struct pry_connection *connection, struct pry_slice bytes)
     connection->broken = true;
 }
 
-static bool is_reset(const struct pry_connection *connection)
-{
-  int code = 0;
-  socklen_t size = sizeof code;
-  return getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &code, &size) == 0 && code;
-}
-
 /* One read. False: there is nothing to read now. */
 static bool read_once(struct pry_connection *connection)
 {
   char *scratch = connection->server->scratch;
-  ssize_t size = recv(connection->fd, scratch, PRY_SERVER_READ_SIZE, 0);
-  if (size > 0) {
-    /* A short read empties the socket; what comes later is reported anew. An end that was reported together with
-     * these bytes is no loss: peer_closed is heeded before anything is read. A reset looks just like the bytes it came
-     * with, so one must ask. */
-    connection->readable = size == PRY_SERVER_READ_SIZE;
-    if (!connection->readable && is_reset(connection)) {
-      connection->broken = true;
-      return false;
-    }
-    parse_new(connection, (struct pry_slice){scratch, (size_t)size});
-    return true;
-  }
-  if (size < 0 && errno == EINTR)
-    return true;
-  connection->readable = false;
-  if (size == 0)
-    connection->peer_closed = true;
-  else if (errno != EAGAIN && errno != EWOULDBLOCK)
-    connection->broken = true;
-  return false;
+  size_t size = pry_connection_receive(connection, scratch, PRY_SERVER_READ_SIZE);
+  if (size)
+    parse_new(connection, (struct pry_slice){scratch, size});
+  return size != 0;
 }
 
 static void read_input(struct pry_connection *connection)
@@ -328,36 +338,25 @@ static void read_input(struct pry_connection *connection)
   }
 }
 
-/* ---- Writing -------------------------------------------------------------------------------------------- */
-
-/* MSG_NOSIGNAL: evbuffer_write() would raise SIGPIPE, which is not ours to mask in somebody's process. */
-static ssize_t send_output(struct pry_connection *connection)
+/* An end inside TLS is a record like any other: to see it, one must read what comes before it. */
+static void look_for_goodbye(struct pry_connection *connection)
 {
-  struct evbuffer_iovec pieces[OUTPUT_PIECES];
-  int count = evbuffer_peek(connection->output, -1, NULL, pieces, OUTPUT_PIECES);
-  struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)(count < OUTPUT_PIECES ? count : OUTPUT_PIECES)};
-  ssize_t sent;
-  do
-    sent = sendmsg(connection->fd, &message, MSG_NOSIGNAL);
-  while (sent < 0 && errno == EINTR);
-  return sent;
-}
-
-bool pry_connection_flush(struct pry_connection *connection)
-{
-  while (!connection->broken && evbuffer_get_length(connection->output)) {
-    ssize_t sent = send_output(connection);
-    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-      set_write_deadline(connection);
+  bool waits = connection->phase == PRY_CONNECTION_ANSWER || connection->phase == PRY_CONNECTION_BODY;
+  if (!connection->tls || !waits || wants_input(connection))
+    return;
+  struct pry_buffer *input = &connection->input;
+  pry_buffer_consume(input, connection->input_taken);
+  connection->input_taken = 0;
+  while (connection->readable && !connection->broken && input->size < PRY_SERVER_READ_SIZE) {
+    size_t size = pry_connection_receive(connection, connection->server->scratch, PRY_SERVER_READ_SIZE - input->size);
+    if (!size)
       break;
-    }
-    if (sent < 0 || evbuffer_drain(connection->output, (size_t)sent) < 0)
+    if (!pry_buffer_append(input, connection->server->scratch, size))
       connection->broken = true;
-    else
-      connection->write_progress = pry_loop_now(connection->server->loop);
   }
-  return !connection->broken;
 }
+
+/* ---- Writing -------------------------------------------------------------------------------------------- */
 
 static void tell_writable(struct pry_connection *connection)
 {
@@ -392,21 +391,22 @@ static void heed_leaving(struct pry_connection *connection)
 /* A reset is reported as readable; who is not going to read must ask. */
 static void heed_reset(struct pry_connection *connection)
 {
-  if (connection->readable && !wants_input(connection) && is_reset(connection))
+  if (connection->readable && !wants_input(connection) && pry_connection_is_reset(connection))
     connection->broken = true;
+}
+
+void pry_connection_refuse_handshake(struct pry_connection *connection, bool http)
+{
+  if (http)
+    pry_reply_error(connection, 400, "this port speaks TLS: use https");
+  finish(connection, true);
 }
 
 /* Closing a socket with unread input makes a reset of it, which can overtake and destroy what we sent last
  * (RFC 9112 §9.6). So we close our side first and read on for a while. */
-static void close_when_flushed(struct pry_connection *connection)
+static void linger(struct pry_connection *connection)
 {
-  if (connection->phase != PRY_CONNECTION_FLUSH || connection->broken || evbuffer_get_length(connection->output))
-    return;
-  bool unread = connection->linger || connection->readable || connection->input.size;
-  if (connection->reset || connection->peer_closed || !unread) {
-    connection->broken = true;
-    return;
-  }
+  pry_connection_tls_end(connection); /* what is still read is thrown away unread */
   connection->phase = PRY_CONNECTION_LINGER;
   connection->dropped = 0;
   shutdown(connection->fd, SHUT_WR);
@@ -416,6 +416,27 @@ static void close_when_flushed(struct pry_connection *connection)
   set_read_deadline(connection, LINGER_TIME);
   read_input(connection);
   heed_leaving(connection);
+}
+
+static bool say_goodbye(struct pry_connection *connection)
+{
+  connection->goodbye_waits =
+      connection->tls && !connection->cut && !connection->reset && !pry_connection_tls_goodbye(connection);
+  if (connection->goodbye_waits)
+    pry_connection_await_writable(connection);
+  return !connection->goodbye_waits;
+}
+
+static void close_when_flushed(struct pry_connection *connection)
+{
+  if (connection->phase != PRY_CONNECTION_FLUSH || connection->broken || evbuffer_get_length(connection->output) ||
+      !say_goodbye(connection))
+    return;
+  bool unread = connection->linger || connection->readable || connection->input.size;
+  if (connection->reset || connection->peer_closed || !unread)
+    connection->broken = true;
+  else
+    linger(connection);
 }
 
 static void watch_head_deadline(struct pry_connection *connection)
@@ -433,6 +454,7 @@ static void connection_run(struct pry_connection *connection)
   heed_reset(connection);
   pry_connection_flush(connection);
   read_input(connection);
+  look_for_goodbye(connection);
   heed_leaving(connection);
   pry_connection_flush(connection);
   tell_writable(connection);
@@ -448,8 +470,10 @@ static void connection_event(evutil_socket_t fd, short what, void *user)
 {
   (void)fd;
   struct pry_connection *connection = user;
-  if (what & EV_READ)
+  if (what & EV_READ) {
     connection->readable = true;
+    connection->drained = false;
+  }
   if (what & EV_CLOSED)
     connection->peer_closed = true;
   connection_run(connection);
@@ -465,7 +489,7 @@ static void read_deadline_passed(struct pry_connection *connection)
       refuse(connection, 408, "the request head did not arrive in time");
     break;
   case PRY_CONNECTION_BODY:
-    refuse(connection, 408, "the request body stopped arriving");
+    refuse(connection, 408, "the request body stopped arriving, or came too slowly");
     break;
   case PRY_CONNECTION_DISCARD:
     finish(connection, true);
@@ -500,7 +524,7 @@ static void write_timer_fired(void *user)
 {
   struct pry_connection *connection = user;
   struct pry_server *server = connection->server;
-  if (!evbuffer_get_length(connection->output))
+  if (!evbuffer_get_length(connection->output) && !connection->goodbye_waits)
     return;
   pry_time idle = pry_time_from_seconds(server->options.write_idle);
   pry_time left = connection->write_progress + idle - pry_loop_now(server->loop);
@@ -517,23 +541,30 @@ void pry_connection_wake(struct pry_connection *connection)
 
 /* ---- Making and freeing --------------------------------------------------------------------------------- */
 
-void pry_connection_new(struct pry_server *server, int fd, const char *peer)
+void pry_connection_new(struct pry_server *server, int fd, const char *peer, struct pry_address_place place)
 {
   struct pry_connection *connection = calloc(1, sizeof *connection);
   struct evbuffer *output = evbuffer_new();
   short what = EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST;
-  if (!connection || !output ||
+  if (connection) {
+    connection->server = server;
+    connection->fd = fd;
+  }
+  if (!connection || !output || (server->options.tls && !pry_connection_tls_start(connection)) ||
       event_assign(&connection->event, pry_loop_event_base(server->loop), fd, what, connection_event, connection) < 0 ||
       event_add(&connection->event, NULL) < 0) {
     if (output)
       evbuffer_free(output);
+    if (connection)
+      pry_connection_tls_end(connection);
     free(connection);
     close(fd);
+    if (server->options.limits)
+      pry_address_limits_give(server->options.limits, &place);
     return;
   }
-  connection->server = server;
-  connection->fd = fd;
   connection->output = output;
+  connection->place = place;
   memcpy(connection->peer, peer, strnlen(peer, sizeof connection->peer - 1));
   pry_http1_init(&connection->parser, &server->limits);
   pry_buffer_init(&connection->input, PRY_SERVER_READ_SIZE);
@@ -556,7 +587,10 @@ void pry_connection_free(struct pry_connection *connection)
   event_del(&connection->event);
   if (connection->reset)
     setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
+  pry_connection_tls_end(connection);
   close(connection->fd);
+  if (server->options.limits)
+    pry_address_limits_give(server->options.limits, &connection->place);
   pry_http1_fini(&connection->parser);
   pry_buffer_fini(&connection->input);
   evbuffer_free(connection->output);

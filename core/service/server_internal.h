@@ -3,7 +3,9 @@
  *
  *   server_listen.c      addresses and listening sockets
  *   server.c             the server: accepting, draining, freeing
- *   server_connection.c  one connection: reading, deadlines, closing
+ *   server_connection.c  one connection: requests, deadlines, closing
+ *   server_io.c          its bytes, in and out
+ *   server_tls.c         the same over TLS
  *   server_reply.c       one reply: head, framing, the pry_reply_ functions
  *
  * A connection has one libevent event, edge-triggered for reading, writing and closing, added once and never
@@ -42,7 +44,12 @@ struct pry_server_socket {
   const char *unix_path;                /* in address; NULL for TCP */
   dev_t device;                         /* of the socket file, so that we remove ours and no successor's */
   ino_t inode;
+  bool adopted; /* others may listen on the same socket */
 };
+
+/* Takes a duplicate of a socket that listens already. False: `error` says why. `name`: what to call it; may be NULL. */
+bool pry_server_socket_adopt(struct pry_server_socket *listening, int fd, const char *name, char *error,
+                             size_t error_size);
 
 /* Opens, binds and listens, non-blocking. False: `error` says why. */
 bool pry_server_socket_open(struct pry_server_socket *listening, const char *address, bool share_port, char *error,
@@ -84,19 +91,27 @@ struct pry_connection {
   struct pry_timer read_timer, write_timer;
   struct pry_timer turn_timer; /* goes on after other connections had their turn */
   pry_time read_deadline;  /* PRY_TIME_NEVER: none; the timer may be running all the same, see set_read_deadline() */
+  pry_time body_until;     /* when the whole body must be here */
+  pry_time body_due;       /* when it falls too far behind the rate; moves with every byte */
+  pry_time held_at;        /* both stand still from here on, while held */
   pry_time write_progress; /* when the client last took a byte while output waited */
   struct pry_http1_parser parser;
   struct pry_buffer input; /* read but not parsed; empty unless the client pipelines or the handler holds the body */
   size_t input_taken;      /* bytes at its front that are parsed */
   struct evbuffer *output;
-  size_t dropped;   /* bytes discarded, or read while lingering */
-  bool head_begun;  /* the deadline for the head is running */
-  bool readable;    /* there may be something to read */
-  bool peer_closed; /* the client closed its side, or all */
-  bool broken;      /* of no further use, not even for output */
-  bool reset;       /* close with RST */
-  bool linger;      /* unread input may be under way */
-  bool more_events; /* the parser has events that need no input */
+  size_t dropped;     /* bytes discarded, or read while lingering */
+  struct ssl_st *tls; /* NULL: plain, from the beginning or for the rest of its life */
+  struct pry_address_place place;
+  bool head_begun;    /* the deadline for the head is running */
+  bool readable;      /* there may be something to read, in the socket or in TLS */
+  bool drained;       /* nothing is left in the socket */
+  bool peer_closed;   /* the client closed its side, or all */
+  bool cut;           /* what the client has must not look whole */
+  bool goodbye_waits; /* close_notify does not fit into the socket yet */
+  bool broken;        /* of no further use, not even for output */
+  bool reset;         /* close with RST */
+  bool linger;        /* unread input may be under way */
+  bool more_events;   /* the parser has events that need no input */
   char peer[INET6_ADDRSTRLEN];
   struct pry_exchange exchange;
 };
@@ -113,13 +128,14 @@ struct pry_server {
   struct pry_list connections;
   size_t connection_count, request_count;
   bool draining;
-  int64_t date_second; /* what `date` says */
-  char date[32];       /* "Sun, 06 Nov 1994 08:49:37 GMT" */
+  struct bio_method_st *tls_method; /* with TLS: how it reads and writes our sockets */
+  int64_t date_second;              /* what `date` says */
+  char date[32];                    /* "Sun, 06 Nov 1994 08:49:37 GMT" */
   char scratch[PRY_SERVER_READ_SIZE];
 };
 
-/* Takes over fd. When memory is short, fd is closed and that is all. */
-void pry_connection_new(struct pry_server *server, int fd, const char *peer);
+/* Takes over fd and the place. When memory is short, fd is closed, the place given back, and that is all. */
+void pry_connection_new(struct pry_server *server, int fd, const char *peer, struct pry_address_place place);
 
 /* Closes and frees at once, with on_gone for an open request. Not from inside a handler's callback. */
 void pry_connection_free(struct pry_connection *connection);
@@ -130,8 +146,38 @@ void pry_connection_wake(struct pry_connection *connection);
 /* Draining: closes it if it is between requests. */
 void pry_connection_drain(struct pry_connection *connection);
 
+/* Bytes from the client into `bytes`. 0: none now; peer_closed, broken and readable say why and what next. */
+size_t pry_connection_receive(struct pry_connection *connection, char *bytes, size_t size);
+
+/* recv(), keeping account in `drained`; a reset found behind the bytes makes the connection broken. */
+ssize_t pry_connection_recv(struct pry_connection *connection, char *bytes, size_t size);
+
+/* Has a reset come that nothing else would report? */
+bool pry_connection_is_reset(const struct pry_connection *connection);
+
 /* Writes as much output as the socket takes. False: the connection is broken. */
 bool pry_connection_flush(struct pry_connection *connection);
+
+/* The client must take a byte within the write deadline. */
+void pry_connection_await_writable(struct pry_connection *connection);
+
+/* What every TLS connection of a server shares. False: memory; fini in any case. */
+bool pry_server_tls_init(struct pry_server *server);
+void pry_server_tls_fini(struct pry_server *server);
+
+/* Its handshake happens while reading. False: memory. end: no goodbye; the connection is plain afterwards. */
+bool pry_connection_tls_start(struct pry_connection *connection);
+void pry_connection_tls_end(struct pry_connection *connection);
+
+/* As recv() and send() of a piece of the output, with errno EAGAIN; receive sets `readable`. */
+ssize_t pry_connection_tls_receive(struct pry_connection *connection, char *bytes, size_t size);
+ssize_t pry_connection_tls_send(struct pry_connection *connection);
+
+/* Sends close_notify when there is a session to end. False: try again when the socket takes more. */
+bool pry_connection_tls_goodbye(struct pry_connection *connection);
+
+/* The handshake failed and the connection is plain now: it ends. http: the client may be told in plain HTTP. */
+void pry_connection_refuse_handshake(struct pry_connection *connection, bool http);
 
 /* The reply ended: the connection goes on to the next request (keep) or closes when all output is out. */
 void pry_connection_reply_ended(struct pry_connection *connection, bool keep);
@@ -146,7 +192,7 @@ void pry_reply_error(struct pry_connection *connection, int status, const char *
 void pry_reply_continue(struct pry_connection *connection);
 
 /* The whole answer to a connection too many, for a socket that never becomes a connection. Constant. */
-struct pry_slice pry_reply_too_many(void);
+struct pry_slice pry_reply_too_many(enum pry_address_answer answer, bool tls);
 
 static inline struct pry_connection *pry_exchange_connection(const struct pry_exchange *exchange)
 {

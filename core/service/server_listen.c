@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -193,6 +194,59 @@ static bool open_unix(struct pry_server_socket *out, const char *path, const str
   snprintf(out->address, sizeof out->address, "unix:%s", path);
   out->unix_path = out->address + strlen("unix:");
   return true;
+}
+
+/* ---- Sockets that listen already ------------------------------------------------------------------------ */
+
+static bool format_unix(int fd, char *text, size_t size)
+{
+  struct sockaddr_un name = {0};
+  socklen_t length = sizeof name;
+  if (getsockname(fd, (struct sockaddr *)&name, &length) < 0)
+    return false;
+  size_t start = offsetof(struct sockaddr_un, sun_path);
+  size_t bytes = length > start ? length - start : 0;
+  if (bytes > sizeof name.sun_path)
+    bytes = sizeof name.sun_path;
+  if (bytes && !name.sun_path[0])
+    snprintf(text, size, "unix:@%.*s", (int)bytes - 1, name.sun_path + 1);
+  else
+    snprintf(text, size, "unix:%.*s", (int)bytes, name.sun_path);
+  return true;
+}
+
+static bool listens(int fd)
+{
+  int type = 0, accepts = 0;
+  socklen_t size = sizeof type;
+  return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM &&
+         getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &size) == 0 && accepts;
+}
+
+bool pry_server_socket_adopt(struct pry_server_socket *listening, int fd, const char *name, char *error,
+                             size_t error_size)
+{
+  char description[32];
+  snprintf(description, sizeof description, "descriptor %d", fd);
+  struct complaint complaint = {name ? name : description, error, error_size};
+  *listening = (struct pry_server_socket){.fd = -1, .adopted = true};
+  struct sockaddr_storage bound = {0};
+  socklen_t size = sizeof bound;
+  if (!listens(fd))
+    return complain(&complaint, "the given descriptor is no stream socket that listens",
+                    "pass one on which listen() was called");
+  int flags = fcntl(fd, F_GETFL);
+  listening->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (listening->fd >= 0 && flags >= 0 && fcntl(listening->fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
+      getsockname(fd, (struct sockaddr *)&bound, &size) == 0) {
+    bool is_unix = bound.ss_family == AF_UNIX;
+    if (is_unix ? format_unix(fd, listening->address, sizeof listening->address)
+                : format_tcp(fd, listening->address, sizeof listening->address))
+      return true;
+  }
+  complain_errno(&complaint);
+  pry_server_socket_close(listening);
+  return false;
 }
 
 /* ---- Both ----------------------------------------------------------------------------------------------- */

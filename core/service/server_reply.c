@@ -247,6 +247,7 @@ void pry_reply_abort(struct pry_exchange *exchange)
   /* Where no framing shows that something is missing, only a reset does. */
   bool shows = exchange->started && (exchange->chunked || (exchange->body_left > 0 && !exchange->bodiless));
   connection->reset = !shows;
+  connection->cut = true;
   pry_connection_reply_ended(connection, false);
 }
 
@@ -319,8 +320,15 @@ void pry_reply_error(struct pry_connection *connection, int status, const char *
   pry_connection_wake(connection);
 }
 
-struct pry_slice pry_reply_too_many(void)
+struct pry_slice pry_reply_too_many(enum pry_address_answer answer, bool tls)
 {
+  if (tls) /* a fatal alert, internal_error (RFC 8446 §6): there is no session to answer in, and making one costs most */
+    return PRY_SLICE("\x15\x03\x01\x00\x02\x02\x50");
+  if (answer == PRY_ADDRESS_TOO_MANY_HERE)
+    return PRY_SLICE("HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+                     "Connection: close\r\n\r\n"
+                     "{\"error\":{\"message\":\"too many connections from this address\","
+                     "\"type\":\"invalid_request_error\",\"code\":\"too_many_connections\"}}\n");
   return PRY_SLICE("HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
                    "Connection: close\r\n\r\n"
                    "{\"error\":{\"message\":\"too many connections\",\"type\":\"server_error\","
