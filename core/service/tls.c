@@ -76,7 +76,7 @@ static void warn_of_dates(SSL_CTX *context, const char *path, struct message mes
 static int choose_protocol(SSL *session, const unsigned char **out, unsigned char *out_size, const unsigned char *in,
                            unsigned in_size, void *user)
 {
-  static const unsigned char OURS[] = "\x08http/1.1";
+  static const unsigned char OURS[] = "\x08http/1.1\x08http/1.0";
   (void)session, (void)user;
   unsigned char *chosen;
   if (SSL_select_next_proto(&chosen, out_size, OURS, sizeof OURS - 1, in, in_size) != OPENSSL_NPN_NEGOTIATED)

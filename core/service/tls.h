@@ -3,7 +3,7 @@
  *
  * Made from two PEM files and shared by any number of servers on any number of threads. What it insists on:
  *   - TLS 1.2 or 1.3; in 1.2 only forward-secret AEAD suites (RFC 9325 §4.2); no compression, no renegotiation
- *   - ALPN (RFC 7301): "http/1.1"; a client that offers only other protocols is refused
+ *   - ALPN (RFC 7301): "http/1.1", or "http/1.0"; a client that offers only other protocols is refused
  *   - stateless session tickets, whose keys live in memory and change with every reload; no early data, which could
  *     be replayed
  *   - a key that is encrypted is refused: nobody is there to type a passphrase

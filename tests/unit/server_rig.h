@@ -1,6 +1,9 @@
 /*
  * server_rig.h: an HTTP server on a real socket, a handler that does what the path says, and clients that are
  * non-blocking sockets driven from the server's own loop. For the tests of server.h.
+ *
+ * With SERVER_RIG_TLS defined before it is included, everything is over TLS: the server has a certificate, and the
+ * client_ functions speak TLS. So the same tests run twice.
  */
 #ifndef SERVER_RIG_H
 #define SERVER_RIG_H
@@ -17,6 +20,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/err.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -26,6 +31,13 @@
 enum { CALLS_MAX = 512, STREAM_PIECE = 16 * 1024 };
 
 #define PATIENCE (5 * PRY_SECOND)
+
+#ifdef SERVER_RIG_TLS
+#include "tls_rig.h"
+enum { OVER_TLS = 1 };
+#else
+enum { OVER_TLS = 0 };
+#endif
 
 /* ---- A handler that does what the path says ------------------------------------------------------------- */
 
@@ -49,6 +61,10 @@ struct bench {
   size_t count;
   size_t streamed, pauses, gones;
   bool in_reply; /* on_gone must never come from inside a pry_reply_ call */
+#ifdef SERVER_RIG_TLS
+  struct tls_files files;
+  struct pry_tls *tls;
+#endif
 };
 
 static inline void reply_body(struct handled *h)
@@ -167,6 +183,157 @@ static inline void on_gone(void *user)
 
 static const struct pry_server_ops SERVER_RIG_OPS = {on_head, on_body, on_end, on_writable, on_gone};
 
+/* ---- Clients' sockets ------------------------------------------------------------------------------------ */
+
+static inline bool turn(struct bench *b, pry_time started)
+{
+  pry_loop_turn(b->loop, 2 * PRY_MILLISECOND);
+  return pry_loop_now(b->loop) - started < PATIENCE;
+}
+
+#ifdef SERVER_RIG_TLS
+
+/* By descriptor. One bench at a time: its loop is turned while a client shakes hands. */
+static SSL *tls_sessions[4096];
+static struct bench *tls_bench;
+
+static inline void client_start(struct bench *b, int fd)
+{
+  static SSL_CTX *context;
+  tls_bench = b;
+  if (!context)
+    context = SSL_CTX_new(TLS_client_method());
+  assert_non_null(context);
+  assert_true(fd < 4096 && !tls_sessions[fd]);
+  SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  tls_sessions[fd] = SSL_new(context);
+  SSL_set_fd(tls_sessions[fd], fd);
+  SSL_set_connect_state(tls_sessions[fd]);
+}
+
+static inline ssize_t tls_result(SSL *session, int result)
+{
+  if (result > 0)
+    return result;
+  switch (SSL_get_error(session, result)) {
+  case SSL_ERROR_WANT_READ:
+  case SSL_ERROR_WANT_WRITE:
+    errno = EAGAIN;
+    return -1;
+  case SSL_ERROR_ZERO_RETURN:
+    return 0;
+  default: /* an end without close_notify is the end of a cut answer */
+    if (SSL_get_error(session, result) == SSL_ERROR_SSL &&
+        ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+      ERR_clear_error();
+      return 0;
+    }
+    ERR_clear_error();
+    errno = ECONNRESET;
+    return -1;
+  }
+}
+
+static inline ssize_t client_send(int fd, const void *data, size_t size)
+{
+  SSL *session = tls_sessions[fd];
+  pry_time started = pry_loop_now(tls_bench->loop);
+  int result;
+  while (!SSL_is_init_finished(session) && (result = SSL_do_handshake(session)) != 1) {
+    if (tls_result(session, result) >= 0 || errno != EAGAIN)
+      return -1;
+    assert_true(turn(tls_bench, started));
+  }
+  return tls_result(session, SSL_write(session, data, (int)size));
+}
+
+static inline ssize_t client_recv(int fd, void *data, size_t size)
+{
+  return tls_result(tls_sessions[fd], SSL_read(tls_sessions[fd], data, (int)size));
+}
+
+static inline void client_forget(int fd)
+{
+  SSL_free(tls_sessions[fd]);
+  tls_sessions[fd] = NULL;
+}
+
+/* TLS's own half-close, without a FIN. */
+static inline void client_half_close(int fd)
+{
+  assert_true(SSL_shutdown(tls_sessions[fd]) >= 0);
+}
+
+static inline void client_close(int fd)
+{
+  client_forget(fd);
+  close(fd);
+}
+
+static inline struct pry_server_options rig_options(struct bench *b, const struct pry_server_options *given)
+{
+  char message[256];
+  struct pry_server_options options = given ? *given : (struct pry_server_options){0};
+  signal(SIGPIPE, SIG_IGN); /* of OpenSSL's clients */
+  tls_files_make(&b->files, "rig");
+  b->tls = pry_tls_new(b->files.certificate, b->files.key, message, sizeof message);
+  if (!b->tls)
+    fail_msg("%s", message);
+  options.tls = b->tls;
+  return options;
+}
+
+static inline void rig_end(struct bench *b)
+{
+  pry_tls_unref(b->tls);
+  tls_files_remove(&b->files);
+}
+
+#else
+
+static inline void client_start(struct bench *b, int fd)
+{
+  (void)b, (void)fd;
+}
+
+static inline void client_forget(int fd)
+{
+  (void)fd;
+}
+
+static inline ssize_t client_send(int fd, const void *data, size_t size)
+{
+  return send(fd, data, size, MSG_NOSIGNAL);
+}
+
+static inline ssize_t client_recv(int fd, void *data, size_t size)
+{
+  return recv(fd, data, size, 0);
+}
+
+static inline void client_half_close(int fd)
+{
+  shutdown(fd, SHUT_WR);
+}
+
+static inline void client_close(int fd)
+{
+  close(fd);
+}
+
+static inline struct pry_server_options rig_options(struct bench *b, const struct pry_server_options *given)
+{
+  (void)b;
+  return given ? *given : (struct pry_server_options){0};
+}
+
+static inline void rig_end(struct bench *b)
+{
+  (void)b;
+}
+
+#endif
+
 /* ---- The bench ------------------------------------------------------------------------------------------ */
 
 static inline void bench_start(struct bench *b, const char *address, const struct pry_server_options *options)
@@ -175,7 +342,8 @@ static inline void bench_start(struct bench *b, const char *address, const struc
   memset(b, 0, sizeof *b);
   b->loop = pry_loop_new();
   assert_non_null(b->loop);
-  b->server = pry_server_new(b->loop, address, options, &SERVER_RIG_OPS, b, error, sizeof error);
+  struct pry_server_options all = rig_options(b, options);
+  b->server = pry_server_new(b->loop, address, &all, &SERVER_RIG_OPS, b, error, sizeof error);
   if (!b->server)
     fail_msg("%s", error);
 }
@@ -188,12 +356,7 @@ static inline void bench_stop(struct bench *b)
     pry_buffer_fini(&b->handled[i].body);
   }
   pry_loop_free(b->loop);
-}
-
-static inline bool turn(struct bench *b, pry_time started)
-{
-  pry_loop_turn(b->loop, 2 * PRY_MILLISECOND);
-  return pry_loop_now(b->loop) - started < PATIENCE;
+  rig_end(b);
 }
 
 #define UNTIL(b, condition)                                                                                            \
@@ -219,12 +382,13 @@ static inline int dial(struct bench *b)
     assert_int_equal(connect(fd, (struct sockaddr *)&name, sizeof name), 0);
   }
   assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+  client_start(b, fd);
   return fd;
 }
 
 static inline void say(int fd, const char *text)
 {
-  assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+  assert_int_equal(client_send(fd, text, strlen(text)), strlen(text));
 }
 
 enum hearing { STILL_OPEN, ENDED, RESET };
@@ -234,7 +398,7 @@ static inline enum hearing hear(int fd, struct pry_buffer *text)
 {
   char piece[64 * 1024];
   for (;;) {
-    ssize_t size = recv(fd, piece, sizeof piece, 0);
+    ssize_t size = client_recv(fd, piece, sizeof piece);
     if (size < 0 && errno == EAGAIN)
       return STILL_OPEN;
     if (size < 0)
@@ -272,6 +436,7 @@ static inline void reset_close(int fd)
 {
   struct linger none = {.l_onoff = 1};
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+  client_forget(fd);
   close(fd);
 }
 

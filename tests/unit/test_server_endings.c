@@ -10,11 +10,11 @@ enum leaving { CLOSES, RESETS, HALF_CLOSES };
 static void leave(int fd, enum leaving how)
 {
   if (how == CLOSES)
-    close(fd);
+    client_close(fd);
   else if (how == RESETS)
     reset_close(fd);
   else
-    shutdown(fd, SHUT_WR);
+    client_half_close(fd);
 }
 
 static void check_gone(const char *address, const char *request, enum leaving how)
@@ -34,7 +34,7 @@ static void check_gone(const char *address, const char *request, enum leaving ho
   assert_int_equal(pry_server_connection_count(b.server), 0);
   assert_int_equal(pry_server_request_count(b.server), 0);
   if (how == HALF_CLOSES)
-    close(fd);
+    client_close(fd);
   bench_stop(&b);
 }
 
@@ -68,7 +68,7 @@ static void test_bytes_before_leaving(void **state)
   say(fd, "x"); /* late bytes are kept for later, and hide nothing */
   turn(&b, 0);
   assert_int_equal(b.gones, 0);
-  close(fd);
+  client_close(fd);
   UNTIL(&b, b.gones == 1);
   bench_stop(&b);
 }
@@ -142,7 +142,7 @@ static void test_head_deadline(void **state)
   pry_time begun = pry_loop_now(b.loop);
   /* A byte now and then does not help. */
   for (const char *byte = "GET /echo HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"; *byte; byte++) {
-    if (send(fd, byte, 1, MSG_NOSIGNAL) < 0 || hear(fd, &text) != STILL_OPEN)
+    if (client_send(fd, byte, 1) < 0 || hear(fd, &text) != STILL_OPEN)
       break;
     pry_loop_turn(b.loop, 4 * PRY_MILLISECOND);
   }
@@ -153,8 +153,8 @@ static void test_head_deadline(void **state)
   assert_int_equal(hear_end(&b, silent, &text), ENDED); /* who never said anything gets no answer */
   assert_int_equal(text.size, 0);
   pry_buffer_fini(&text);
-  close(fd);
-  close(silent);
+  client_close(fd);
+  client_close(silent);
   bench_stop(&b);
 }
 
@@ -173,7 +173,7 @@ static void test_head_deadline_on_a_kept_connection(void **state)
   assert_int_equal(hear_end(&b, fd, &text), ENDED);
   assert_non_null(strstr(pry_buffer_text(&text), "HTTP/1.1 408 "));
   pry_buffer_fini(&text);
-  close(fd);
+  client_close(fd);
   bench_stop(&b);
 }
 
@@ -191,7 +191,7 @@ static void test_keep_alive_deadline(void **state)
   assert_int_equal(hear_end(&b, fd, &text), ENDED);
   assert_int_equal(times_in(pry_buffer_text(&text), "HTTP/1.1 "), 1);
   pry_buffer_fini(&text);
-  close(fd);
+  client_close(fd);
   bench_stop(&b);
 }
 
@@ -207,7 +207,7 @@ static void test_body_deadline(void **state)
   assert_ptr_equal(strstr(pry_buffer_text(&text), "HTTP/1.1 408 "), pry_buffer_text(&text));
   assert_int_equal(b.gones, 1);
   pry_buffer_fini(&text);
-  close(fd);
+  client_close(fd);
   bench_stop(&b);
 }
 
@@ -221,7 +221,7 @@ static void test_write_deadline(void **state)
   UNTIL(&b, b.gones == 1); /* it never reads */
   assert_true(b.pauses > 0);
   assert_int_equal(pry_server_connection_count(b.server), 0);
-  close(fd);
+  client_close(fd);
   bench_stop(&b);
 }
 
@@ -242,7 +242,7 @@ static enum hearing abort_after(const char *request, bool start, char *got, size
   enum hearing end = hear_end(&b, fd, &text);
   snprintf(got, size, "%s", text.size ? pry_buffer_text(&text) : "");
   pry_buffer_fini(&text);
-  close(fd);
+  client_close(fd);
   bench_stop(&b);
   return end;
 }
@@ -278,7 +278,7 @@ static void test_wrong_lengths(void **state)
     assert_int_equal(hear_end(&b, fd, &text), more ? RESET : ENDED);
     assert_null(strstr(text.size ? pry_buffer_text(&text) : "", "12345"));
     pry_buffer_fini(&text);
-    close(fd);
+    client_close(fd);
     bench_stop(&b);
   }
 }
@@ -296,7 +296,7 @@ static void test_end_without_start(void **state)
   b.handled[0].finished = true;
   hear_part(&b, fd, &text, "HTTP/1.1 500 ");
   pry_buffer_fini(&text);
-  close(fd);
+  client_close(fd);
   bench_stop(&b);
 }
 
@@ -329,9 +329,9 @@ static void test_drain(void **state)
   assert_int_equal(hear_end(&b, streaming, &idle_text), ENDED);
   assert_non_null(strstr(pry_buffer_text(&idle_text), "0\r\n\r\n"));
   close(late);
-  close(busy);
-  close(idle);
-  close(streaming);
+  client_close(busy);
+  client_close(idle);
+  client_close(streaming);
   UNTIL(&b, pry_server_connection_count(b.server) == 0);
   pry_buffer_fini(&text);
   pry_buffer_fini(&idle_text);
@@ -348,9 +348,9 @@ static void test_free_with_open_requests(void **state)
   say(two, "GET /stream HTTP/1.1\r\nHost: h\r\n\r\n");
   UNTIL(&b, b.count == 2 && b.pauses > 0);
   bench_stop(&b); /* checks that both were told */
-  close(one);
-  close(two);
-  close(idle);
+  client_close(one);
+  client_close(two);
+  client_close(idle);
 }
 
 /* ---- Addresses ------------------------------------------------------------------------------------------ */
@@ -418,7 +418,7 @@ static void test_unix_socket(void **state)
   int fd = dial(&b);
   say(fd, "GET /chunked HTTP/1.1\r\nHost: h\r\n\r\n");
   hear_part(&b, fd, &text, "world");
-  close(fd);
+  client_close(fd);
 
   assert_null(listen_on(&b, address, false, error)); /* somebody lives there */
   assert_non_null(strstr(error, "a running program listens there"));
