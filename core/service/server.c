@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -63,10 +62,7 @@ static void accept_one(struct pry_server *server, int fd, const struct sockaddr_
     turn_away(server, fd, answer);
     return;
   }
-  int one = 1;
   char peer[INET6_ADDRSTRLEN];
-  if (address->ss_family != AF_UNIX)
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   format_peer(address, peer, sizeof peer);
   pry_connection_new(server, fd, peer, place);
 }

@@ -31,6 +31,7 @@
  *   - output high-water mark: pry_reply_write() says when to pause; on_writable when to go on
  *   - TLS (tls.h), with every promise above: the client's close_notify is its leaving just as a half-close is. To see it,
  *     up to 64 KiB are read ahead also while nobody wants them. Our close_notify ends what ends whole, and nothing else
+ *   - a client whose machine vanished is noticed after 90 s, by TCP's keep-alive probes
  *   - out of descriptors or memory it stops accepting for a moment, and goes on without losing who waits in the backlog
  *
  * Not seen is the leaving of a client that has filled our receive window with bytes we do not read (a held body, a flood

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,6 +50,21 @@ static bool parse_port(const char *text, in_port_t *port)
   long number = strtol(text, NULL, 10);
   *port = htons((uint16_t)number);
   return number <= 65535;
+}
+
+/* Accepted sockets inherit these from the listening one. Answers leave at once; a client whose machine vanished while it
+ * waits is noticed by the kernel's probes, for it will never say goodbye. */
+static void set_inherited_options(int fd)
+{
+  const struct {
+    int level, name, value;
+  } options[] = {{IPPROTO_TCP, TCP_NODELAY, 1},
+                 {SOL_SOCKET, SO_KEEPALIVE, 1},
+                 {IPPROTO_TCP, TCP_KEEPIDLE, 45}, /* seconds of silence, then */
+                 {IPPROTO_TCP, TCP_KEEPINTVL, 15},
+                 {IPPROTO_TCP, TCP_KEEPCNT, 3}};
+  for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+    setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof options[i].value);
 }
 
 union tcp_name {
@@ -111,6 +127,7 @@ static bool open_tcp(struct pry_server_socket *out, bool share_port, const struc
       bind(out->fd, &name.any, size) < 0 || listen(out->fd, BACKLOG) < 0 ||
       !format_tcp(out->fd, out->address, sizeof out->address))
     return complain_errno(complaint);
+  set_inherited_options(out->fd);
   return true;
 }
 
@@ -240,6 +257,8 @@ bool pry_server_socket_adopt(struct pry_server_socket *listening, int fd, const 
   if (listening->fd >= 0 && flags >= 0 && fcntl(listening->fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
       getsockname(fd, (struct sockaddr *)&bound, &size) == 0) {
     bool is_unix = bound.ss_family == AF_UNIX;
+    if (!is_unix)
+      set_inherited_options(fd);
     if (is_unix ? format_unix(fd, listening->address, sizeof listening->address)
                 : format_tcp(fd, listening->address, sizeof listening->address))
       return true;
