@@ -96,8 +96,8 @@ static void handshake_failed(struct pry_connection *connection, unsigned long co
   pry_connection_refuse_handshake(connection, http);
 }
 
-/* What a call of OpenSSL said, as an errno. */
-static ssize_t failed(struct pry_connection *connection, int result)
+/* What a call of OpenSSL said, as an errno. ready: the handshake was complete before it; afterwards OpenSSL forgets. */
+static ssize_t failed(struct pry_connection *connection, int result, bool ready)
 {
   unsigned long code = ERR_peek_error();
   switch (SSL_get_error(connection->tls, result)) {
@@ -112,7 +112,7 @@ static ssize_t failed(struct pry_connection *connection, int result)
     return 0;
   case SSL_ERROR_SSL:
     errno = EAGAIN;
-    if (!connection->broken && !SSL_is_init_finished(connection->tls))
+    if (!connection->broken && !ready)
       handshake_failed(connection, code);
     else
       connection->broken = true;
@@ -128,8 +128,9 @@ static ssize_t failed(struct pry_connection *connection, int result)
 ssize_t pry_connection_tls_receive(struct pry_connection *connection, char *bytes, size_t size)
 {
   ERR_clear_error();
+  bool ready = SSL_is_init_finished(connection->tls);
   int got = SSL_read(connection->tls, bytes, size < RECORD_SIZE ? (int)size : RECORD_SIZE);
-  return got > 0 ? got : failed(connection, got);
+  return got > 0 ? got : failed(connection, got, ready);
 }
 
 ssize_t pry_connection_tls_send(struct pry_connection *connection)
@@ -148,7 +149,7 @@ ssize_t pry_connection_tls_send(struct pry_connection *connection)
   int sent = SSL_write(connection->tls, bytes, (int)size);
   if (sent > 0)
     return sent;
-  ssize_t result = failed(connection, sent);
+  ssize_t result = failed(connection, sent, true);
   connection->readable = readable; /* what is there to read, only reading says */
   if (result == 0)
     errno = EPIPE;

@@ -211,27 +211,24 @@ static inline void client_start(struct bench *b, int fd)
   SSL_set_connect_state(tls_sessions[fd]);
 }
 
+/* OpenSSL tells an ending once; it is kept with the session. An end without close_notify, as of a cut answer, is one. */
+static const char TLS_ENDED[] = "ended", TLS_RESET[] = "reset";
+
 static inline ssize_t tls_result(SSL *session, int result)
 {
   if (result > 0)
     return result;
-  switch (SSL_get_error(session, result)) {
-  case SSL_ERROR_WANT_READ:
-  case SSL_ERROR_WANT_WRITE:
+  int error = SSL_get_error(session, result);
+  if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
     errno = EAGAIN;
     return -1;
-  case SSL_ERROR_ZERO_RETURN:
-    return 0;
-  default: /* an end without close_notify is the end of a cut answer */
-    if (SSL_get_error(session, result) == SSL_ERROR_SSL &&
-        ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
-      ERR_clear_error();
-      return 0;
-    }
-    ERR_clear_error();
-    errno = ECONNRESET;
-    return -1;
   }
+  bool eof = error == SSL_ERROR_SSL && ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+  bool ended = eof || error == SSL_ERROR_ZERO_RETURN;
+  ERR_clear_error();
+  SSL_set_app_data(session, (void *)(uintptr_t)(ended ? TLS_ENDED : TLS_RESET));
+  errno = ECONNRESET;
+  return ended ? 0 : -1;
 }
 
 static inline ssize_t client_send(int fd, const void *data, size_t size)
@@ -244,12 +241,26 @@ static inline ssize_t client_send(int fd, const void *data, size_t size)
       return -1;
     assert_true(turn(tls_bench, started));
   }
-  return tls_result(session, SSL_write(session, data, (int)size));
+  size_t sent = 0; /* as much as goes, like send() */
+  ssize_t more = 0;
+  while (sent < size &&
+         (more = tls_result(session, SSL_write(session, (const char *)data + sent, (int)(size - sent)))) > 0)
+    sent += (size_t)more;
+  return sent ? (ssize_t)sent : more;
 }
 
 static inline ssize_t client_recv(int fd, void *data, size_t size)
 {
-  return tls_result(tls_sessions[fd], SSL_read(tls_sessions[fd], data, (int)size));
+  SSL *session = tls_sessions[fd];
+  if (SSL_get_app_data(session)) {
+    errno = ECONNRESET;
+    return SSL_get_app_data(session) == TLS_ENDED ? 0 : -1;
+  }
+  size_t got = 0;
+  ssize_t more = 0;
+  while (got < size && (more = tls_result(session, SSL_read(session, (char *)data + got, (int)(size - got)))) > 0)
+    got += (size_t)more;
+  return got ? (ssize_t)got : more;
 }
 
 static inline void client_forget(int fd)

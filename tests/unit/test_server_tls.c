@@ -372,7 +372,9 @@ static void test_garbage_ends_it(void **state)
     UNTIL(&b, b.count == 1);
     static const char GARBAGE[] = "\x17\x03\x03\x00\x20zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzGET / HTTP/1.1\r\n\r\n";
     assert_int_equal(send(fd, GARBAGE, sizeof GARBAGE - 1, MSG_NOSIGNAL), sizeof GARBAGE - 1);
+    pry_time sent = pry_loop_now(b.loop);
     UNTIL(&b, pry_server_connection_count(b.server) == 0);
+    assert_true(pry_loop_now(b.loop) - sent < 1 * PRY_SECOND); /* nothing to linger for */
     assert_int_equal(b.gones, i == 1 ? 0 : 1);
     assert_int_equal(b.count, 1);
     client_close(fd);
