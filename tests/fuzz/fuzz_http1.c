@@ -1,6 +1,6 @@
 /* What a request means must not depend on how its bytes arrive, and no accepted head may carry a line break or two
- * framings. The first byte chooses the size of the pieces and the limits; with pieces of one byte, what is short is also cut in two at
- * every place.
+ * framings. The first byte chooses the size of the pieces and the limits; with pieces of one byte, what is short is also
+ * cut in two at every place.
  * The corpus holds, among others, the rows of e2e/test_smuggling.py. */
 #include "fuzz.h"
 
