@@ -312,7 +312,8 @@ static bool load_last_good(struct pry_program *program, const struct pry_report 
   if (result != PRY_STATE_READ)
     return false;
   if (pry_quarantine_find(pry_keeper_quarantine(program->keeper), good.set->id)) { /* a crash came in between */
-    pry_log(program->log, PRY_LOG_ERROR, "the last good policies were rolled back, too");
+    pry_log(program->log, PRY_LOG_ERROR, "the last good policies were rolled back, too",
+            pry_log_text("set", good.set->id));
     pry_policy_set_free(good.set);
     return false;
   }
