@@ -286,6 +286,7 @@ static int run(const char *folder)
 
 int pry_cmd_classify(int argc, char **argv)
 {
+  char shipped[PRY_PLACE_MAX];
   const char *folder = NULL;
   bool json = false;
   const struct pry_option options[] = {
@@ -302,5 +303,5 @@ int pry_cmd_classify(int argc, char **argv)
   if (code >= 0)
     return code;
   signal(SIGPIPE, SIG_DFL); /* a filter whose reader has left ends without words */
-  return run(folder ? folder : pry_place_shipped(PARRY_POLICY_DIR));
+  return run(folder ? folder : pry_place_shipped(PARRY_POLICY_DIR, PARRY_POLICY_DIR_BESIDE, shipped, sizeof shipped));
 }

@@ -34,6 +34,7 @@ struct demo {
   struct pry_demo_traffic traffic;
   struct pry_timer limit;
   bool all_recovered;
+  int claim; /* of the folder, see pry_demo_claim() */
   size_t kept;
 };
 
@@ -158,12 +159,14 @@ static int start_program(struct demo *demo)
 
 static int start(struct demo *demo)
 {
-  char error[PRY_PLACE_MAX + 512] = "memory or descriptors are short";
+  char error[PRY_PLACE_MAX + 512] = "memory or descriptors are short", shipped[PRY_PLACE_MAX];
   demo->loop = pry_loop_new();
   demo->sim = demo->loop ? pry_sim_new(demo->loop, "127.0.0.1:0", NULL, error, sizeof error) : NULL;
   if (!demo->sim || !choose_places(demo) || !set_secrets() ||
-      !pry_demo_files(demo->policies, pry_place_shipped(PARRY_POLICY_DIR), pry_sim_address(demo->sim), &demo->kept,
-                      error, sizeof error))
+      (demo->claim = pry_demo_claim(demo->policies, error, sizeof error)) < 0 ||
+      !pry_demo_files(demo->policies,
+                      pry_place_shipped(PARRY_POLICY_DIR, PARRY_POLICY_DIR_BESIDE, shipped, sizeof shipped),
+                      pry_sim_address(demo->sim), &demo->kept, error, sizeof error))
     return complain(error);
   int code = start_program(demo);
   if (code >= 0)
@@ -204,12 +207,14 @@ static int run(struct demo *demo)
   pry_program_free(demo->program);
   pry_sim_free(demo->sim);
   pry_loop_free(demo->loop);
+  if (demo->claim >= 0)
+    close(demo->claim);
   return code;
 }
 
 int pry_cmd_demo(int argc, char **argv)
 {
-  struct demo demo = {.policies = "./parry-demo/policies", .screen = {.out = stderr}};
+  struct demo demo = {.policies = "./parry-demo/policies", .claim = -1, .screen = {.out = stderr}};
   const struct pry_option options[] = {
       {"once", 0, PRY_OPTION_FLAG, NULL, "end when all five kinds of failure have recovered", &demo.once},
       {"policies", 0, PRY_OPTION_TEXT, "DIR", "the copy to edit (./parry-demo/policies); files there are kept",

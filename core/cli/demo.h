@@ -4,7 +4,8 @@
  *   cmd_demo.c      puts simulator, parry, traffic and screen together on one loop
  *   demo_files.c    the copy of the policies that people may edit
  *   demo_traffic.c  a client whose calls run into one kind of failure after the other
- *   demo_screen.c   what is shown of it: one line per recovered failure, and what became of a saved policy
+ *   demo_screen.c   what is shown of it: one line per recovered or failed call and per fault of a
+ *                   policy, and what became of a saved policy
  */
 #ifndef PRY_DEMO_H
 #define PRY_DEMO_H
@@ -17,6 +18,11 @@
 #include <stdio.h>
 
 /* ---- demo_files.c ---- */
+
+/* Makes `folder` where it is missing and claims it for this process: two demos on one folder would write each other's
+ * lib/sim.lua. The claim is a lock on the folder itself, so that nothing is left over; it ends when the descriptor
+ * that is returned is closed. -1: `error` says why. */
+int pry_demo_claim(const char *folder, char *error, size_t error_size);
 
 /* Fills `folder` (made when missing) with the policies that came with parry and an init.lua for the simulator. Files
  * that are there are kept, except lib/sim.lua, which says where the simulator is this time. *kept: how many there

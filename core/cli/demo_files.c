@@ -1,7 +1,9 @@
 #include "demo.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -75,6 +77,31 @@ static bool make_folders(const struct copying *copying, char *path)
       return false;
   }
   return true;
+}
+
+int pry_demo_claim(const char *folder, char *error, size_t error_size)
+{
+  struct copying copying = {.folder = folder, .error = error, .error_size = error_size};
+  char path[1024];
+  int length = snprintf(path, sizeof path, "%s/", folder);
+  if (length < 0 || (size_t)length >= sizeof path) {
+    complain(&copying, "the folder of the policies", "the path is too long");
+    return -1;
+  }
+  if (!make_folders(&copying, path))
+    return -1;
+  int claim = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (claim < 0) {
+    complain(&copying, path, strerror(errno));
+    return -1;
+  }
+  /* Any other failure: a file system without such locks. Then the admin socket alone tells two demos apart. */
+  if (flock(claim, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+    return claim;
+  close(claim);
+  snprintf(error, error_size,
+           "another demo is running on %s; end it, or give this one a folder of its own with --policies DIR", folder);
+  return -1;
 }
 
 static bool write_file(const struct copying *copying, const char *name, struct pry_slice text, bool replace)

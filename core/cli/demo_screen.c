@@ -76,12 +76,14 @@ static void describe_decision(struct pry_slice line, char *out, size_t size)
     snprintf(out, size, "%s", verdict);
 }
 
+/* Also of one that would have broken a promise of the core: "because" says which. */
 static void keep_verdict(struct pry_demo_screen *screen, struct pry_slice line)
 {
-  char call_id[48], file[64], why[384];
+  char call_id[48], file[64], why[384], because[192];
   member(line, "call_id", call_id, sizeof call_id);
   member(line, "file", file, sizeof file);
   member(line, "why", why, sizeof why);
+  member(line, "because", because, sizeof because);
   struct pry_demo_verdict *verdict = verdict_of(screen, call_id);
   if (!verdict)
     verdict = &screen->verdicts[screen->next++ % PRY_DEMO_CALLS_SHOWN];
@@ -89,6 +91,10 @@ static void keep_verdict(struct pry_demo_screen *screen, struct pry_slice line)
   describe_failure(line, verdict->failure, sizeof verdict->failure);
   describe_decision(line, verdict->decision, sizeof verdict->decision);
   snprintf(verdict->why, sizeof verdict->why, "%s:%.0f \"%s\"", file, number(line, "line"), why);
+  if (because[0]) {
+    size_t used = strlen(verdict->why);
+    snprintf(verdict->why + used, sizeof verdict->why - used, " not done: %s", because);
+  }
 }
 
 static void print_time(const struct pry_demo_screen *screen)
@@ -112,22 +118,42 @@ static bool may_write(struct pry_demo_screen *screen)
   return screen->lines++ < LINES_A_SECOND;
 }
 
+/* A call that needed no policy and went well has no line. */
 static void show_call(struct pry_demo_screen *screen, struct pry_slice line)
 {
-  char call_id[48], outcome[32];
+  char call_id[48], outcome[32], target[128];
   member(line, "call_id", call_id, sizeof call_id);
   member(line, "outcome", outcome, sizeof outcome);
+  member(line, "target", target, sizeof target);
   struct pry_demo_verdict *verdict = verdict_of(screen, call_id);
-  if (!verdict || !may_write(screen))
+  bool ok = strcmp(outcome, "ok") == 0;
+  if ((!verdict && ok) || !may_write(screen))
     return;
   int attempts = (int)number(line, "attempts");
-  bool ok = strcmp(outcome, "ok") == 0;
   print_time(screen);
-  fprintf(screen->out, "%s → %s  %s  %d after %d attempt%s, %.1f s; %s%s\n", verdict->failure, verdict->decision,
-          verdict->why, (int)number(line, "status"), attempts, attempts == 1 ? "" : "s", number(line, "seconds"),
+  if (verdict)
+    fprintf(screen->out, "%s → %s  %s  ", verdict->failure, verdict->decision, verdict->why);
+  else
+    fprintf(screen->out, "%-24s no policy had a verdict  ", target);
+  fprintf(screen->out, "%s%d after %d attempt%s, %.1f s; %s%s\n", ok ? "" : "FAILED: ", (int)number(line, "status"),
+          attempts, attempts == 1 ? "" : "s", number(line, "seconds"),
           ok ? "the client saw no error" : "the client saw ", ok ? "" : outcome);
   fflush(screen->out);
-  verdict->call_id[0] = '\0';
+  if (verdict)
+    verdict->call_id[0] = '\0';
+}
+
+static void show_fault(struct pry_demo_screen *screen, struct pry_slice line)
+{
+  char fault[384], policy[64], handler[32];
+  member(line, "fault", fault, sizeof fault);
+  member(line, "policy", policy, sizeof policy);
+  member(line, "handler", handler, sizeof handler);
+  if (!may_write(screen))
+    return;
+  print_time(screen);
+  fprintf(screen->out, "FAULT in %s, %s: %s; the call goes on without it\n", policy, handler, fault);
+  fflush(screen->out);
 }
 
 static void show_problem(struct pry_demo_screen *screen, struct pry_slice line)
@@ -147,10 +173,12 @@ void pry_demo_screen_log(void *user, enum pry_log_level level, const char *line,
 {
   struct pry_demo_screen *screen = user;
   struct pry_slice text = {line, size};
-  if (is(text, "msg", "verdict"))
+  if (is(text, "msg", "verdict") || is(text, "msg", "verdict not carried out"))
     keep_verdict(screen, text);
   else if (is(text, "msg", "call"))
     show_call(screen, text);
+  else if (is(text, "msg", "policy fault"))
+    show_fault(screen, text);
   else if (level >= PRY_LOG_ERROR && !is(text, "msg", "policies refused")) /* that one is told with its findings */
     show_problem(screen, text);
 }

@@ -3,7 +3,8 @@
 Shows: without a key and on this machine only, five kinds of failure (429 with Retry-After, 503, a reset, an
 expired token, a model that stays down) recover before one's eyes, each with its verdict and the reason; the first
 screen has at most 12 lines and ends with how to point a client at it and which file to edit, and what it says
-there is true; an edit is taken over, a broken one refused with its line; it ends with 0 when told to.
+there is true; an edit is taken over, a broken one refused with its line; calls that fail and policies that fault
+have lines of their own; a second demo leaves the files of the first alone; it ends with 0 when told to.
 """
 
 import os
@@ -36,11 +37,11 @@ def test_once_ends_when_all_five_kinds_have_recovered(tmp_path):
 
 
 class Demo(Process):
-    def __init__(self, directory):
+    def __init__(self, directory, *arguments):
         before = os.getcwd()
         os.chdir(directory)
         try:
-            super().__init__("demo")
+            super().__init__("demo", *arguments)
         finally:
             os.chdir(before)
         ready = self.wait_line(lambda line: line.startswith("ready:"))
@@ -110,3 +111,61 @@ def test_two_demos_can_run_at_a_time(demo, tmp_path):
     done = run_parry("demo", "--once", cwd=tmp_path, timeout=70)
     assert done.returncode == 0, done.stderr
     assert demo.address not in done.stderr
+
+
+def test_a_second_demo_on_the_same_folder_leaves_the_first_ones_files_alone(demo, home):
+    sim = home / "parry-demo" / "policies" / "lib" / "sim.lua"
+    before = sim.read_text()
+    second = run_parry("demo", "--once", cwd=home, timeout=70)
+    assert second.returncode == 1 and "another demo is running" in second.stderr, second
+    assert "--policies DIR" in second.stderr, second
+    assert sim.read_text() == before
+    reply = send(demo.address, "POST", "/v1/chat/completions",
+                 {"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+    assert reply.status == 200, reply
+
+
+FAULTY = """return policy {
+  name = "faulty",
+  on_outcome = function(_, call) if call.model == "trip" then error("out of " .. nil) end end,
+}
+"""
+
+
+def test_calls_that_fail_and_policies_that_fault_have_lines(tmp_path):
+    demo = Demo(tmp_path)
+    try:
+        start_at = len(demo.lines)
+        reply = send(demo.address, "POST", "/v1/chat/completions",
+                     {"model": "glm-9", "messages": [{"role": "user", "content": "hi"}]},
+                     headers={"x-sim-fault": "code=400"})
+        assert reply.status == 400, reply
+        line = demo.wait_line(lambda line: "glm-9" in line, start=start_at)
+        assert re.search(r"token360/glm-9 +no policy had a verdict +FAILED: 400 after 1 attempt, .*invalid_request", line)
+        send(demo.address, "POST", "/v1/chat/completions",
+             {"model": "glm-8", "messages": [{"role": "user", "content": "hi"}]},
+             headers={"x-sim-fault": "code=503"})
+        line = demo.wait_line(lambda line: "glm-8" in line, start=start_at)
+        assert re.search(r"503 overloaded.*FAILED: 503 after \d attempts.* the client saw overloaded", line), line
+
+        policies = tmp_path / "parry-demo" / "policies"
+        (policies / "faulty.lua").write_text(FAULTY)
+        init = policies / "init.lua"
+        init.write_text(init.read_text().replace('chain = {\n    use "circuit_breaker"',
+                                                 'chain = {\n    use "faulty",\n    use "circuit_breaker"', 1))
+        demo.wait_line(lambda line: "taken over" in line, start=start_at)
+        send(demo.address, "POST", "/v1/chat/completions",
+             {"model": "trip", "messages": [{"role": "user", "content": "hi"}]})
+        line = demo.wait_line(lambda line: "FAULT" in line, start=start_at)
+        assert re.search(r"FAULT in faulty, on_outcome: faulty\.lua:3: .*nil value", line), line
+    finally:
+        demo.stop(signal.SIGINT)
+
+
+def test_the_shipped_policies_are_found_without_being_told_where(tmp_path):
+    environment = {"PARRY_SHARE": ""}
+    done = run_parry("demo", "--once", cwd=tmp_path, timeout=70, env=environment)
+    assert done.returncode == 0, done.stderr
+    line = b'{"id":1,"dialect":"kimi","http_status":200,"body":"{\\"errcode\\":-2002}"}\n'
+    told = run_parry("classify", cwd=tmp_path, input=line, env=environment)
+    assert told.returncode == 0 and '"auth"' in told.stdout, told

@@ -31,6 +31,12 @@ libdir=$(pkg-config --variable=libdir parry)
 version=$(pkg-config --modversion parry)
 "$prefix/bin/parry" version | grep -qF "parry $version" || fail "'parry version' does not say $version"
 
+# The program finds what came with it, wherever the tree was moved.
+mkdir "$work/empty"
+(cd "$work/empty" && env -u PARRY_SHARE "$prefix/bin/parry" classify >"$work/classified" \
+  <<<'{"id":1,"dialect":"kimi","http_status":200,"body":"{\"errcode\":-2002}"}') && grep -q '"auth"' "$work/classified" ||
+  fail "parry does not find the policies installed with it"
+
 flags=(-std=c11 -Wall -Wextra -Wpedantic -Werror)
 read -ra cflags <<<"$(pkg-config --cflags parry)"
 read -ra shared <<<"$(pkg-config --libs parry)"
