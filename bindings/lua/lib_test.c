@@ -325,12 +325,6 @@ static int t_refused(lua_State *L)
 
 /* ---- the object ---------------------------------------------------------------------------------------- */
 
-static int unknown_method(lua_State *L)
-{
-  return luaL_error(L, "t has no method \"%s\"",
-                    lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : luaL_typename(L, 2));
-}
-
 static const luaL_Reg methods[] = {{"use", t_use},
                                    {"provider", t_provider},
                                    {"otherwise", pry_test_otherwise},
@@ -345,6 +339,18 @@ static const luaL_Reg methods[] = {{"use", t_use},
                                    {"requests", pry_test_requests},
                                    {"alerts", pry_test_alerts},
                                    {NULL, NULL}};
+
+static int unknown_method(lua_State *L)
+{
+  const luaL_Reg *const tables[] = {methods, pry_test_calling, pry_test_checks};
+  const char *names[64] = {NULL};
+  size_t count = 0;
+  for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+    for (const luaL_Reg *method = tables[i]; method->name && count + 1 < sizeof names / sizeof *names; method++)
+      names[count++] = method->name;
+  return pry_test_no_such(L, "t", "method", lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : luaL_typename(L, 2),
+                          names);
+}
 
 struct pry_world **pry_test_push(lua_State *L, struct pry_world *world)
 {

@@ -46,6 +46,22 @@ int pry_test_alerts(lua_State *L);
 extern const luaL_Reg pry_test_calling[];
 extern const luaL_Reg pry_test_checks[];
 
+/* What the tables are that tests get. Reading a field that such a table never has raises, and names the one that was
+ * meant: a typing error must not pass for nil. */
+enum pry_test_kind {
+  PRY_TEST_RESULT,
+  PRY_TEST_ATTEMPT,
+  PRY_TEST_EVENT,
+  PRY_TEST_REQUEST,
+  PRY_TEST_ALERT,
+  PRY_TEST_VERDICT
+};
+/* Makes the table on top one of that kind. */
+void pry_test_name_fields(lua_State *L, enum pry_test_kind kind);
+
+/* Raises `WHAT has no NOUN "wrong"`, with the nearest of `names` or all of them. */
+int pry_test_no_such(lua_State *L, const char *what, const char *noun, const char *wrong, const char *const *names);
+
 /* Raises when something could not be kept. */
 void pry_test_need(lua_State *L, bool ok);
 /* The text at `index`; `what` begins the error when it is none. Tables are made readable (freeze.h). */

@@ -102,34 +102,37 @@ static struct pry_slice text_field(lua_State *L, int options, const char *key, c
   return text;
 }
 
-static struct pry_world_call *start_call(lua_State *L, struct pry_world *world)
+/* Starts the call that the table at `options` describes, and pushes its result table. */
+static struct pry_world_call *start_call(lua_State *L, struct pry_world *world, int options, const char *what)
 {
   static const char *const known[] = {"model", "messages", "stream", "max_tokens", "temperature",
                                       "path",  "method",   "body",   "headers",    NULL};
-  pry_lua_options(L, 2, "t:call", known, false);
+  pry_lua_options(L, options, what, known, false);
   struct request *request = push_request(L);
-  read_headers(L, 2, request);
-  struct pry_slice path = text_field(L, 2, "path", "/v1/chat/completions");
-  struct pry_slice method = text_field(L, 2, "method", "POST");
+  read_headers(L, options, request);
+  struct pry_slice path = text_field(L, options, "path", "/v1/chat/completions");
+  struct pry_slice method = text_field(L, options, "method", "POST");
   if (!pry_slice_equal(method, PRY_SLICE("GET")))
-    read_body(L, 2, request);
+    read_body(L, options, request);
   const char *mark = memchr(path.data, '?', path.size);
   struct pry_call_request call = {.method = method, .path = path, .headers = &request->headers, .body = &request->body};
   if (mark) {
     call.path.size = (size_t)(mark - path.data);
     call.query = (struct pry_slice){mark + 1, path.size - call.path.size - 1};
   }
-  return pry_world_start(world, &call);
+  struct pry_world_call *started = pry_world_start(world, &call);
+  if (!started)
+    pry_test_error(L, world);
+  else
+    pry_test_push_result(L, started);
+  return started;
 }
 
 static int t_start(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
   lua_settop(L, 2);
-  struct pry_world_call *call = start_call(L, world);
-  if (!call)
-    return pry_test_error(L, world);
-  pry_test_push_result(L, call);
+  start_call(L, world, 2, "t:start");
   return 1;
 }
 
@@ -137,15 +140,56 @@ static int t_call(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
   lua_settop(L, 2);
-  struct pry_world_call *call = start_call(L, world);
-  if (!call)
-    return pry_test_error(L, world);
-  pry_test_push_result(L, call);
+  const struct pry_world_call *call = start_call(L, world, 2, "t:call");
   int result = lua_gettop(L);
   if (!pry_world_run(world, call))
     return pry_test_error(L, world);
   pry_test_deliver(L, world);
   lua_pushvalue(L, result);
+  return 1;
+}
+
+enum { CALLS_MAX = 1000 };
+
+/* How many calls t:calls is to start: t:calls { { ... }, ... } or t:calls(N, { ... }). */
+static lua_Integer count_calls(lua_State *L)
+{
+  bool same = lua_type(L, 2) == LUA_TNUMBER;
+  lua_Integer count = same ? luaL_checkinteger(L, 2) : 0;
+  lua_settop(L, 3);
+  if (!same) {
+    lua_pushvalue(L, 2);
+    lua_replace(L, 3);
+  }
+  pry_test_table(L, 3, "t:calls");
+  if (!same)
+    count = (lua_Integer)lua_rawlen(L, 3);
+  if (count < 1 || count > CALLS_MAX)
+    luaL_error(L, "t:calls starts 1 to %d calls: t:calls { { model = ... }, ... } or t:calls(N, { model = ... })",
+               CALLS_MAX);
+  return count;
+}
+
+static int t_calls(lua_State *L)
+{
+  struct pry_world *world = pry_test_world(L);
+  bool same = lua_type(L, 2) == LUA_TNUMBER;
+  lua_Integer count = count_calls(L);
+  lua_createtable(L, (int)count, 0);
+  int results = lua_gettop(L);
+  for (lua_Integer i = 1; i <= count; i++) {
+    if (same)
+      lua_pushvalue(L, 3);
+    else if (lua_rawgeti(L, 3, i) != LUA_TTABLE)
+      return luaL_error(L, "number %d of t:calls must be a table { model = ... }, got %s", (int)i,
+                        luaL_typename(L, -1));
+    start_call(L, world, results + 1, "t:calls");
+    lua_rawseti(L, results, i);
+    lua_settop(L, results);
+  }
+  if (!pry_world_run(world, NULL))
+    return pry_test_error(L, world);
+  pry_test_deliver(L, world);
   return 1;
 }
 
@@ -215,6 +259,7 @@ static void push_verdict(lua_State *L, const struct pry_verdict *verdict, const 
   lua_setfield(L, -2, "message");
   lua_pushstring(L, verdict->why);
   lua_setfield(L, -2, "why");
+  pry_test_name_fields(L, PRY_TEST_VERDICT);
 }
 
 static int t_emit(lua_State *L)
@@ -244,5 +289,6 @@ static int t_emit(lua_State *L)
   return 1;
 }
 
-const luaL_Reg pry_test_calling[] = {{"call", t_call},       {"start", t_start}, {"run", t_run},   {"cancel", t_cancel},
-                                     {"advance", t_advance}, {"now", t_now},     {"emit", t_emit}, {NULL, NULL}};
+const luaL_Reg pry_test_calling[] = {{"call", t_call}, {"calls", t_calls},   {"start", t_start},
+                                     {"run", t_run},   {"cancel", t_cancel}, {"advance", t_advance},
+                                     {"now", t_now},   {"emit", t_emit},     {NULL, NULL}};

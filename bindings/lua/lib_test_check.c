@@ -75,9 +75,14 @@ static bool equal(lua_State *L, int a, int b, int depth)
   return same;
 }
 
+static void begin_check(lua_State *L)
+{
+  pry_test_world(L)->check_count++;
+}
+
 static int t_eq(lua_State *L)
 {
-  pry_test_world(L);
+  begin_check(L);
   lua_settop(L, 4);
   if (equal(L, 2, 3, 0))
     return 0;
@@ -86,7 +91,7 @@ static int t_eq(lua_State *L)
 
 static int t_ne(lua_State *L)
 {
-  pry_test_world(L);
+  begin_check(L);
   lua_settop(L, 4);
   if (!equal(L, 2, 3, 0))
     return 0;
@@ -95,7 +100,7 @@ static int t_ne(lua_State *L)
 
 static int t_ok(lua_State *L)
 {
-  pry_test_world(L);
+  begin_check(L);
   lua_settop(L, 3);
   if (lua_toboolean(L, 2))
     return 0;
@@ -104,7 +109,7 @@ static int t_ok(lua_State *L)
 
 static int t_match(lua_State *L)
 {
-  pry_test_world(L);
+  begin_check(L);
   lua_settop(L, 4);
   if (lua_type(L, 3) != LUA_TSTRING)
     return luaL_error(L, "t:match needs a pattern, got %s", luaL_typename(L, 3));
@@ -122,7 +127,7 @@ static int t_match(lua_State *L)
 
 static int t_near(lua_State *L)
 {
-  pry_test_world(L);
+  begin_check(L);
   lua_settop(L, 5);
   if (lua_type(L, 3) != LUA_TNUMBER)
     return luaL_error(L, "t:near needs a number to compare with, got %s", luaL_typename(L, 3));
@@ -137,7 +142,7 @@ static int t_near(lua_State *L)
 
 static int t_fail(lua_State *L)
 {
-  pry_test_world(L);
+  begin_check(L);
   return luaL_error(L, "%s", lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "failed");
 }
 

@@ -2,6 +2,7 @@
 #include "lib_test.h"
 
 #include "lib.h"
+#include "nearest.h"
 
 #include <math.h>
 
@@ -66,6 +67,71 @@ static void set_json(lua_State *L, struct pry_slice text)
     lua_setfield(L, -2, "json");
 }
 
+/* ---- fields that exist ---------------------------------------------------------------------------------- */
+
+enum { NAMES_MAX = 24 };
+
+static const struct {
+  const char *what;
+  const char *names[NAMES_MAX]; /* NULL-ended */
+} kinds[] = {
+    [PRY_TEST_RESULT] = {"the result of a call",
+                         {"id", "done", "status", "headers", "body", "json", "ok", "truncated", "category", "target",
+                          "attempts", "upstream_calls", "ledger", "elapsed", "waited", "events", "why", "faults"}},
+    [PRY_TEST_ATTEMPT] = {"an entry of the ledger",
+                          {"target", "category", "status", "started", "ended", "refused", "code"}},
+    [PRY_TEST_EVENT] = {"an event record",
+                        {"handler", "policy", "target", "attempt", "verdict", "why", "fault", "line", "time",
+                         "category", "after"}},
+    [PRY_TEST_REQUEST] = {"a request",
+                          {"kind", "url", "method", "headers", "body", "json", "model", "at", "cancelled"}},
+    [PRY_TEST_ALERT] = {"an alert", {"sink", "key", "text", "state", "count", "at"}},
+    [PRY_TEST_VERDICT] = {"a verdict", {"verdict", "policy", "after", "category", "status", "message", "why"}},
+};
+
+int pry_test_no_such(lua_State *L, const char *what, const char *noun, const char *wrong, const char *const *names)
+{
+  size_t count = 0;
+  while (names[count])
+    count++;
+  const char *nearest = pry_nearest_name(wrong, names, count);
+  if (nearest)
+    return luaL_error(L, "%s has no %s \"%s\"; did you mean \"%s\"?", what, noun, wrong, nearest);
+  luaL_Buffer list;
+  luaL_buffinit(L, &list);
+  for (size_t i = 0; i < count; i++) {
+    luaL_addstring(&list, i ? ", " : "");
+    luaL_addstring(&list, names[i]);
+  }
+  luaL_pushresult(&list);
+  return luaL_error(L, "%s has no %s \"%s\"; it has %s", what, noun, wrong, lua_tostring(L, -1));
+}
+
+/* __index: runs for fields that are nil only. */
+static int missing_field(lua_State *L)
+{
+  lua_Integer kind = lua_tointeger(L, lua_upvalueindex(1));
+  if (lua_type(L, 2) != LUA_TSTRING)
+    return luaL_error(L, "%s has no field of type %s", kinds[kind].what, luaL_typename(L, 2));
+  const char *name = lua_tostring(L, 2);
+  for (const char *const *known = kinds[kind].names; *known; known++)
+    if (strcmp(*known, name) == 0)
+      return 0; /* it has none this time */
+  return pry_test_no_such(L, kinds[kind].what, "field", name, kinds[kind].names);
+}
+
+void pry_test_name_fields(lua_State *L, enum pry_test_kind kind)
+{
+  if (luaL_newmetatable(L, kinds[kind].what)) {
+    lua_pushinteger(L, (lua_Integer)kind);
+    lua_pushcclosure(L, missing_field, 1);
+    lua_setfield(L, -2, "__index");
+    lua_pushboolean(L, false);
+    lua_setfield(L, -2, "__metatable");
+  }
+  lua_setmetatable(L, -2);
+}
+
 /* ---- event records ------------------------------------------------------------------------------------- */
 
 enum { EVENTS_MAX = 1024 };
@@ -101,6 +167,7 @@ static void push_event(lua_State *L, const struct pry_event_record *record)
     set_text(L, "category", pry_category_name(record->category));
   if (record->verdict != PRY_VERDICT_NONE && record->after >= 0)
     set_number(L, "after", record->after);
+  pry_test_name_fields(L, PRY_TEST_EVENT);
 }
 
 /* Appends a text that is not empty to the list at `list`. */
@@ -154,6 +221,7 @@ static double set_ledger(lua_State *L, const struct pry_world_call *call)
     set_number(L, "ended", attempt->ended);
     set_boolean(L, "refused", attempt->refused);
     set_text(L, "code", attempt->category != PRY_NONE ? attempt->failure.code : "");
+    pry_test_name_fields(L, PRY_TEST_ATTEMPT);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
     busy += attempt->ended > attempt->started ? attempt->ended - attempt->started : 0;
   }
@@ -189,6 +257,7 @@ void pry_test_push_result(lua_State *L, struct pry_world_call *call)
 {
   lua_newtable(L);
   set_text(L, "id", call->id);
+  pry_test_name_fields(L, PRY_TEST_RESULT);
   lua_pushvalue(L, -1);
   call->result = luaL_ref(L, LUA_REGISTRYINDEX);
 }
@@ -241,6 +310,7 @@ static void push_request(lua_State *L, const struct pry_http_seen *seen)
   set_boolean(L, "cancelled", seen->cancelled);
   if (pry_json_get(seen->body, "model", &model) && model.type == PRY_JSON_STRING)
     set_slice(L, "model", (struct pry_slice){model.raw.data + 1, model.raw.size - 2});
+  pry_test_name_fields(L, PRY_TEST_REQUEST);
 }
 
 /* The i-th request (from 1) of a kind; NULL: there are fewer. */
@@ -314,6 +384,7 @@ int pry_test_alerts(lua_State *L)
     copy_member(L, seen->body, "state");
     copy_member(L, seen->body, "count");
     set_number(L, "at", pry_time_to_seconds(seen->started));
+    pry_test_name_fields(L, PRY_TEST_ALERT);
     lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
   }
   return 1;

@@ -95,14 +95,16 @@ struct lines {
 static void tell_line(void *user, const struct pry_test_result *result)
 {
   const struct lines *lines = user;
-  char text[768];
+  char text[1024];
   if (!lines->line)
     return;
   if (result->passed)
     snprintf(text, sizeof text, "PASS %.200s (%u call%s, %.4g s virtual)", result->name, result->calls,
              result->calls == 1 ? "" : "s", result->virtual_seconds);
   else
-    snprintf(text, sizeof text, "FAIL %.200s\n     %.500s", result->name, result->message);
+    snprintf(text, sizeof text, "FAIL %.200s\n%s%s%s     %.500s", result->name,
+             result->fault_is_new ? "     fault: " : "", result->fault_is_new ? result->fault : "",
+             result->fault_is_new ? "\n" : "", result->message);
   lines->line(lines->user, text);
 }
 

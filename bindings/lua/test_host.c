@@ -36,6 +36,9 @@ struct test_case {
   struct pry_world *world;
   struct pry_world **t; /* the test's; NULL before it began */
   char name[256];
+  int line; /* where its function begins */
+  /* The oldest fault of a policy in its world, and how it is told. */
+  char fault[256];
 };
 
 static bool is_test_file(const char *path)
@@ -92,6 +95,10 @@ static int name_step(lua_State *L)
   lua_rawgeti(L, -1, test->number);
   lua_rawgeti(L, -1, 1);
   snprintf(test->name, sizeof test->name, "%s", lua_tostring(L, -1));
+  lua_Debug about;
+  lua_rawgeti(L, -2, 2);
+  lua_getinfo(L, ">S", &about);
+  test->line = about.linedefined;
   return 0;
 }
 
@@ -126,43 +133,91 @@ static bool is_wanted(const struct pry_test_options *options, const char *name)
          (!options->wanted || options->wanted(options->user, name));
 }
 
-/* "retry_test.lua:7: text" into the finding's place and text. */
-static void report_failure(struct pry_report *report, const char *file, const char *name, const char *message)
-{
+/* "retry_test.lua:7: text" as place and text; without a place it is about `file`. */
+struct placed {
   char where[160];
+  const char *what;
+};
+
+static void place(struct placed *placed, const char *file, const char *message)
+{
   const char *colon = strstr(message, ".lua:");
   size_t digits = colon ? strspn(colon + 5, "0123456789") : 0;
-  bool placed = digits && strncmp(colon + 5 + digits, ": ", 2) == 0;
-  if (placed)
-    snprintf(where, sizeof where, "%.*s", (int)(colon + 5 + digits - message), message);
-  pry_report_add(report, PRY_FINDING_ERROR, placed ? where : file, "test \"%.120s\" failed: %s", name,
-                 placed ? colon + 5 + digits + 2 : message);
+  bool has_place = digits && strncmp(colon + 5 + digits, ": ", 2) == 0;
+  placed->what = has_place ? colon + 5 + digits + 2 : message;
+  snprintf(placed->where, sizeof placed->where, "%.*s", has_place ? (int)(colon + 5 + digits - message) : 159,
+           has_place ? message : file);
 }
 
-static void conclude(struct test_run *run, const struct pry_test_result *result)
+/* True: no test before reported it. */
+static bool report_fault(struct pry_report *report, const struct pry_test_result *result)
 {
+  static const char begin[] = "fault: ";
+  struct placed placed;
+  place(&placed, result->file, result->fault);
+  for (size_t i = 0; i < report->count; i++) {
+    const struct pry_finding *told = &report->findings[i];
+    if (strcmp(told->where, placed.where) == 0 && strncmp(told->what, begin, sizeof begin - 1) == 0 &&
+        strncmp(told->what + sizeof begin - 1, placed.what, strlen(placed.what)) == 0)
+      return false;
+  }
+  pry_report_add(report, PRY_FINDING_ERROR, placed.where, "%s%s (test \"%.120s\" ran into it first)", begin,
+                 placed.what, result->name);
+  return true;
+}
+
+static void conclude(struct test_run *run, struct pry_test_result *result)
+{
+  struct placed placed;
   if (result->passed) {
     run->report->tests_passed++;
   } else {
     run->report->tests_failed++;
-    report_failure(run->report, result->file, result->name, result->message);
+    result->fault_is_new = *result->fault && report_fault(run->report, result);
+    place(&placed, result->file, result->message);
+    pry_report_add(run->report, PRY_FINDING_ERROR, placed.where, "test \"%.120s\" failed: %s", result->name,
+                   placed.what);
   }
   if (run->options->result)
     run->options->result(run->options->user, result);
+}
+
+/* Newest first: the oldest stays. */
+static bool keep_fault(void *user, const struct pry_event_record *record)
+{
+  struct test_case *test = user;
+  if (*record->fault)
+    snprintf(test->fault, sizeof test->fault, "%s", record->fault);
+  return true;
+}
+
+/* Runs the test in its world; its message, and the fault behind it, when it fails. */
+static bool run_in_world(struct test_case *test, char message[MESSAGE_MAX])
+{
+  bool passed = enter(test->file, test_step, test, message);
+  if (passed && !test->world->check_count) {
+    snprintf(message, MESSAGE_MAX, "%s:%d: made no assertion; say what must be so with t:eq, t:ok, t:match or t:near",
+             test->file->file->path, test->line);
+    return false;
+  }
+  if (!passed)
+    pry_event_visit(test->world->engine->worker.events, SIZE_MAX, keep_fault, test);
+  return passed;
 }
 
 static void run_test(struct test_file *file, lua_Integer number)
 {
   struct test_case test = {.file = file, .number = number};
   char message[MESSAGE_MAX];
-  struct pry_test_result result = {.file = file->file->path, .name = test.name, .message = message};
+  struct pry_test_result result = {
+      .file = file->file->path, .name = test.name, .message = message, .fault = test.fault};
   enter(file, name_step, &test, message);
   if (!is_wanted(file->run->options, test.name))
     return;
   test.world = pry_world_new(file->run->set, file->run->limits);
   if (test.world) {
     pry_time began = pry_loop_now(test.world->loop);
-    result.passed = enter(file, test_step, &test, message);
+    result.passed = run_in_world(&test, message);
     result.calls = test.world->call_count;
     result.virtual_seconds = pry_time_to_seconds(pry_loop_now(test.world->loop) - began);
   } else {
@@ -197,7 +252,8 @@ static void run_file(struct test_run *run, const struct pry_policy_file *policy_
   }
   if (!file.script || !enter(&file, open_step, &file, message)) {
     /* A file that does not even run is one failed test. */
-    struct pry_test_result result = {.file = policy_file->path, .name = policy_file->path, .message = message};
+    struct pry_test_result result = {
+        .file = policy_file->path, .name = policy_file->path, .message = message, .fault = ""};
     if (is_wanted(run->options, policy_file->path) || !run->options->pattern)
       conclude(run, &result);
   }

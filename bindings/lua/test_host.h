@@ -30,6 +30,8 @@
  *                              faults. `attempts` counts the ledger; `upstream_calls` the requests that providers got
  *                              while the call was open; `waited` the seconds outside of attempts; `why` lists the texts
  *                              of its verdicts, `events` its event records, in order
+ *   t:calls { { model = … }, … }   starts all of these at the same moment, lets time pass until every one has ended, gives
+ *                              the list of results; t:calls(N, { … }) starts N equal ones. At most 1000
  *   t:start { … }              begins a call; its result has only `id` until it has ended, then done = true
  *   t:run([result])            lets time pass until that call (none given: every call) has ended; gives it back
  *   t:cancel(result)           the client leaves
@@ -42,7 +44,8 @@
  *   t:eq(got, want, [note])  t:ne(…)  t:ok(value, [note])  t:match(text, pattern, [note])  t:fail(text)
  *   t:near(got, want, [within = 0.001], [note])
  *
- * A failing check ends its test with file:line and both values. Budgets are a thousand times those of a handler.
+ * A failing check ends its test with file:line and both values. A test without any check fails, too: it could not show
+ * anything. Reading a field that a result, request or alert never has raises, with the name that was meant. Budgets are a thousand times those of a handler.
  * Thread: any, one at a time per run; the run uses no state outside it.
  */
 #ifndef PRY_TEST_HOST_H
@@ -57,6 +60,10 @@ struct pry_test_result {
   unsigned calls;         /* made by the test */
   double virtual_seconds; /* that passed on its clock */
   const char *message;    /* "retry_test.lua:7: …" when it failed */
+  /* When it failed and a policy had faulted in it, most likely because of that: the first fault, "retry.lua:12: …"; else
+   * "". `fault_is_new`: no test before ran into the same one. */
+  const char *fault;
+  bool fault_is_new;
 };
 
 struct pry_test_options {
@@ -66,7 +73,8 @@ struct pry_test_options {
   void *user;
 };
 
-/* Runs every test of the set. Failures are findings of the report and counted in it. True: all passed (or there were
+/* Runs every test of the set. Failures are findings of the report and counted in it; a fault of a policy that
+ * failing tests ran into is a finding of its own, once, before the first of them. True: all passed (or there were
  * none). */
 bool pry_policy_tests_run(const struct pry_policy_set *set, const struct pry_script_limits *limits,
                           const struct pry_test_options *options, struct pry_report *report);

@@ -37,8 +37,8 @@ struct pry_world {
   struct pry_buffer chain, declared; /* Lua text */
   bool dirty;                        /* declared something that is not loaded yet */
   struct pry_list calls;             /* struct pry_world_call, oldest first */
-  unsigned call_count;
-  char refusal[700]; /* the finding for which the configuration was refused last: "init.lua:2: …" */
+  unsigned call_count, check_count;  /* made; passed or not */
+  char refusal[700];                 /* the finding for which the configuration was refused last: "init.lua:2: …" */
   char error[768];
 };
 

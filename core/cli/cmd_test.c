@@ -11,7 +11,7 @@ static const char DOC[] = "Runs the policies' own tests (every *_test.lua of the
                           "virtual clock against scripted providers. Nothing leaves this machine.";
 
 static const char AFTER[] = "PATH is ./policies, or /etc/parry/policies, when it is not given.\n"
-                            "Exit code 0: all passed; 1: a test failed.\n"
+                            "Exit code 0: all passed; 1: a test failed, or no name matches --run.\n"
                             "\n"
                             "Example:\n"
                             "  parry test -r 'Retry-After'\n";
@@ -19,6 +19,7 @@ static const char AFTER[] = "PATH is ./policies, or /etc/parry/policies, when it
 struct run {
   bool json, quiet;
   regex_t *pattern;          /* NULL: all */
+  const char *expression;    /* the pattern's text */
   struct pry_buffer results; /* JSON */
 };
 
@@ -38,9 +39,23 @@ static void tell_json(struct pry_buffer *out, const struct pry_test_result *resu
 {
   if (!pry_buffer_append_text(out, out->size ? ",{" : "{") || !append_text(out, "file", result->file) ||
       !append_text(out, "name", result->name) || !append_text(out, "message", result->message) ||
+      !append_text(out, "fault", result->fault) ||
       !pry_buffer_append_format(out, "\"passed\":%s,\"calls\":%u,\"virtual_seconds\":%.6g}",
                                 result->passed ? "true" : "false", result->calls, result->virtual_seconds))
     fprintf(stderr, "parry test: memory is short; a result is missing\n");
+}
+
+static void print_failure(const struct pry_test_result *result)
+{
+  /* "retry.lua:12: message": its place is enough the second time. */
+  const char *text = strstr(result->fault, ": ");
+  printf("FAIL %s\n", result->name);
+  if (result->fault_is_new)
+    printf("     fault: %s\n", result->fault);
+  else if (*result->fault)
+    printf("     the fault above, %.*s\n", text ? (int)(text - result->fault) : (int)strlen(result->fault),
+           result->fault);
+  printf("     %s\n", result->message);
 }
 
 static void tell(void *user, const struct pry_test_result *result)
@@ -49,7 +64,7 @@ static void tell(void *user, const struct pry_test_result *result)
   if (run->json)
     tell_json(&run->results, result);
   else if (!result->passed)
-    printf("FAIL %s\n     %s\n", result->name, result->message);
+    print_failure(result);
   else if (!run->quiet)
     printf("PASS %s (%u call%s, %.4g s virtual)\n", result->name, result->calls, result->calls == 1 ? "" : "s",
            result->virtual_seconds);
@@ -81,6 +96,12 @@ static int run_folder(const char *folder, struct run *run)
   struct pry_test_options options = {.wanted = is_wanted, .result = tell, .user = run};
   bool passed = pry_policy_tests_run(set, NULL, &options, &report);
   print_totals(run, &report);
+  unsigned all = report.tests_passed + report.tests_failed;
+  if (!all && run->pattern)
+    fprintf(stderr, "parry test: no test of %s has a name that matches '%s'\n", folder, run->expression);
+  else if (!all)
+    fprintf(stderr, "parry test: there are no tests in %s; a file NAME_test.lua beside NAME.lua holds them\n", folder);
+  passed = passed && (all || !run->pattern);
   pry_report_fini(&report);
   pry_policy_set_free(set);
   pry_buffer_fini(&text);
@@ -112,6 +133,7 @@ int pry_cmd_test(int argc, char **argv)
     return PRY_EXIT_USAGE;
   }
   run.pattern = pattern ? &compiled : NULL;
+  run.expression = pattern;
   pry_buffer_init(&run.results, 0);
   char error[512];
   const char *folder = pry_place_policies(operands ? argv[1] : policies, error, sizeof error);

@@ -125,6 +125,38 @@ def test_the_policies_own_tests(tmp_path):
     assert run_parry("test", "--run", "(", folder.path).returncode == 2
 
 
+def test_a_test_run_that_shows_nothing_is_no_success(tmp_path):
+    folder = Folder(tmp_path / "policies", INIT)
+    none = run_parry("test", folder.path)
+    assert none.returncode == 0 and none.stdout == "0/0 tests\n" and "no tests in" in none.stderr, none
+    folder.write("some_test.lua", 'test("nothing said", function(t) end)\ntest("two", function(t) t:eq(2, 2) end)\n')
+    nobody = run_parry("test", "-r", "nomatch", folder.path)
+    assert nobody.returncode == 1 and "'nomatch'" in nobody.stderr, nobody
+    assert run_parry("test", "-r", "nomatch", "--json", folder.path).returncode == 1
+    silent = run_parry("test", folder.path)
+    assert silent.returncode == 1 and "some_test.lua:1: made no assertion" in silent.stdout, silent
+    assert run_parry("test", "-r", "two", folder.path).returncode == 0
+
+
+def test_a_policy_that_faults_in_its_tests_is_told_before_what_failed_because_of_it(tmp_path):
+    folder = Folder(tmp_path / "policies", INIT, tests=True)
+    folder.replace("retry.lua", "on_error = function(self, call, err)",
+                   "on_error = function(self, call, err)\n    self.nothing.at_all = 1")
+    line = folder.read("retry.lua").split("self.nothing")[0].count("\n") + 1
+    fault = f"retry.lua:{line}: "
+    checked = run_parry("check", folder.path, env=ENV)
+    first = checked.stdout.splitlines()[0]
+    assert checked.returncode == 1 and f"{fault}fault: " in first and "nothing" in first, checked.stdout[:600]
+    assert checked.stdout.count(fault) == 1
+    tested = run_parry("test", "-q", folder.path)
+    lines = tested.stdout.splitlines()
+    assert tested.returncode == 1 and lines[0].startswith("FAIL "), lines[:5]
+    assert lines[1].startswith(f"     fault: {fault}") and "_test.lua:" in lines[2], lines[:5]
+    assert sum("     fault: " in one for one in lines) == 1 < sum("the fault above, " in one for one in lines)
+    report = json.loads(run_parry("test", "--json", folder.path).stdout)
+    assert any(test["fault"].startswith(fault) for test in report["tests"])
+
+
 # --- serve, status, reload --------------------------------------------------------------------------------------
 
 

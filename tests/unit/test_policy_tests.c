@@ -70,7 +70,7 @@ static void check(const char *test_text, const struct pry_script_limits *limits,
   assert_string_equal(results.text, expected);
   assert_true(passed == (strstr(expected, "FAIL") == NULL));
   assert_int_equal(report.tests_passed + report.tests_failed, results.count);
-  assert_int_equal(report.errors, report.tests_failed);
+  assert_true(report.errors >= report.tests_failed); /* a fault behind them is told, too */
   pry_policy_set_free(set);
   pry_report_fini(&report);
 }
@@ -206,7 +206,9 @@ static void test_failures(void **state)
       "FAIL fail: again_test.lua:9: because\n"
       "FAIL error: again_test.lua:10: (error object is a table value)\n"
       "FAIL nil: again_test.lua:11: attempt to index a nil value (local 'x')\n"
-      "FAIL method: again_test.lua:12: t has no method \"equals\"\n"
+      "FAIL method: again_test.lua:12: t has no method \"equals\"; it has use, provider, otherwise, dialect, "
+      "route, credential, service, sink, declare, refused, sent, requests, alerts, call, calls, start, run, cancel, "
+      "advance, now, emit, eq, ne, ok, match, near, fail\n"
       "FAIL dot: again_test.lua:13: call it with a colon: t:name(...)\n"
       "FAIL refused: again_test.lua:14: the configuration of this test was refused: init.lua:2: again: max must be at "
       "least 1, got 0\n"
@@ -227,14 +229,14 @@ static void test_endings(void **state)
   /* A test that never ends, one that eats memory, a file that does not run. */
   const struct pry_script_limits small = {.wall = -1, .instructions = 2000};
   check("test('loops', function(t) while true do end end)\n"
-        "test('after it', function(t) end)\n",
+        "test('after it', function(t) t:ok(true) end)\n",
         &small, "FAIL loops: again_test.lua:1: over budget: more than 2000000 instructions\nPASS after it\n");
   check("kept = nil\nlocal old\n"
-        "test('hides t', function(t) old = t end)\n"
+        "test('hides t', function(t) old = t t:ok(t) end)\n"
         "test('uses it', function(t) old:call { model = 'm' } end)\n",
         NULL, "FAIL again_test.lua: again_test.lua:1: global 'kept' cannot be set; write 'local kept'\n");
   check("local old\n"
-        "test('hides t', function(t) old = t end)\n"
+        "test('hides t', function(t) old = t t:ok(t) end)\n"
         "test('uses it', function(t) old:call { model = 'm' } end)\n",
         NULL, "PASS hides t\nFAIL uses it: again_test.lua:3: this test is over\n");
   check("test(\n", NULL, "FAIL again_test.lua: again_test.lua:2: unexpected symbol near <eof>\n");
@@ -255,7 +257,7 @@ static void test_choosing(void **state)
   struct pry_report report;
   pry_report_init(&report);
   struct pry_policy_set *set =
-      set_with("for _, name in ipairs { 'a', 'ab', 'bc' } do test(name, function() end) end\n");
+      set_with("for _, name in ipairs { 'a', 'ab', 'bc' } do test(name, function(t) t:ok(t) end) end\n");
   struct pry_test_options options = {.pattern = "a", .wanted = only_b, .result = keep, .user = &results};
   assert_true(pry_policy_tests_run(set, &plain, &options, &report));
   assert_string_equal(results.text, "PASS ab\n");
@@ -271,6 +273,132 @@ static void keep_line(void *user, const char *text)
   snprintf(results->text + used, sizeof results->text - used, "%s\n", text);
 }
 
+static void test_without_assertion(void **state)
+{
+  (void)state;
+  check(
+      "test('says nothing', function(t)\n  t:otherwise {}\n  t:call {}\nend)\n"
+      "test('is empty', function(t) end)\n"
+      "test('asserts and makes no call', function(t) t:eq(#t:alerts(), 0) end)\n"
+      "test('a caught failure counts', function(t) pcall(t.eq, t, 1, 2) end)\n",
+      NULL,
+      "FAIL says nothing: again_test.lua:1: made no assertion; say what must be so with t:eq, t:ok, t:match or t:near\n"
+      "FAIL is empty: again_test.lua:5: made no assertion; say what must be so with t:eq, t:ok, t:match or t:near\n"
+      "PASS asserts and makes no call\nPASS a caught failure counts\n");
+}
+
+/* Regression: r.statu was nil, so that t:ne(r.statu, 500) passed. */
+static void test_fields_that_do_not_exist(void **state)
+{
+  (void)state;
+  check("local function call(t) t:otherwise { status = 503 } t:use('again') return t:call { model = 'm' } end\n"
+        "test('result', function(t) t:ne(call(t).statu, 500) end)\n"
+        "test('far', function(t) t:ok(call(t).x) end)\n"
+        "test('number', function(t) t:ok(call(t)[1]) end)\n"
+        "test('ledger', function(t) t:ok(call(t).ledger[1].catgory) end)\n"
+        "test('event', function(t) t:ok(call(t).events[1].polcy) end)\n"
+        "test('request', function(t) call(t) t:ok(t:sent(1).modle) end)\n"
+        "test('alert', function(t) t:sink('ops') t:use('again', { as = 'b', to = 'ops' }) call(t) "
+        "t:ok(t:alerts()[1].txt) end)\n"
+        "test('verdict', function(t) t:use('again') t:ok(t:emit('fail').mesage) end)\n"
+        "test('method', function(t) t:provder { } end)\n"
+        "test('absent this time', function(t)\n"
+        "  local r = call(t)\n"
+        "  t:eq(r.json, nil) t:eq(r.headers['x-none'], nil) t:eq(r.ledger[9], nil)\n"
+        "  t:eq(t:start({ model = 'm' }).status, nil)\n"
+        "  local copy = {}\n"
+        "  for key, value in pairs(r) do copy[key] = value end\n"
+        "  t:eq(copy, r)\n"
+        "end)\n",
+        NULL,
+        "FAIL result: again_test.lua:2: the result of a call has no field \"statu\"; did you mean \"status\"?\n"
+        "FAIL far: again_test.lua:3: the result of a call has no field \"x\"; it has id, done, status, headers, body, "
+        "json, ok, truncated, category, target, attempts, upstream_calls, ledger, elapsed, waited, events, why, "
+        "faults\n"
+        "FAIL number: again_test.lua:4: the result of a call has no field of type number\n"
+        "FAIL ledger: again_test.lua:5: an entry of the ledger has no field \"catgory\"; did you mean \"category\"?\n"
+        "FAIL event: again_test.lua:6: an event record has no field \"polcy\"; did you mean \"policy\"?\n"
+        "FAIL request: again_test.lua:7: a request has no field \"modle\"; did you mean \"model\"?\n"
+        "FAIL alert: again_test.lua:8: an alert has no field \"txt\"; did you mean \"text\"?\n"
+        "FAIL verdict: again_test.lua:9: a verdict has no field \"mesage\"; did you mean \"message\"?\n"
+        "FAIL method: again_test.lua:10: t has no method \"provder\"; did you mean \"provider\"?\n"
+        "PASS absent this time\n");
+}
+
+static void test_calls_at_once(void **state)
+{
+  (void)state;
+  check(
+      "test('different ones', function(t)\n"
+      "  t:provider { { delay = 2 }, { delay = 1 }, { status = 400 } }\n"
+      "  local r = t:calls { { model = 'a' }, { model = 'b' }, { model = 'c' } }\n"
+      "  t:eq(#r, 3) t:eq(r[1].elapsed, 2) t:eq(r[2].elapsed, 1) t:eq(r[3].status, 400)\n"
+      "  t:eq(t:sent(3).model, 'c')\n"
+      "  for i = 1, 3 do t:eq(t:sent(i).at, 0) end\n"
+      "end)\n"
+      "test('equal ones', function(t)\n"
+      "  t:otherwise { delay = 3 }\n"
+      "  local r = t:calls(100, { model = 'm' })\n"
+      "  t:eq(#r, 100) t:eq(r[100].elapsed, 3) t:eq(t:now(), 1767225603)\n"
+      "end)\n"
+      "test('no list', function(t) t:calls { model = 'm' } end)\n"
+      "test('no table', function(t) t:calls { 'm' } end)\n"
+      "test('field', function(t) t:calls { { modle = 'm' } } end)\n"
+      "test('too many', function(t) t:calls(1001, { model = 'm' }) end)\n",
+      NULL,
+      "PASS different ones\nPASS equal ones\n"
+      "FAIL no list: again_test.lua:13: t:calls starts 1 to 1000 calls: t:calls { { model = ... }, ... } or "
+      "t:calls(N, { model = ... })\n"
+      "FAIL no table: again_test.lua:14: number 1 of t:calls must be a table { model = ... }, got string\n"
+      "FAIL field: again_test.lua:15: t:calls{} has no field \"modle\"; it takes model, messages, stream, max_tokens, "
+      "temperature, path, method, body, headers\n"
+      "FAIL too many: again_test.lua:16: t:calls starts 1 to 1000 calls: t:calls { { model = ... }, ... } or "
+      "t:calls(N, { model = ... })\n");
+}
+
+/* Regression: a policy that breaks while it runs gave only the assertions that failed because of it. */
+static void test_faults_behind_failures(void **state)
+{
+  (void)state;
+  static const struct pry_script_limits plain = {.wall = -1};
+  struct results results = {0};
+  struct pry_report report;
+  pry_report_init(&report);
+  struct pry_policy_set *set = pry_policy_set_new();
+  assert_true(pry_policy_set_add(set, "init.lua", pry_slice_of(init_text)));
+  assert_true(pry_policy_set_add(set, "trip.lua",
+                                 PRY_SLICE("return policy { name = \"trip\",\n"
+                                           "  on_error = function(self, call, err)\n"
+                                           "    return retry { after = err.retry_after + 1 }\n"
+                                           "  end }\n")));
+  assert_true(pry_policy_set_add(
+      set, "trip_test.lua",
+      PRY_SLICE("local function try(t) t:use('trip') t:provider { { status = 503 }, {} } return t:call {} end\n"
+                "test('passes', function(t) t:eq(#try(t).faults, 1) end)\n"
+                "test('one', function(t) t:eq(try(t).status, 200) end)\n"
+                "test('two', function(t) t:eq(try(t).upstream_calls, 2) end)\n"
+                "test('has none', function(t) t:eq(1, 2) end)\n")));
+  assert_true(pry_policy_set_seal(set));
+  assert_false(pry_lua_loader.test(set, &plain, NULL, &report, keep_line, &results));
+  static const char fault[] = "attempt to perform arithmetic on a nil value (field 'retry_after')";
+  char expected[512], what[256];
+  snprintf(expected, sizeof expected,
+           "PASS passes (1 call, 0 s virtual)\n"
+           "FAIL one\n     fault: trip.lua:3: %s\n     trip_test.lua:3: expected 200, got 503\n"
+           "FAIL two\n     trip_test.lua:4: expected 2, got 1\n"
+           "FAIL has none\n     trip_test.lua:5: expected 2, got 1\n",
+           fault);
+  assert_string_equal(results.text, expected);
+  assert_int_equal(report.count, 4);
+  assert_string_equal(report.findings[0].where, "trip.lua:3");
+  snprintf(what, sizeof what, "fault: %s (test \"one\" ran into it first)", fault);
+  assert_string_equal(report.findings[0].what, what);
+  assert_string_equal(report.findings[1].where, "trip_test.lua:3");
+  assert_string_equal(report.findings[3].where, "trip_test.lua:5");
+  pry_policy_set_free(set);
+  pry_report_fini(&report);
+}
+
 /* What a reload sees: lines, and findings at the test's line. */
 static void test_through_loader(void **state)
 {
@@ -279,7 +407,7 @@ static void test_through_loader(void **state)
   struct results results = {0};
   struct pry_report report;
   pry_report_init(&report);
-  struct pry_policy_set *set = set_with("test('good', function(t) t:otherwise {} t:call {} t:advance(2.5) end)\n"
+  struct pry_policy_set *set = set_with("test('good', function(t) t:otherwise {} t:ok(t:call {}) t:advance(2.5) end)\n"
                                         "test('bad', function(t)\n t:eq(1, 2) end)\n");
   assert_false(pry_lua_loader.test(set, &plain, NULL, &report, keep_line, &results));
   assert_string_equal(results.text, "PASS good (1 call, 2.5 s virtual)\n"
@@ -294,9 +422,17 @@ static void test_through_loader(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_calls),          cmocka_unit_test(test_concurrency), cmocka_unit_test(test_declaring),
-      cmocka_unit_test(test_failures),       cmocka_unit_test(test_endings),     cmocka_unit_test(test_choosing),
+      cmocka_unit_test(test_calls),
+      cmocka_unit_test(test_concurrency),
+      cmocka_unit_test(test_declaring),
+      cmocka_unit_test(test_failures),
+      cmocka_unit_test(test_endings),
+      cmocka_unit_test(test_choosing),
       cmocka_unit_test(test_through_loader),
+      cmocka_unit_test(test_without_assertion),
+      cmocka_unit_test(test_fields_that_do_not_exist),
+      cmocka_unit_test(test_calls_at_once),
+      cmocka_unit_test(test_faults_behind_failures),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
