@@ -1,6 +1,7 @@
 #include "door.h"
 
 #include "freeze.h"
+#include "sandbox.h"
 
 #include <stdio.h>
 
@@ -75,6 +76,7 @@ static void describe(lua_State *thread, char *fault)
   size_t prefix = has_position(plain) ? 0 : strlen(where);
   memcpy(fault, where, prefix);
   snprintf(fault + prefix, PRY_FAULT_MAX - prefix, "%s", plain);
+  pry_sandbox_suggest(thread, fault, PRY_FAULT_MAX);
 }
 
 static int message_handler(lua_State *L)

@@ -1,9 +1,11 @@
 #include "sandbox.h"
 
 #include "door.h"
+#include "nearest.h"
 
 #include <ctype.h>
 #include <lualib.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* Keys of the registry. */
@@ -63,6 +65,66 @@ static void push_environment(lua_State *L, int extras)
   lua_pushboolean(L, false);
   lua_setfield(L, -2, "__metatable");
   lua_setmetatable(L, -2);
+}
+
+/* ---- Misspelt globals ------------------------------------------------------------------------------------------ */
+
+enum { NAMES_MAX = 128, LEVELS_SEARCHED = 64 };
+
+/* Copies the name from "… (global 'name')…". */
+static bool global_in_message(const char *message, char *name, size_t size)
+{
+  static const char mark[] = "(global '";
+  const char *begin = strstr(message, mark);
+  const char *end = begin ? strchr(begin + sizeof mark - 1, '\'') : NULL;
+  if (!end || (size_t)(end - begin) - (sizeof mark - 1) >= size)
+    return false;
+  snprintf(name, size, "%.*s", (int)(end - begin) - (int)(sizeof mark - 1), begin + sizeof mark - 1);
+  return true;
+}
+
+/* Pushes the environment of the innermost Lua function of `thread`. */
+static bool push_running_environment(lua_State *thread)
+{
+  lua_Debug debug;
+  const char *name;
+  for (int level = 0; level < LEVELS_SEARCHED && lua_getstack(thread, level, &debug); level++) {
+    if (!lua_getinfo(thread, "Slf", &debug))
+      return false;
+    int function = lua_gettop(thread);
+    for (int i = 1; debug.currentline > 0 && (name = lua_getupvalue(thread, function, i)) != NULL; i++) {
+      if (strcmp(name, "_ENV") == 0)
+        return true;
+      lua_pop(thread, 1);
+    }
+    lua_pop(thread, 1);
+    if (debug.currentline > 0)
+      return false;
+  }
+  return false;
+}
+
+void pry_sandbox_suggest(lua_State *thread, char *message, size_t size)
+{
+  char wrong[64];
+  const char *names[NAMES_MAX];
+  size_t count = 0, used = strlen(message);
+  int top = lua_gettop(thread);
+  if (!global_in_message(message, wrong, sizeof wrong) || !lua_checkstack(thread, 16))
+    return;
+  /* The environment, what only its file was given, what all files see: each is the __index of the one before. */
+  for (bool found = push_running_environment(thread); found && lua_getmetatable(thread, -1);) {
+    found = lua_getfield(thread, -1, "__index") == LUA_TTABLE;
+    for (lua_pushnil(thread); found && lua_next(thread, -2); lua_pop(thread, 1))
+      if (lua_type(thread, -2) == LUA_TSTRING && count < NAMES_MAX)
+        names[count++] = lua_tostring(thread, -2);
+    if (!found || !lua_checkstack(thread, 8))
+      break;
+  }
+  const char *nearest = count ? pry_nearest_name(wrong, names, count) : NULL;
+  if (nearest)
+    snprintf(message + used, size - used, "; did you mean \"%s\"?", nearest);
+  lua_settop(thread, top);
 }
 
 /* ---- Files ---------------------------------------------------------------------------------------------------- */

@@ -47,6 +47,11 @@ void pry_sandbox_set_global(lua_State *L, const char *name);
 /* Pushes the global of that name, or nil. */
 void pry_sandbox_get_global(lua_State *L, const char *name);
 
+/* Appends `; did you mean "retry"?` to a message of Lua's about a global that does not exist, "… (global 'retrry')", when
+ * the file that runs on `thread` sees one with a name like that. Allocates nothing; for the door, while the failed
+ * function still stands. */
+void pry_sandbox_suggest(lua_State *thread, char *message, size_t size);
+
 /* Compiles a file's text and pushes the function. `path` relative to the policies folder ("retry.lua",
  * "lib/backoff.lua") names it in messages. `extras`: index of a table of additional globals that only this file
  * sees (init.lua's declarations), or 0. A syntax error raises its message, "retry.lua:3: … near …". */

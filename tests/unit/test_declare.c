@@ -516,6 +516,13 @@ static void test_libraries(void **state)
        {{"init.lua", PROVIDER ROUTE}, {"lib/broken.lua", "x = = 1\n"}, {"x_test.lua", "test(\n"}},
        "lib/broken.lua:1: unexpected symbol near '='\n"
        "x_test.lua:2: unexpected symbol near <eof>\n"},
+      {"a misspelt word of init.lua",
+       {{"init.lua", "porvider \"p\" { base_url = \"http://127.0.0.1\" }\n" ROUTE}},
+       "init.lua:1: attempt to call a nil value (global 'porvider'); did you mean \"provider\"?\n"},
+      {"a misspelt word of a policy; those of init.lua are not meant",
+       {{"init.lua", PROVIDER ROUTE}, {"a.lua", "return plicy { name = \"a\" }\n"}, {"b.lua", "porvider \"x\" {}\n"}},
+       "a.lua:1: attempt to call a nil value (global 'plicy'); did you mean \"policy\"?\n"
+       "b.lua:1: attempt to call a nil value (global 'porvider')\n"},
       {"no init.lua", {{"retry.lua", RETRY}}, "init.lua: is missing; it declares providers and routes\n"},
   };
   CHECK(examples);

@@ -26,6 +26,8 @@ static const char again_text[] =
     "    end\n"
     "  end,\n"
     "  on_event = function(self, event)\n"
+    "    if event.name == \"slip\" then return retrry { after = 1 } end\n"
+    "    if event.name == \"deep\" then local x = (function() return stor.get end)() end\n"
     "    if event.name == \"fail\" then return fail { category = \"server\", message = event.fields.text } end\n"
     "    if event.name == \"crash\" then error(\"boom\") end\n"
     "  end }\n";
@@ -356,6 +358,39 @@ static void test_calls_at_once(void **state)
       "t:calls(N, { model = ... })\n");
 }
 
+/* Handlers, too, are told which global was meant. */
+static void test_misspelt_globals(void **state)
+{
+  (void)state;
+  check("test('fail', function(t)\n"
+        "  t:use('again')\n"
+        "  t:eq(t:emit('slip'), nil)\n"
+        "  t:eq(t:emit('deep'), nil)\n"
+        "  prnt(1)\n"
+        "end)\n"
+        "test('call', function(t) tst('x') end)\n",
+        NULL,
+        "FAIL fail: again_test.lua:5: attempt to call a nil value (global 'prnt')\n"
+        "FAIL call: again_test.lua:7: attempt to call a nil value (global 'tst'); did you mean \"test\"?\n");
+  static const struct pry_script_limits plain = {.wall = -1};
+  struct results results = {0};
+  struct pry_report report;
+  for (int i = 0; i < 2; i++) {
+    static const char *const names[] = {"slip", "deep"};
+    static const char *const expected[] = {
+        "fault: attempt to call a nil value (global 'retrry'); did you mean \"retry\"? (test \"a\" ran into it first)",
+        "fault: attempt to index a nil value (global 'stor'); did you mean \"store\"? (test \"a\" ran into it first)"};
+    char text[128];
+    pry_report_init(&report);
+    snprintf(text, sizeof text, "test('a', function(t) t:use('again') t:ok(t:emit('%s')) end)\n", names[i]);
+    struct pry_policy_set *set = set_with(text);
+    assert_false(pry_lua_loader.test(set, &plain, NULL, &report, keep_line, &results));
+    assert_string_equal(report.findings[0].what, expected[i]);
+    pry_policy_set_free(set);
+    pry_report_fini(&report);
+  }
+}
+
 /* Regression: a policy that breaks while it runs gave only the assertions that failed because of it. */
 static void test_faults_behind_failures(void **state)
 {
@@ -433,6 +468,7 @@ int main(void)
       cmocka_unit_test(test_fields_that_do_not_exist),
       cmocka_unit_test(test_calls_at_once),
       cmocka_unit_test(test_faults_behind_failures),
+      cmocka_unit_test(test_misspelt_globals),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
