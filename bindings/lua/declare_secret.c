@@ -89,6 +89,22 @@ const struct pry_secret *pry_declare_secret(const struct pry_config *config, con
 
 /* ---- the value ----------------------------------------------------------------------------------------- */
 
+static bool is_sink_url(const struct pry_declaration *d, const char *name)
+{
+  for (size_t i = 0; i < d->sinks.count; i++) {
+    const char *url = ((const struct pry_declared_sink *)d->sinks.items[i])->url;
+    if (url && strcmp(url, name) == 0)
+      return true;
+  }
+  return false;
+}
+
+/* What its absence means. */
+static const char *consequence(const struct pry_declaration *d, const struct pry_secret *secret)
+{
+  return is_sink_url(d, secret->name) ? "alerts to its sink are not delivered" : "calls that need it will fail as auth";
+}
+
 /* One search; the text is wiped at its end. */
 struct search {
   struct pry_declaration *d;
@@ -102,8 +118,8 @@ static void accept_value(struct search *search, const char *value, size_t size, 
   if (size && value[size - 1] == '\n')
     size--;
   if (!size) {
-    pry_warn(search->d, search->place, "secret \"%s\" is empty in %s; calls that need it will fail as auth",
-             search->secret->name, origin);
+    pry_warn(search->d, search->place, "secret \"%s\" is empty in %s; %s", search->secret->name, origin,
+             consequence(search->d, search->secret));
     return;
   }
   for (size_t i = 0; i < size; i++)
@@ -181,16 +197,6 @@ static bool search_environment(struct search *search)
   return value != NULL;
 }
 
-static bool is_sink_url(const struct pry_declaration *d, const char *name)
-{
-  for (size_t i = 0; i < d->sinks.count; i++) {
-    const char *url = ((const struct pry_declared_sink *)d->sinks.items[i])->url;
-    if (url && strcmp(url, name) == 0)
-      return true;
-  }
-  return false;
-}
-
 static void read_secret(struct pry_declaration *d, const struct pry_declared_secret *declared,
                         struct pry_secret *secret)
 {
@@ -207,11 +213,9 @@ static void read_secret(struct pry_declaration *d, const struct pry_declared_sec
        (search_folder(&search, getenv("CREDENTIALS_DIRECTORY")) || search_folder(&search, "/run/secrets"))) ||
       search_environment(&search))
     return;
-  pry_warn(
-      d, declared->place,
-      "secret \"%s\" was not found in $CREDENTIALS_DIRECTORY, /run/secrets, %s_FILE or the environment; calls that "
-      "need it will fail as auth",
-      secret->name, secret->name);
+  pry_warn(d, declared->place,
+           "secret \"%s\" was not found in $CREDENTIALS_DIRECTORY, /run/secrets, %s_FILE or the environment; %s",
+           secret->name, secret->name, consequence(d, secret));
 }
 
 void pry_declare_read_secrets(struct pry_declaration *d)

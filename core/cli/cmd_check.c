@@ -12,7 +12,7 @@ static const char DOC[] = "Says whether a running parry would take over a folder
                           "runs the policies' own tests. Prints nothing when all is well, except on a terminal.";
 
 static const char AFTER[] = "PATH is ./policies, or /etc/parry/policies, when it is not given.\n"
-                            "Exit code 0: it would be taken over; 1: it would be refused.\n";
+                            "Exit code 0: it would be taken over; 1: it would be refused, or --strict and a warning.\n";
 
 struct check {
   const char *folder;
@@ -64,7 +64,7 @@ static void print_secrets(const struct pry_config *config)
   }
 }
 
-static void print_text(const struct check *check, bool verbose)
+static void print_text(const struct check *check, bool verbose, unsigned strict_warnings)
 {
   const struct pry_report *report = &check->report;
   if (*check->unreadable)
@@ -74,6 +74,9 @@ static void print_text(const struct check *check, bool verbose)
     print_secrets(check->generation->config);
   if (report->errors)
     printf("%s: would be refused: %u error%s\n", check->folder, report->errors, report->errors == 1 ? "" : "s");
+  else if (strict_warnings)
+    printf("%s: would be taken over, but %u warning%s, which --strict does not let pass\n", check->folder,
+           strict_warnings, strict_warnings == 1 ? "" : "s");
   else if (check->generation && (isatty(STDOUT_FILENO) || verbose))
     printf("%s: good · generation %.7s · %u policies · %u/%u tests\n", check->folder, check->generation->id,
            check->generation->policies, report->tests_passed, report->tests_passed + report->tests_failed);
@@ -93,13 +96,14 @@ static bool append_secrets(const struct pry_config *config, struct pry_buffer *o
   return ok && pry_buffer_append_text(out, "]");
 }
 
-static void print_json(const struct check *check)
+static void print_json(const struct check *check, unsigned strict_warnings)
 {
   const struct pry_report *report = &check->report;
   const struct pry_generation *generation = check->generation;
   struct pry_buffer out;
   pry_buffer_init(&out, 0);
-  bool ok = pry_buffer_append_format(&out, "{\"ok\":%s,\"folder\":\"", report->errors ? "false" : "true") &&
+  bool ok = pry_buffer_append_format(&out, "{\"ok\":%s,\"folder\":\"",
+                                     report->errors || strict_warnings ? "false" : "true") &&
             pry_buffer_append_json(&out, pry_slice_of(check->folder)) &&
             pry_buffer_append_format(&out, "\",\"generation\":\"%s\",\"policies\":%u,\"errors\":%u,\"warnings\":%u,",
                                      generation ? generation->id : "", generation ? generation->policies : 0,
@@ -123,7 +127,7 @@ int pry_cmd_check(int argc, char **argv)
   const char *policies = NULL;
   const struct pry_option options[] = {
       {"policies", 0, PRY_OPTION_TEXT, "DIR", "the same as PATH", &policies},
-      {"strict", 'S', PRY_OPTION_FLAG, NULL, "warnings are findings, too", &given.strict},
+      {"strict", 'S', PRY_OPTION_FLAG, NULL, "warnings, such as a missing secret, end it with 1, too", &given.strict},
       {"verbose", 'v', PRY_OPTION_FLAG, NULL, "say where each secret was found", &given.verbose},
       {"no-tests", 0, PRY_OPTION_FLAG, NULL, "do not run the policies' tests", &given.no_tests},
       PRY_OPTIONS_JSON(&given.json),
@@ -142,11 +146,12 @@ int pry_cmd_check(int argc, char **argv)
   }
   pry_report_init(&check.report);
   load(&check, !given.no_tests);
+  unsigned strict_warnings = given.strict ? count_warnings(&check.report) : 0;
   if (given.json)
-    print_json(&check);
+    print_json(&check, strict_warnings);
   else
-    print_text(&check, given.verbose);
-  bool refused = check.report.errors || (given.strict && count_warnings(&check.report));
+    print_text(&check, given.verbose, strict_warnings);
+  bool refused = check.report.errors || strict_warnings;
   pry_generation_unref(check.generation);
   pry_report_fini(&check.report);
   return refused ? PRY_EXIT_FINDINGS : PRY_EXIT_OK;

@@ -4,6 +4,7 @@
 #include "cli.h"
 #include "http_script.h"
 #include "loader.h"
+#include "nearest.h"
 #include "options.h"
 #include "places.h"
 #include "reloader.h"
@@ -27,6 +28,13 @@ static const char AFTER[] =
     "out: {\"id\", \"category\", \"origin\", \"retryable\", \"retry_after\", \"refresh_token\", \"fallback\",\n"
     "      \"code\", \"message\"}; category \"none\": not an error. A line that cannot be read gives\n"
     "     {\"id\": null, \"error\": \"line N: ...\"}, and exit code 1 at the end.";
+
+/* One run over stdin. */
+struct reading {
+  struct pry_state *state;
+  unsigned long line; /* the one at hand, from 1 */
+  bool told_unknown;  /* that a dialect is unknown: once is enough */
+};
 
 /* ---- what it is --------------------------------------------------------------------------------------------- */
 
@@ -65,14 +73,38 @@ static bool classify_stream(struct pry_state *state, const struct pry_dialect *d
   return step == PRY_STREAM_BROKEN;
 }
 
-static struct pry_failure classify(struct pry_state *state, struct pry_classify_record *record)
+static void tell_unknown_dialect(struct reading *reading, const char *name)
+{
+  enum { NAMES_MAX = 64 };
+  const struct pry_config *config = reading->state->generation->config;
+  const char *names[NAMES_MAX];
+  size_t count = 0;
+  for (; count < config->dialect_count && count < NAMES_MAX; count++)
+    names[count] = config->dialects[count]->name;
+  const char *nearest = pry_nearest_name(name, names, count);
+  fprintf(stderr, "parry classify: line %lu: there is no dialect '%.64s'%s%s%s; such lines are taken as generic\n",
+          reading->line, name, nearest ? ", did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "");
+  reading->told_unknown = true;
+}
+
+/* Never NULL: what is not known is judged by its status alone. */
+static const struct pry_dialect *find_dialect(struct reading *reading, struct pry_classify_record *record)
 {
   const char *name = pry_buffer_text(&record->dialect);
-  const struct pry_dialect *dialect = name ? pry_config_dialect(state->generation->config, name) : NULL;
+  if (!name || !*name || strcmp(name, pry_dialect_generic.name) == 0)
+    return &pry_dialect_generic;
+  const struct pry_dialect *dialect = pry_config_dialect(reading->state->generation->config, name);
+  if (!dialect && !reading->told_unknown)
+    tell_unknown_dialect(reading, name);
+  return dialect ? dialect : &pry_dialect_generic;
+}
+
+static struct pry_failure classify(struct reading *reading, struct pry_classify_record *record)
+{
+  struct pry_state *state = reading->state;
+  const struct pry_dialect *dialect = find_dialect(reading, record);
   const char *provider = pry_buffer_text(&record->provider);
   struct pry_failure failure = {.retry_after = -1};
-  if (!dialect)
-    dialect = &pry_dialect_generic;
   struct pry_answer_view answer = {.provider = provider ? provider : "",
                                    .status = (int)record->status,
                                    .headers = &record->headers,
@@ -135,7 +167,7 @@ static bool append_problem(struct pry_buffer *out, unsigned long line, const cha
 }
 
 /* False: the line was bad. */
-static bool classify_line(struct pry_state *state, struct pry_slice line, unsigned long number, struct pry_buffer *out)
+static bool classify_line(struct reading *reading, struct pry_slice line, struct pry_buffer *out)
 {
   struct pry_classify_record record;
   char problem[256];
@@ -143,13 +175,13 @@ static bool classify_line(struct pry_state *state, struct pry_slice line, unsign
   pry_buffer_clear(out);
   bool ok = pry_classify_record_read(&record, line, problem, sizeof problem);
   if (ok) {
-    struct pry_failure failure = classify(state, &record);
+    struct pry_failure failure = classify(reading, &record);
     ok = append_result(out, &record, &failure);
     snprintf(problem, sizeof problem, "memory is short");
   }
   if (!ok) {
     pry_buffer_clear(out);
-    append_problem(out, number, problem);
+    append_problem(out, reading->line, problem);
   }
   fwrite(out->data, 1, out->size, stdout);
   pry_classify_record_fini(&record);
@@ -191,19 +223,19 @@ static bool is_blank(struct pry_slice line)
 
 static int classify_all(struct pry_state *state, FILE *in)
 {
+  struct reading reading = {.state = state};
   struct pry_buffer line, out;
-  unsigned long number = 0;
   bool good = true;
   enum line_result result;
   pry_buffer_init(&line, LINE_MAX_BYTES);
   pry_buffer_init(&out, 0);
   while ((result = next_line(in, &line)) != LINE_NONE && !ferror(stdout)) {
-    number++;
+    reading.line++;
     if (result == LINE_TOO_LONG) {
-      printf("{\"id\":null,\"error\":\"line %lu: longer than 16 MiB\"}\n", number);
+      printf("{\"id\":null,\"error\":\"line %lu: longer than 16 MiB\"}\n", reading.line);
       good = false;
     } else if (!is_blank(pry_buffer_slice(&line))) {
-      good &= classify_line(state, pry_buffer_slice(&line), number, &out);
+      good &= classify_line(&reading, pry_buffer_slice(&line), &out);
     }
   }
   if (ferror(in)) {

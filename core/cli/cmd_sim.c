@@ -1,5 +1,7 @@
 #include "cli.h"
 #include "options.h"
+#include "program.h"
+#include "server.h"
 #include "sim.h"
 
 #include <signal.h>
@@ -47,15 +49,32 @@ static void stop(int signal_number, void *user)
   pry_loop_stop(user);
 }
 
-static bool faults_are_good(const struct pry_option_list *faults)
+static int complain(const char *option, const char *value, const char *what)
 {
-  char error[256];
+  fprintf(stderr, "parry: %s %s: %s\n  see: parry sim --help\n", option, value, what);
+  return PRY_EXIT_USAGE;
+}
+
+/* Returns the exit code, or -1: go on. */
+static int check_faults(const struct pry_option_list *faults)
+{
+  char error[1024];
   for (size_t i = 0; i < faults->count; i++)
-    if (!pry_sim_check_fault(faults->items[i], error, sizeof error)) {
-      fprintf(stderr, "parry sim: %s\n", error);
-      return false;
-    }
-  return true;
+    if (!pry_sim_check_fault(faults->items[i], error, sizeof error))
+      return complain("--fault", "takes MODEL=SPEC", error);
+  return -1;
+}
+
+static int check_address(const char *address, bool allow_remote)
+{
+  if (!pry_server_address_is_valid(address))
+    return complain("--listen", address, "not an address; write " PRY_SERVER_ADDRESS_FORM);
+  if (allow_remote || pry_address_is_loopback(address))
+    return -1;
+  complain("--listen", address,
+           "other machines could reach it, and a simulator asks nobody for a key; listen on 127.0.0.1 or [::1], or "
+           "add --allow-remote");
+  return PRY_EXIT_CONFIG;
 }
 
 static int run(const char *address, const struct pry_sim_options *options)
@@ -83,12 +102,13 @@ int pry_cmd_sim(int argc, char **argv)
 {
   const char *address = "127.0.0.1:8421";
   struct pry_option_list faults = {0};
-  bool quiet = false, no_scripted = false, kimi = false;
+  bool quiet = false, no_scripted = false, kimi = false, allow_remote = false;
   const struct pry_option options[] = {
       {"listen", 'l', PRY_OPTION_TEXT, "ADDRESS", "ADDR:PORT, [V6]:PORT or unix:PATH (127.0.0.1:8421)", &address},
       {"fault", 'f', PRY_OPTION_LIST, "MODEL=SPEC", "make a model fail; may be given several times", &faults},
       {"no-scripted", 0, PRY_OPTION_FLAG, NULL, "sim-429 and its like are models as any other", &no_scripted},
       {"kimi", 0, PRY_OPTION_FLAG, NULL, "report errors as KIMI does on every path", &kimi},
+      {"allow-remote", 0, PRY_OPTION_FLAG, NULL, "listen on an address that other machines reach", &allow_remote},
       {"quiet", 'q', PRY_OPTION_FLAG, NULL, "print no line per request", &quiet},
   };
   const struct pry_command_line line = {
@@ -101,8 +121,11 @@ int pry_cmd_sim(int argc, char **argv)
   int code = pry_options_parse(&line, argc, argv, NULL);
   if (code >= 0)
     return code;
-  if (!faults_are_good(&faults))
-    return PRY_EXIT_USAGE;
+  code = check_faults(&faults);
+  if (code < 0)
+    code = check_address(address, allow_remote);
+  if (code >= 0)
+    return code;
   struct pry_sim_options sim_options = {
       .faults = faults.items,
       .fault_count = faults.count,

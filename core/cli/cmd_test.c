@@ -129,7 +129,7 @@ int pry_cmd_test(int argc, char **argv)
   if (wrong) {
     char why[128];
     regerror(wrong, &compiled, why, sizeof why);
-    fprintf(stderr, "parry test: --run %s: %s\n", pattern, why);
+    fprintf(stderr, "parry: cannot use --run %s: %s\n  see: parry test --help\n", pattern, why);
     return PRY_EXIT_USAGE;
   }
   run.pattern = pattern ? &compiled : NULL;

@@ -209,9 +209,19 @@ double pry_program_clock(void *user)
   return pry_loop_unix_time(program->loop);
 }
 
+static bool check_form(struct starting *starting, const char *option, const char *address)
+{
+  if (pry_server_address_is_valid(address))
+    return true;
+  pry_buffer_append_format(starting->problem, "%s '%s' ", option, address);
+  return fail(starting, PRY_PROGRAM_REFUSED, "is not an address; write " PRY_SERVER_ADDRESS_FORM);
+}
+
 static bool check_addresses(struct starting *starting)
 {
   const struct pry_program_options *options = &starting->program->options;
+  if (!check_form(starting, "--listen", options->listen) || !check_form(starting, "--admin", options->admin))
+    return false;
   if (pry_admin_needs_token(options->admin) && !(options->admin_token && *options->admin_token)) {
     pry_buffer_append_format(starting->problem, "the admin listener on %s ", options->admin);
     return fail(starting, PRY_PROGRAM_REFUSED,

@@ -107,6 +107,12 @@ struct pry_server_options {
  * Draining: an address of its own is closed only after whoever waits in its backlog was accepted, because the kernel
  * would reset them; with listen_fd they are left to the other servers. */
 
+/* Is it written as an address that pry_server_new() takes, whether or not anybody could listen there? */
+bool pry_server_address_is_valid(const char *address);
+
+/* What such an address looks like, for messages: "a numeric ADDRESS:PORT such as …". */
+#define PRY_SERVER_ADDRESS_FORM "a numeric ADDRESS:PORT such as 127.0.0.1:8420 or [::1]:8420, or unix:PATH"
+
 /* Listens on "ADDR:PORT", "[V6]:PORT" or "unix:PATH" (made with mode 0600; a stale socket of a dead process
  * is replaced, a live one is an error). Port 0 lets the kernel choose. NULL: failed, and `error` (of error_size)
  * says what, where and what to do. */

@@ -117,8 +117,7 @@ static bool open_tcp(struct pry_server_socket *out, bool share_port, const struc
   union tcp_name name;
   socklen_t size;
   if (!parse_tcp(complaint->address, &name, &size))
-    return complain(complaint, "not an address",
-                    "write a numeric ADDRESS:PORT such as 127.0.0.1:8420, [::1]:8420, or unix:PATH");
+    return complain(complaint, "not an address", "write " PRY_SERVER_ADDRESS_FORM);
   out->fd = socket(name.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   int one = 1;
   if (out->fd < 0 || setsockopt(out->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
@@ -269,6 +268,13 @@ bool pry_server_socket_adopt(struct pry_server_socket *listening, int fd, const 
 }
 
 /* ---- Both ----------------------------------------------------------------------------------------------- */
+
+bool pry_server_address_is_valid(const char *address)
+{
+  union tcp_name name;
+  socklen_t size;
+  return strncmp(address, "unix:", 5) == 0 ? address[5] != '\0' : parse_tcp(address, &name, &size);
+}
 
 bool pry_server_socket_open(struct pry_server_socket *listening, const char *address, bool share_port, char *error,
                             size_t error_size)

@@ -61,16 +61,26 @@ static bool find_rule(const struct pry_sim_call *call, struct pry_sim_fault *fau
   return false;
 }
 
-/* False: the header is no fault; call->refusal says so. */
+/* It goes into JSON and must not end a string there. */
+static void keep_plain(char *text)
+{
+  for (; *text; text++)
+    if (*text < 0x20 || *text == 0x7F || *text == '"' || *text == '\\')
+      *text = '?';
+}
+
+/* False: the header is no fault; call->refusal says why. */
 static bool find_fault(struct pry_sim_call *call, struct pry_sim_fault *fault, bool *found)
 {
   struct pry_slice spec;
-  char ignored[8];
+  char problem[PRY_SIM_PROBLEM_MAX];
   *found = true;
   if (pry_headers_get(call->request->headers, PRY_SLICE("x-sim-fault"), &spec)) {
-    if (pry_sim_fault_parse(fault, spec, ignored, sizeof ignored))
+    if (pry_sim_fault_parse(fault, spec, problem, sizeof problem))
       return true;
-    call->refusal = "parry sim cannot read the x-sim-fault header.";
+    snprintf(call->problem, sizeof call->problem, "parry sim cannot read the x-sim-fault header: %s", problem);
+    keep_plain(call->problem);
+    call->refusal = call->problem;
     return false;
   }
   *found = pry_sim_request_read_fault(call, fault) || find_rule(call, fault) || find_scripted(call, fault);
@@ -347,12 +357,12 @@ void pry_sim_reply(struct pry_sim_call *call, int status, const char *content_ty
 static bool parse_rule(struct pry_sim_rule *rule, const char *text, char *error, size_t error_size)
 {
   const char *equals = strchr(text, '=');
-  char problem[128];
   if (!equals || equals == text || (size_t)(equals - text) >= PRY_SIM_NAME_MAX) {
     snprintf(error, error_size, "bad fault '%.100s': write MODEL=SPEC, such as 'kimi-k2=code=503;times=1'", text);
     return false;
   }
   memcpy(rule->model, text, (size_t)(equals - text));
+  char problem[PRY_SIM_PROBLEM_MAX];
   if (pry_sim_fault_parse(&rule->fault, pry_slice_of(equals + 1), problem, sizeof problem))
     return true;
   snprintf(error, error_size, "bad fault '%.100s': %s", text, problem);

@@ -1,5 +1,7 @@
 #include "sim_internal.h"
 
+#include "nearest.h"
+
 #include <stdio.h>
 
 static const struct {
@@ -67,27 +69,119 @@ static bool set_delay(struct pry_sim_fault *fault, struct pry_slice value)
   return fault->delay >= 0;
 }
 
-static bool parse_part(struct pry_sim_fault *fault, struct pry_slice part)
+static bool set_retry_after(struct pry_sim_fault *fault, struct pry_slice value)
 {
+  return set_text(fault->retry_after, sizeof fault->retry_after, value);
+}
+
+static bool set_retry_after_ms(struct pry_sim_fault *fault, struct pry_slice value)
+{
+  return set_text(fault->retry_after_ms, sizeof fault->retry_after_ms, value);
+}
+
+static bool set_times(struct pry_sim_fault *fault, struct pry_slice value)
+{
+  return set_count(&fault->times, value, 0);
+}
+
+static bool set_every(struct pry_sim_fault *fault, struct pry_slice value)
+{
+  return set_count(&fault->every, value, 1);
+}
+
+static const struct part {
+  const char *name, *wanted;
+  bool (*set)(struct pry_sim_fault *fault, struct pry_slice value);
+} PARTS[] = {
+    {"code", NULL, pry_sim_fault_set_code}, /* what is wanted is made of WORDS */
+    {"retry-after", "seconds or a date, up to 39 bytes", set_retry_after},
+    {"retry-after-ms", "milliseconds, up to 23 bytes", set_retry_after_ms},
+    {"delay", "seconds, 0 or more", set_delay},
+    {"times", "a whole number, 0 or more", set_times},
+    {"every", "a whole number, 1 or more", set_every},
+};
+
+enum { PART_COUNT = sizeof PARTS / sizeof *PARTS, WORD_COUNT = sizeof WORDS / sizeof *WORDS };
+
+/* ---- what is wrong with a fault --------------------------------------------------------------------------- */
+
+struct complaint {
+  struct pry_slice part;
+  char *text;
+  size_t size;
+};
+
+static void append(const struct complaint *complaint, const char *before, const char *text)
+{
+  size_t used = strlen(complaint->text);
+  snprintf(complaint->text + used, complaint->size - used, "%s%s", before, text);
+}
+
+/* Starts with the part itself; false, so that a caller can return it. */
+static bool complain(const struct complaint *complaint, const char *what)
+{
+  int shown = complaint->part.size < 60 ? (int)complaint->part.size : 60;
+  snprintf(complaint->text, complaint->size, "'%.*s' %s", shown, complaint->part.data, what);
+  return false;
+}
+
+static bool complain_of_code(const struct complaint *complaint, struct pry_slice code)
+{
+  const char *words[WORD_COUNT];
+  char wrong[32];
+  for (size_t i = 0; i < WORD_COUNT; i++)
+    words[i] = WORDS[i].word;
+  snprintf(wrong, sizeof wrong, "%.*s", code.size < 31 ? (int)code.size : 31, code.data ? code.data : "");
+  const char *nearest = pry_nearest_name(wrong, words, WORD_COUNT);
+  complain(complaint, "is no code of a fault");
+  if (nearest)
+    append(complaint, "; did you mean ", nearest);
+  append(complaint, "; codes: 400...599, -1000...-2099", "");
+  for (size_t i = 0; i < WORD_COUNT; i++)
+    append(complaint, " ", words[i]);
+  return false;
+}
+
+static bool complain_of_name(const struct complaint *complaint, struct pry_slice name)
+{
+  const char *names[PART_COUNT];
+  char wrong[32];
+  for (size_t i = 0; i < PART_COUNT; i++)
+    names[i] = PARTS[i].name;
+  snprintf(wrong, sizeof wrong, "%.*s", name.size < 31 ? (int)name.size : 31, name.data);
+  const char *nearest = pry_nearest_name(wrong, names, PART_COUNT);
+  complain(complaint, "is no part of a fault");
+  if (nearest)
+    append(complaint, "; did you mean ", nearest);
+  append(complaint, "; parts:", "");
+  for (size_t i = 0; i < PART_COUNT; i++) {
+    append(complaint, " ", names[i]);
+    append(complaint, "=", "");
+  }
+  return false;
+}
+
+static bool parse_part(struct pry_sim_fault *fault, const struct complaint *complaint)
+{
+  struct pry_slice part = complaint->part;
   const char *equals = part.size ? memchr(part.data, '=', part.size) : NULL;
   if (!equals)
-    return part.size == 0 || pry_sim_fault_set_code(fault, part);
+    return part.size == 0 || pry_sim_fault_set_code(fault, part) || complain_of_code(complaint, part);
   struct pry_slice name = pry_slice_trim((struct pry_slice){part.data, (size_t)(equals - part.data)});
   struct pry_slice value = {equals + 1, part.size - (size_t)(equals + 1 - part.data)};
   value = pry_slice_trim(value);
-  if (pry_slice_equal(name, PRY_SLICE("code")))
-    return pry_sim_fault_set_code(fault, value);
-  if (pry_slice_equal(name, PRY_SLICE("retry-after")))
-    return set_text(fault->retry_after, sizeof fault->retry_after, value);
-  if (pry_slice_equal(name, PRY_SLICE("retry-after-ms")))
-    return set_text(fault->retry_after_ms, sizeof fault->retry_after_ms, value);
-  if (pry_slice_equal(name, PRY_SLICE("delay")))
-    return set_delay(fault, value);
-  if (pry_slice_equal(name, PRY_SLICE("times")))
-    return set_count(&fault->times, value, 0);
-  if (pry_slice_equal(name, PRY_SLICE("every")))
-    return set_count(&fault->every, value, 1);
-  return false;
+  for (size_t i = 0; i < PART_COUNT; i++) {
+    if (!pry_slice_equal(name, pry_slice_of(PARTS[i].name)))
+      continue;
+    if (PARTS[i].set(fault, value))
+      return true;
+    if (!PARTS[i].wanted)
+      return complain_of_code(complaint, value);
+    complain(complaint, "cannot be used; it takes ");
+    append(complaint, "", PARTS[i].wanted);
+    return false;
+  }
+  return complain_of_name(complaint, name);
 }
 
 bool pry_sim_fault_parse(struct pry_sim_fault *fault, struct pry_slice spec, char *error, size_t error_size)
@@ -97,11 +191,9 @@ bool pry_sim_fault_parse(struct pry_sim_fault *fault, struct pry_slice spec, cha
   for (size_t i = 0; i <= spec.size; i++) {
     if (i < spec.size && spec.data[i] != ';')
       continue;
-    struct pry_slice part = pry_slice_trim((struct pry_slice){spec.data + start, i - start});
-    if (!parse_part(fault, part)) {
-      snprintf(error, error_size, "not a part of a fault: '%.*s'", part.size < 80 ? (int)part.size : 80, part.data);
+    struct complaint complaint = {pry_slice_trim((struct pry_slice){spec.data + start, i - start}), error, error_size};
+    if (!parse_part(fault, &complaint))
       return false;
-    }
     start = i + 1;
   }
   return true;

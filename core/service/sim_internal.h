@@ -23,6 +23,7 @@
 
 enum {
   PRY_SIM_NAME_MAX = 128,
+  PRY_SIM_PROBLEM_MAX = 384,
   PRY_SIM_NAMES_MAX = 10000,
   PRY_SIM_BUCKETS = 1024,
   PRY_SIM_RECENT_MAX = 50,
@@ -102,7 +103,7 @@ struct pry_sim_rule {
   char model[PRY_SIM_NAME_MAX];
 };
 
-/* False: `error` names the part that is wrong. */
+/* False: `error` names the part that is wrong and what there is instead, in less than PRY_SIM_PROBLEM_MAX bytes. */
 bool pry_sim_fault_parse(struct pry_sim_fault *fault, struct pry_slice spec, char *error, size_t error_size);
 
 /* Sets kind and code from one code word. False: no such code. */
@@ -173,10 +174,11 @@ struct pry_sim_call {
   char model[PRY_SIM_NAME_MAX], key[PRY_SIM_NAME_MAX];
   struct pry_slice model_json, messages, tools, input;
   bool stream, include_usage, wants_tool;
-  struct pry_buffer text;      /* what to answer */
-  char tool[PRY_SIM_NAME_MAX]; /* the tool to call */
-  size_t filler;               /* x-sim-size: bytes, 0 when not said */
-  const char *refusal;         /* why the request is invalid, NULL when it is not */
+  struct pry_buffer text;                 /* what to answer */
+  char tool[PRY_SIM_NAME_MAX];            /* the tool to call */
+  size_t filler;                          /* x-sim-size: bytes, 0 when not said */
+  const char *refusal;                    /* why the request is invalid, NULL when it is not */
+  char problem[PRY_SIM_PROBLEM_MAX + 64]; /* where `refusal` points when it is about the x-sim-fault header */
 
   struct pry_sim_fault fault; /* what strikes this request */
   double pace;

@@ -1,8 +1,8 @@
 """The commands as scripts and people use them: data on stdout, words on stderr, exit codes, file:line, a next step.
 
-Shows: help and usage errors of every command; check, test, reload and status, plain and JSON; what `serve` refuses
-at its start (78) and how an unreachable parry is told (3); an admin listener on TCP; and `parry classify` over a
-table of real providers' errors.
+Shows: help and usage errors of every command, with the option and what it takes; check, test, reload and status, plain
+and JSON; what `serve` and `sim` refuse at their start (78) and how an unreachable parry is told (3); an admin listener
+on TCP; and `parry classify` over a table of real providers' errors.
 """
 
 import base64
@@ -54,6 +54,33 @@ def test_the_program_itself():
     assert run_parry("sim", "--fault", "m=code=999").returncode == 2
 
 
+@pytest.mark.parametrize("command,arguments,words", [
+    ("sim", ["--listen", "foo"], ["--listen foo", "ADDRESS:PORT"]),
+    ("sim", ["--listen", ":0"], ["--listen :0", "ADDRESS:PORT"]),
+    ("sim", ["--fault", "m"], ["--fault", "'m'", "MODEL=SPEC"]),
+    ("sim", ["--fault", "m=cde=500"], ["--fault", "'m=cde=500'", "did you mean code", "retry-after= retry-after-ms="]),
+    ("sim", ["--fault", "m=code=999"], ["'code=999' is no code", "400...599", "html-502"]),
+    ("sim", ["--fault", "m=code=hangg"], ["did you mean hang;"]),
+    ("sim", ["--fault", "m=503;times=x"], ["'times=x' cannot be used", "a whole number, 0 or more"]),
+    ("test", ["--run", "("], ["--run ("]),
+    ("serve", ["--log-format", "x"], ["--log-format", "auto, text or json"]),
+])
+def test_usage_errors_name_the_option_and_say_what_is_wanted(command, arguments, words, tmp_path):
+    wrong = run_parry(command, *arguments, cwd=tmp_path)
+    said = wrong.stderr
+    assert wrong.returncode == 2 and not wrong.stdout, wrong
+    assert all(word in said for word in words) and f"parry {command} --help" in said, wrong.stderr
+
+
+def test_a_simulator_is_not_for_other_machines_unless_told(tmp_path):
+    for address in ("0.0.0.0:0", "[::]:0"):
+        refused = run_parry("sim", "--listen", address)
+        assert refused.returncode == 78 and address in refused.stderr and "--allow-remote" in refused.stderr, refused
+    allowed = Process("sim", "--listen", f"unix:{tmp_path}/sim.sock", "--allow-remote")
+    allowed.wait_line(lambda line: "ready on" in line)
+    allowed.stop()
+
+
 # --- check and test ------------------------------------------------------------------------------------------
 
 
@@ -70,7 +97,17 @@ def test_check_is_silent_about_what_is_good(folder):
 def test_check_warns_of_a_missing_secret_and_strict_counts_it(folder):
     lax = run_parry("check", folder.path)
     assert lax.returncode == 0 and "init.lua:2" in lax.stdout + lax.stderr and "KEY" in lax.stdout + lax.stderr
-    assert run_parry("check", "--strict", folder.path).returncode == 1
+    strict = run_parry("check", "-S", folder.path)
+    assert strict.returncode == 1 and "1 warning, which --strict does not let pass" in strict.stdout, strict
+    assert json.loads(run_parry("check", "-S", "--json", folder.path).stdout)["ok"] is False
+
+
+def test_check_says_what_a_missing_secret_means(folder):
+    folder.write("init.lua", folder.read("init.lua") + 'sink "ops" { webhook = secret "OPS" }\n')
+    lines = run_parry("check", folder.path).stdout.splitlines()
+    assert any('"KEY"' in line and "calls that need it will fail as auth" in line for line in lines), lines
+    assert any('"OPS"' in line and "alerts to its sink are not delivered" in line and "auth" not in line
+               for line in lines), lines
 
 
 @pytest.mark.parametrize("file,old,new,where,words", [
@@ -168,6 +205,12 @@ def test_serve_refuses_what_it_cannot_answer_for(folder, tmp_path):
     for address in ("0.0.0.0:0", "[::]:0", "192.0.2.1:0"):
         refused = serve("--listen", address, *unix)
         assert refused.returncode == 78 and address in refused.stderr, refused
+    for address in ("foo", ":0", "127.0.0.1", "[::1]", "unix:"):
+        refused = serve("--listen", address, *unix)
+        assert refused.returncode == 78 and f"--listen '{address}' is not an address" in refused.stderr, refused
+        assert "ADDRESS:PORT" in refused.stderr and "loopback" not in refused.stderr, refused
+    refused = serve("--listen", "127.0.0.1:0", "--admin", "foo")
+    assert refused.returncode == 78 and "--admin 'foo' is not an address" in refused.stderr, refused
     refused = serve("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
     assert refused.returncode == 78 and "token" in refused.stderr, refused
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -379,6 +422,14 @@ def test_classify_obeys_x_should_retry():
              {"id": 2, "dialect": "openai", "http_status": 400, "headers": {"x-should-retry": "true"}, "body": ""}]
     _, results = classify(lines)
     assert [result["retryable"] for result in results] == [False, True]
+
+
+def test_classify_says_once_that_a_dialect_is_unknown():
+    line = {"id": 1, "dialect": "kimmi", "http_status": 503, "headers": {}, "body": ""}
+    done, results = classify([{**line, "dialect": "generic"}, line, {**line, "dialect": "other"}])
+    assert done.returncode == 0 and [result["category"] for result in results] == ["overloaded"] * 3
+    assert done.stderr.splitlines() == ["parry classify: line 2: there is no dialect 'kimmi', did you mean 'kimi'?; such "
+                                        "lines are taken as generic"], done.stderr
 
 
 def test_classify_survives_bad_lines():

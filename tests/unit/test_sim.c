@@ -540,6 +540,12 @@ static void test_bad_specs(void **state)
   ask_chat(&b, "m", "x-sim-fault: code=bad\r\n");
   assert_int_equal(status_of(&b), 400);
   check_has(pry_buffer_text(&b.reply), "x-sim-fault");
+  check_has(pry_buffer_text(&b.reply), "'code=bad' is no code of a fault");
+  ask_chat(&b, "m", "x-sim-fault: \"retry\\aftr\"=1\r\n"); /* what was sent is shown, and breaks no JSON */
+  struct pry_json_value value;
+  assert_true(pry_json_get(json_body(&b), "error", &value));
+  assert_true(pry_json_get(value.raw, "message", &value));
+  check_has(value.raw.data, "'?retry?aftr?=1' is no part of a fault; did you mean retry-after; parts: code=");
   bench_stop(&b);
   pry_loop_free(loop);
 }
