@@ -41,7 +41,7 @@ static const char INIT[] =
     "  chain = {\n"
     "    use \"circuit_breaker\" { failures = 5, cooldown = 10 },\n"
     "    use \"token_refresh\",\n"
-    "    use \"retry\" { max_attempts = 3, base = 0.2 },\n"
+    "    use \"retry\" { base = 0.2 },\n"
     "    use \"fallback_model\" { models = { [\"sim-down\"] = { \"moonshot/moonshot-v1-128k\" } } },\n"
     "  },\n"
     "}\n"
@@ -49,8 +49,7 @@ static const char INIT[] =
     "route \"/v1/messages*\" {\n"
     "  to = \"anthropic\",\n"
     "  deadline = 60, timeouts = { connect = 5, first_byte = 10, idle = 30 },\n"
-    "  chain = { use \"circuit_breaker\" { failures = 5, cooldown = 10 }, use \"retry\" { max_attempts = 3, base = 0.2 "
-    "} },\n"
+    "  chain = { use \"circuit_breaker\" { failures = 5, cooldown = 10 }, use \"retry\" { base = 0.2 } },\n"
     "}\n";
 
 struct copying {
