@@ -189,6 +189,17 @@ static void keep_functions(const struct pry_form *form, struct pry_dialect *dial
   lua_pop(L, 1);
 }
 
+/* ---@class dialect_declaration
+ * ---@field name string?
+ * ---@field doc string?
+ * ---@field speaks string?         the client dialect whose requests and answers it carries
+ * ---@field error_in_200 table?    fields of a 2xx object that mean an error
+ * ---@field stream table?          what is content, error and end in a stream
+ * ---@field classify? fun(answer: answer): table?
+ * ---@field render? fun(err: err, form: "body"|"event"): string|table
+ * ---@param v dialect_declaration
+ * ---@return dialect_declaration
+ * function dialect(v) end */
 int pry_declare_dialect(lua_State *L)
 {
   static const char *const known[] = {"name", "doc", "speaks", "error_in_200", "stream", "classify", "render"};

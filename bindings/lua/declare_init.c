@@ -9,6 +9,31 @@ enum { TIMEOUT_MAX = 3600, MODELS_MAX = 1024 };
 
 /* ---- heads: provider "name" … -------------------------------------------------------------------------- */
 
+/* The words of init.lua. Each takes a name, then a table: provider "p" { ... }
+ * ---@class route_declaration
+ * ---@field to string|table          "provider", "provider/model" or by_model { ... }
+ * ---@field chain use[]
+ * ---@field deadline number?         seconds, 120
+ * ---@field timeouts { connect?: number, first_byte?: number, idle?: number, attempt?: number }?
+ * ---@field client_dialect string?
+ * ---@field max_stream number?
+ * ---@field repeatable boolean?
+ * ---@field session { header?: string, field?: string }?
+ * ---@field max_attempts_per_call integer?   12
+ * ---@field max_targets integer?     3
+ * ---@class auth
+ * ---@param name string
+ * ---@return fun(v: { base_url: string, dialect?: string, auth?: auth, timeouts?: table, models?: string[] })
+ * function provider(name) end
+ * ---@param name string
+ * ---@return fun(v: { refresh_token: secret, access_token?: secret, token_url?: string, grant?: string, refresh?: refresh })
+ * function credential(name) end
+ * ---@param name string
+ * ---@return fun(v: { base_url: string, auth?: auth })
+ * function service(name) end
+ * ---@param name string
+ * ---@return fun(v: { webhook: secret })
+ * function sink(name) end */
 int pry_declare_head(lua_State *L)
 {
   enum pry_object_kind kind = (enum pry_object_kind)lua_tointeger(L, lua_upvalueindex(1));
@@ -73,6 +98,9 @@ static struct pry_declared_auth *push_auth(lua_State *L, struct pry_declaration 
   return auth;
 }
 
+/* ---@param source secret|fun(v: table)   secret "NAME" or credential "c"
+ * ---@return auth
+ * function bearer(source) end */
 int pry_declare_bearer(lua_State *L)
 {
   struct pry_declaration *d = pry_declaration_of(L, "bearer");
@@ -93,6 +121,10 @@ static bool is_field_name(struct pry_slice name)
   return name.size > 0 && name.size < 128;
 }
 
+/* ---@param name string   such as "x-api-key"
+ * ---@param source secret|fun(v: table)   secret "NAME" or credential "c"
+ * ---@return auth
+ * function header(name, source) end */
 int pry_declare_header(lua_State *L)
 {
   struct pry_declaration *d = pry_declaration_of(L, "header");
@@ -108,6 +140,8 @@ int pry_declare_header(lua_State *L)
   return 1;
 }
 
+/* ---@return auth   the client's own credentials are sent
+ * function passthrough() end */
 int pry_declare_passthrough(lua_State *L)
 {
   push_auth(L, pry_declaration_of(L, "passthrough"), PRY_AUTH_PASSTHROUGH, "passthrough");
@@ -358,6 +392,10 @@ void pry_declare_credential(lua_State *L, struct pry_declaration *d, const struc
   pry_declare_push(L, d, &d->credentials, declared);
 }
 
+/* ---@param v table
+ * ---@deprecated
+ * Not available yet.
+ * function clients(v) end */
 int pry_declare_clients(lua_State *L)
 {
   struct pry_declaration *d = pry_declaration_of(L, "clients");

@@ -152,6 +152,11 @@ void pry_param_read(const struct pry_form *form, struct pry_param *param)
     pry_complain(form->d, form->place, "%s: has no default, so it needs type = \"...\"", form->subject);
 }
 
+/* ---@class parameter
+ * ---@param v { [1]: any, type?: string, of?: string, of_of?: string, min?: number, max?: number, values?: any[],
+ *             unit?: string, doc?: string, required?: boolean, optional?: boolean }
+ * ---@return parameter   the default first; without one `type` and `required` or `optional`
+ * function param(v) end */
 int pry_declare_param(lua_State *L)
 {
   struct pry_declaration *d = pry_declaration_of(L, "param");

@@ -228,6 +228,23 @@ static void read_jobs(const struct pry_form *form, struct pry_declared_policy *p
 
 /* ---- policy { … } -------------------------------------------------------------------------------------- */
 
+/* ---@class policy_declaration
+ * ---@field name string                         the file's name without ".lua"
+ * ---@field doc string?                         one line for people
+ * ---@field params table<string, parameter>?
+ * ---@field when table?                         on_error only: { retryable =, category = { … }, … }
+ * ---@field check? fun(self: table): string?    what is wrong with these parameters together
+ * ---@field on_request? fun(self: table, call: call): verdict?
+ * ---@field on_attempt? fun(self: table, call: call): verdict?
+ * ---@field on_outcome? fun(self: table, call: call, attempt: attempt)
+ * ---@field on_error? fun(self: table, call: call, err: err): verdict?
+ * ---@field on_done? fun(self: table, call: call, outcome: outcome)
+ * ---@field on_event? fun(self: table, event: event): verdict?
+ * ---@field every? { seconds: number, run: fun(self: table) }[]
+ * ---@param v policy_declaration
+ * ---@return policy_declaration
+ * What a policy file returns: its parameters and its handlers.
+ * function policy(v) end */
 int pry_declare_policy(lua_State *L)
 {
   static const char *const known[] = {"name",       "doc",        "params",   "when",    "check",    "on_request",
@@ -296,6 +313,11 @@ static void complain_unknown_policy(struct pry_declaration *d, lua_State *L, str
                pry_hint(name, names, d->policies.count, "there are", hint));
 }
 
+/* ---@class use: table
+ * ---@operator call(table): use
+ * ---@param name string   the file's name without ".lua"
+ * ---@return use   for a chain; call it with { parameters, as = "instance" }
+ * function use(name) end */
 int pry_declare_use(lua_State *L)
 {
   struct pry_declaration *d = pry_declaration_of(L, "use");

@@ -10,6 +10,9 @@ enum { DEADLINE_MAX = 86400, PATTERN_MAX = 512, CHAIN_MAX = 64 };
 
 /* ---- to ------------------------------------------------------------------------------------------------ */
 
+/* ---@param v table<string, string>   { ["glob"] = "provider" or "provider/model" }
+ * ---@return table   for `to` of a route
+ * function by_model(v) end */
 int pry_declare_by_model(lua_State *L)
 {
   struct pry_declaration *d = pry_declaration_of(L, "by_model");

@@ -47,6 +47,10 @@ static void keep_secret(lua_State *L, struct pry_declaration *d, struct pry_slic
   pry_declare_push(L, d, &d->secrets, secret);
 }
 
+/* ---@class secret
+ * ---@param name string   looked for in $CREDENTIALS_DIRECTORY, /run/secrets, the file $NAME_FILE and the variable $NAME
+ * ---@return secret   opaque: the core puts it into headers, scripts cannot read it
+ * function secret(name) end */
 static int make_secret(lua_State *L)
 {
   struct pry_declaration *d = pry_declaration_of(L, "secret");

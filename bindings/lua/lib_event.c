@@ -14,6 +14,8 @@
  *   ---@field body string          at most 64 KiB of it
  *   ---@field in_stream boolean    the body is the data of one stream event
  *   ---@field event_type string?   of that event
+ *   ---@field header fun(self: answer, name: string): string?
+ *   ---@field json fun(self: answer): any, table?
  */
 
 #define EVENT_FIELDS(X) X(call) X(err) X(fields) X(name)

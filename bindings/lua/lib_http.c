@@ -6,6 +6,7 @@
 
 /*
  *   ---@class http
+ *   http = {}
  *   ---@param v { url?: string, service?: string, path?: string, method?: string, headers?: table, json?: any,
  *                 form?: table, body?: string, timeout?: number }
  *   ---@return { status: integer, headers: table<string, string>, body: string, json: fun(): any }? answer

@@ -174,7 +174,9 @@ static int count_queue(lua_State *L, const char *function, bool want_held)
   return 1;
 }
 
-/* ---@param key string   as in hold{ key = }
+/* ---@class queue
+ * queue = {}
+ * ---@param key string   as in hold{ key = }
  * ---@return integer     places taken
  * function queue.held(key) end */
 static int queue_held(lua_State *L)

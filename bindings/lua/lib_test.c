@@ -113,6 +113,11 @@ struct pry_buffer *pry_test_push_json(lua_State *L, int index)
 
 /* ---- declaring ----------------------------------------------------------------------------------------- */
 
+/* ---@class t
+ * ---@param policy string
+ * ---@param params? table   may hold as =
+ * Appends to the chain of the route.
+ * function t:use(policy, params) end */
 static int t_use(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
@@ -204,6 +209,24 @@ static void set_auth(lua_State *L, struct pry_world *world, struct pry_world_ite
   lua_pop(L, 1);
 }
 
+/* ---@class step
+ * ---@field status integer?         200
+ * ---@field headers table<string, string|number>?
+ * ---@field body string|table?      a table is sent as JSON
+ * ---@field sse (string|table)[]?   { data or { event =, data = }, … }
+ * ---@field chunks string[]?
+ * ---@field delay number?           seconds before the answer; chunk_delay: between two pieces
+ * ---@field chunk_delay number?
+ * ---@field cut boolean?            broken off at the end
+ * ---@field hang boolean?
+ * ---@field hang_connect boolean?
+ * ---@field curl "timeout"|"connect"|"dns"|"tls"|"reset"|"nothing"|nil
+ * ---@field after_body boolean?     curl = happens after the body
+ * ---@overload fun(self: t, steps: step[])
+ * ---@param name string   "p" when left out
+ * ---@param v table       steps, in order; dialect =, models =, timeouts =, credential = "c", secret = "NAME"
+ * What a provider answers. A 2xx step without a body answers with a small completion.
+ * function t:provider(name, v) end */
 static int t_provider(lua_State *L)
 {
   static const char *const own[] = {"credential", "secret", NULL};
@@ -224,6 +247,8 @@ static int t_provider(lua_State *L)
   return 0;
 }
 
+/* ---@param name string   of provider "p"
+ * function t:dialect(name) end */
 static int t_dialect(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
@@ -233,6 +258,8 @@ static int t_dialect(lua_State *L)
   return 0;
 }
 
+/* ---@param v table   fields of the one route; to = "q/m" or { ["glob"] = "q/m" }
+ * function t:route(v) end */
 static int t_route(lua_State *L)
 {
   static const char *const own[] = {"to", NULL};
@@ -253,6 +280,9 @@ static int t_route(lua_State *L)
   return 0;
 }
 
+/* ---@param name string
+ * ---@param v table   what its token endpoint answers, as steps; grant = "oauth", access_token = false: it has none at first
+ * function t:credential(name, v) end */
 static int t_credential(lua_State *L)
 {
   static const char *const own[] = {"access_token", NULL};
@@ -270,6 +300,9 @@ static int t_credential(lua_State *L)
   return 0;
 }
 
+/* ---@param name string
+ * ---@param v step[]
+ * function t:service(name, v) end */
 static int t_service(lua_State *L)
 {
   static const char *const none[] = {NULL};
@@ -283,6 +316,8 @@ static int t_service(lua_State *L)
   return 0;
 }
 
+/* ---@param name string   a webhook; what arrives is in t:alerts()
+ * function t:sink(name) end */
 static int t_sink(lua_State *L)
 {
   enum { ANSWERS = 64 };
@@ -296,6 +331,8 @@ static int t_sink(lua_State *L)
   return 0;
 }
 
+/* ---@param text string   any other declaration of init.lua
+ * function t:declare(text) end */
 static int t_declare(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
@@ -303,7 +340,9 @@ static int t_declare(lua_State *L)
   return 0;
 }
 
-/* t:refused(function() … end): what the configuration says against what the function declares, which is taken back. */
+/* ---@param declare fun()   calls t:use, t:declare and so on
+ * ---@return string?   what check says against that, nil when it is fine; it is taken back
+ * function t:refused(declare) end */
 static int t_refused(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);

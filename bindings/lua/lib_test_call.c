@@ -128,6 +128,39 @@ static struct pry_world_call *start_call(lua_State *L, struct pry_world *world, 
   return started;
 }
 
+/* ---@class call_options
+ * ---@field model string?
+ * ---@field messages table[]?          one message of the user when absent
+ * ---@field stream boolean?
+ * ---@field max_tokens integer?
+ * ---@field temperature number?
+ * ---@field path string?               /v1/chat/completions
+ * ---@field method string?             POST
+ * ---@field body string|table?         instead of one made of the fields above
+ * ---@field headers table<string, string>?
+ * ---@class result
+ * ---@field id string
+ * ---@field done boolean?              nil: it has not ended; then the rest is nil, too
+ * ---@field status integer
+ * ---@field headers table<string, string>   names in lower case
+ * ---@field body string
+ * ---@field json any
+ * ---@field ok boolean
+ * ---@field truncated boolean
+ * ---@field category string?
+ * ---@field target string?             of the last attempt
+ * ---@field attempts integer           entries of the ledger
+ * ---@field upstream_calls integer     requests that providers got while the call was open
+ * ---@field elapsed number             seconds
+ * ---@field waited number              of these, outside of attempts
+ * ---@field ledger { target: string, category: string?, status: integer, started: number, ended: number, refused: boolean,
+ *               code: string }[]
+ * ---@field why string[]               of its verdicts
+ * ---@field events table[]             its event records, in order
+ * ---@field faults string[]            of policies, "retry.lua:12: …"
+ * ---@param v call_options
+ * ---@return result   filled when the call has ended: see t:run, t:advance
+ * function t:start(v) end */
 static int t_start(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
@@ -136,6 +169,9 @@ static int t_start(lua_State *L)
   return 1;
 }
 
+/* ---@param v call_options
+ * ---@return result   time passes until the call has ended
+ * function t:call(v) end */
 static int t_call(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
@@ -170,6 +206,11 @@ static lua_Integer count_calls(lua_State *L)
   return count;
 }
 
+/* ---@overload fun(self: t, list: call_options[]): result[]
+ * ---@param count integer   at most 1000
+ * ---@param v call_options
+ * ---@return result[]   of calls that all start at the same moment; time passes until every one has ended
+ * function t:calls(count, v) end */
 static int t_calls(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
@@ -193,6 +234,10 @@ static int t_calls(lua_State *L)
   return 1;
 }
 
+/* ---@param result? result   every call when absent
+ * ---@return result?
+ * Lets time pass until it has ended.
+ * function t:run(result) end */
 static int t_run(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
@@ -205,6 +250,8 @@ static int t_run(lua_State *L)
   return 1;
 }
 
+/* ---@param result result   the client of that call leaves
+ * function t:cancel(result) end */
 static int t_cancel(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
@@ -217,6 +264,8 @@ static int t_cancel(lua_State *L)
   return 0;
 }
 
+/* ---@param seconds number
+ * function t:advance(seconds) end */
 static int t_advance(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
@@ -230,6 +279,8 @@ static int t_advance(lua_State *L)
   return 0;
 }
 
+/* ---@return number   Unix seconds
+ * function t:now() end */
 static int t_now(lua_State *L)
 {
   lua_pushnumber(L, pry_loop_unix_time(pry_test_world(L)->loop));
@@ -262,6 +313,11 @@ static void push_verdict(lua_State *L, const struct pry_verdict *verdict, const 
   pry_test_name_fields(L, PRY_TEST_VERDICT);
 }
 
+/* ---@param name string
+ * ---@param fields? table
+ * ---@return { verdict: string, policy: string, after: number?, category: string?, status: integer?, message: string,
+ *             why: string }?   what the chain says to a host's event
+ * function t:emit(name, fields) end */
 static int t_emit(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);

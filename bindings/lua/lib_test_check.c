@@ -80,6 +80,10 @@ static void begin_check(lua_State *L)
   pry_test_world(L)->check_count++;
 }
 
+/* ---@param got any
+ * ---@param want any   tables are equal when they hold equal values
+ * ---@param note? string
+ * function t:eq(got, want, note) end */
 static int t_eq(lua_State *L)
 {
   begin_check(L);
@@ -89,6 +93,10 @@ static int t_eq(lua_State *L)
   return luaL_error(L, "%sexpected %s, got %s", note(L, 4), push_shown(L, 3), push_shown(L, 2));
 }
 
+/* ---@param got any
+ * ---@param unwanted any
+ * ---@param note? string
+ * function t:ne(got, unwanted, note) end */
 static int t_ne(lua_State *L)
 {
   begin_check(L);
@@ -98,6 +106,9 @@ static int t_ne(lua_State *L)
   return luaL_error(L, "%sexpected anything but %s", note(L, 4), push_shown(L, 3));
 }
 
+/* ---@param value any
+ * ---@param note? string
+ * function t:ok(value, note) end */
 static int t_ok(lua_State *L)
 {
   begin_check(L);
@@ -107,6 +118,10 @@ static int t_ok(lua_State *L)
   return luaL_error(L, "%sexpected something true, got %s", note(L, 3), push_shown(L, 2));
 }
 
+/* ---@param text string?
+ * ---@param pattern string
+ * ---@param note? string
+ * function t:match(text, pattern, note) end */
 static int t_match(lua_State *L)
 {
   begin_check(L);
@@ -125,6 +140,11 @@ static int t_match(lua_State *L)
   return luaL_error(L, "%sexpected a text that matches %s, got %s", note(L, 4), push_shown(L, 3), push_shown(L, 2));
 }
 
+/* ---@param got number
+ * ---@param want number
+ * ---@param within? number   0.001
+ * ---@param note? string
+ * function t:near(got, want, within, note) end */
 static int t_near(lua_State *L)
 {
   begin_check(L);
@@ -140,6 +160,8 @@ static int t_near(lua_State *L)
                     push_shown(L, 2));
 }
 
+/* ---@param text? string
+ * function t:fail(text) end */
 static int t_fail(lua_State *L)
 {
   begin_check(L);

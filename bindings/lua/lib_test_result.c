@@ -325,6 +325,19 @@ static const struct pry_http_seen *find_request(const struct pry_world *world, e
   return NULL;
 }
 
+/* ---@class request
+ * ---@field kind "provider"|"token"|"sink"|"service"
+ * ---@field url string
+ * ---@field method string
+ * ---@field headers table<string, string>   names in lower case
+ * ---@field body string
+ * ---@field json any
+ * ---@field model string?
+ * ---@field at number         seconds since the test began
+ * ---@field cancelled boolean
+ * ---@param i integer
+ * ---@return request   the i-th that providers got
+ * function t:sent(i) end */
 int pry_test_sent(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
@@ -338,6 +351,9 @@ int pry_test_sent(lua_State *L)
   return 1;
 }
 
+/* ---@param kind? "provider"|"token"|"sink"|"service"
+ * ---@return request[]   all of them, or those of one kind
+ * function t:requests(kind) end */
 int pry_test_requests(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
@@ -366,6 +382,8 @@ static void copy_member(lua_State *L, struct pry_slice json, const char *name)
     lua_setfield(L, -2, name);
 }
 
+/* ---@return { sink: string, key: string, text: string, state: string, count: integer, at: number }[]   what has arrived so far
+ * function t:alerts() end */
 int pry_test_alerts(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);

@@ -216,6 +216,8 @@ void pry_test_push_steps(lua_State *L, struct pry_world *world, int index, const
   }
 }
 
+/* ---@param step step   the answer to everything no step is left for; without it the connection fails
+ * function t:otherwise(step) end */
 int pry_test_otherwise(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);

@@ -49,7 +49,9 @@ static bool is_test_file(const char *path)
 
 /* ---- inside the door ----------------------------------------------------------------------------------- */
 
-/* test("name", function(t) … end) */
+/* ---@param name string   what it shows
+ * ---@param run fun(t: t)
+ * function test(name, run) end */
 static int name_test(lua_State *L)
 {
   if (lua_type(L, 1) != LUA_TSTRING || lua_type(L, 2) != LUA_TFUNCTION)

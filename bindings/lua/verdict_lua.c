@@ -30,6 +30,7 @@
  *   function respond(v) end
  *   ---@param v { target?: string, headers?: table<string, string>, why?: string }
  *   ---@return verdict   sends the call there; header values may hold secrets
+ *   ---@overload fun(pattern: string): fun(v: route_declaration)
  *   function route(v) end
  *   ---@param v { key?: string, slots?: integer, max_wait?: number, until_time?: number, why?: string }
  *   ---@return verdict   waits for one of `slots` places under `key`, or for a time

@@ -94,6 +94,14 @@ def test_what_the_first_screen_says_is_true(demo, home):
     file.write_text(good + "\n-- an edit\n")
     demo.wait_line(lambda line: "taken over" in line or "generation" in line, start=start_at)
 
+    start_at = len(demo.lines)  # the README's first edit can be seen
+    assert "max_attempts   = param { 4," in good
+    file.write_text(good.replace("max_attempts   = param { 4,", "max_attempts   = param { 6,"))
+    demo.wait_line(lambda line: "taken over" in line, start=start_at)
+    send(demo.address, "POST", "/v1/chat/completions",
+         {"model": "sim-503", "messages": [{"role": "user", "content": "hi"}]})
+    demo.wait_line(lambda line: "sim-503" in line and "attempt 1 of 6" in line, start=start_at)
+
 
 def test_what_was_edited_is_kept_for_the_next_time_and_refused_when_it_is_broken(tmp_path):
     assert run_parry("demo", "--once", cwd=tmp_path, timeout=70).returncode == 0

@@ -25,6 +25,8 @@ headers=$(cd "$prefix" && find . -name '*.h')
 [ -x "$prefix/bin/parry" ] || fail "bin/parry was not installed"
 [ -f "$prefix/share/parry/policies/init.lua" ] || fail "the shipped policies were not installed"
 
+grep -q '^function store.get(key) end' "$prefix/share/parry/meta/parry.lua" || fail "the annotations were not installed"
+
 PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name parry.pc)")
 export PKG_CONFIG_PATH
 libdir=$(pkg-config --variable=libdir parry)
