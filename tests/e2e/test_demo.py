@@ -97,7 +97,7 @@ def test_what_the_first_screen_says_is_true(demo, home):
     start_at = len(demo.lines)  # the README's first edit can be seen
     assert "max_attempts   = param { 4," in good
     file.write_text(good.replace("max_attempts   = param { 4,", "max_attempts   = param { 6,"))
-    demo.wait_line(lambda line: "taken over" in line, start=start_at)
+    demo.wait_line(lambda line: "saved and taken over" in line, start=start_at)
     send(demo.address, "POST", "/v1/chat/completions",
          {"model": "sim-503", "messages": [{"role": "user", "content": "hi"}]})
     demo.wait_line(lambda line: "sim-503" in line and "attempt 1 of 6" in line, start=start_at)
@@ -161,7 +161,7 @@ def test_calls_that_fail_and_policies_that_fault_have_lines(tmp_path):
         init = policies / "init.lua"
         init.write_text(init.read_text().replace('chain = {\n    use "circuit_breaker"',
                                                  'chain = {\n    use "faulty",\n    use "circuit_breaker"', 1))
-        demo.wait_line(lambda line: "taken over" in line, start=start_at)
+        demo.wait_line(lambda line: "saved and taken over" in line, start=start_at)
         send(demo.address, "POST", "/v1/chat/completions",
              {"model": "trip", "messages": [{"role": "user", "content": "hi"}]})
         line = demo.wait_line(lambda line: "FAULT" in line, start=start_at)
