@@ -56,6 +56,7 @@
  *                    session = { header = "…" } or { field = "…" }, max_attempts_per_call = 12, max_targets = 3 }
  *   use "policy" { PARAMETERS, as = "instance" }       -- one use is one instance, in one or several chains
  *   auth: bearer(X), header("x-api-key", X) with X = secret "NAME" or credential "c"; passthrough(); absent: none
+ *   clients { file = "clients.json" }                  -- every call needs a key of that file; not with passthrough()
  *
  * ---- policies/dialects/NAME.lua --------------------------------------------------------------------------
  *

@@ -47,6 +47,7 @@ struct pry_declaration {
   struct pry_pointers jobs;        /* struct pry_job_config */
   struct pry_pointers references;  /* struct pry_reference */
   struct pry_pointers heads;       /* struct pry_object: `provider "x"` and so on, waiting for their tables */
+  struct pry_place clients;        /* of clients { }, when config->clients_file is set */
 };
 
 /* The load that is going on; raises "… is for loading only" when there is none. */

@@ -5,7 +5,7 @@
 
 #include <lauxlib.h>
 
-enum { TIMEOUT_MAX = 3600, MODELS_MAX = 1024 };
+enum { TIMEOUT_MAX = 3600, MODELS_MAX = 1024, CLIENTS_FILE_MAX = 1024 };
 
 /* ---- heads: provider "name" … -------------------------------------------------------------------------- */
 
@@ -398,9 +398,23 @@ void pry_declare_credential(lua_State *L, struct pry_declaration *d, const struc
  * function clients(v) end */
 int pry_declare_clients(lua_State *L)
 {
+  static const char *const known[] = {"file"};
   struct pry_declaration *d = pry_declaration_of(L, "clients");
-  pry_complain(d, pry_place_here(L, d),
-               "clients { ... } is not available yet: parry listens on loopback addresses only, without client keys; "
-               "take it out");
+  lua_settop(L, 1);
+  struct pry_place place = pry_place_here(L, d);
+  struct pry_form form = pry_form_open(d, L, 1, place, "clients");
+  pry_form_known(&form, known, sizeof known / sizeof *known, false);
+  const char *file = pry_form_text(&form, "file", PRY_REQUIRED);
+  size_t size = file ? strlen(file) : 0;
+  if (d->config->clients_file)
+    pry_complain(d, place, "clients: is declared twice, first at %s:%d", d->clients.file ? d->clients.file->path : "?",
+                 d->clients.line);
+  else if (size >= CLIENTS_FILE_MAX)
+    pry_form_complain(&form, "file", "is longer than %d bytes", CLIENTS_FILE_MAX - 1);
+  else if (size > 4 && strcmp(file + size - 4, ".lua") == 0)
+    pry_form_complain(&form, "file", "names a policy file; clients stand in a file of their own, say \"clients.json\"");
+  else if (file)
+    d->config->clients_file = file;
+  d->clients = place;
   return 0;
 }

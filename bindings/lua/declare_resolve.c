@@ -167,6 +167,12 @@ static void resolve_providers(lua_State *L, struct pry_declaration *d)
     providers[i] = declared->provider;
     snprintf(what, sizeof what, "provider \"%.63s\"", declared->provider.name);
     providers[i].auth = resolve_auth(L, d, what, &declared->auth);
+    if (d->config->clients_file && declared->auth.kind == PRY_AUTH_PASSTHROUGH)
+      pry_complain(
+          d, declared->auth.place,
+          "%s: auth = passthrough() and clients { ... } exclude each other: the client's own credential is its "
+          "key for parry, which is no provider's business; use bearer(secret \"NAME\")",
+          what);
     if (declared->dialect)
       providers[i].dialect = resolve_dialect(L, d, declared->place, what, declared->dialect);
   }

@@ -14,6 +14,7 @@
  *   ---@field path string          without the query
  *   ---@field model string?        as the client asked
  *   ---@field session string?
+ *   ---@field client string?       whose key it came with, where clients have keys
  *   ---@field attempt integer      number of the current or last attempt, from 1; 0 before the first
  *   ---@field deadline_left number seconds
  *   ---@field repeatable boolean   may it be sent again after the provider may have acted on it
@@ -53,6 +54,7 @@
 
 #define CALL_FIELDS(X)                                                                                                 \
   X(attempt)                                                                                                           \
+  X(client)                                                                                                            \
   X(deadline_left)                                                                                                     \
   X(dialect)                                                                                                           \
   X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target) X(vars)
@@ -251,6 +253,8 @@ static int push_call_field(lua_State *L, struct pry_view *view, int field)
   switch ((enum call_field)field) {
   case CALL_attempt:
     return pry_push_integer(L, call->attempt);
+  case CALL_client:
+    return pry_push_optional(L, call->client);
   case CALL_deadline_left:
     return push_deadline_left(L, decision);
   case CALL_dialect:

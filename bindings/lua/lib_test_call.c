@@ -106,7 +106,7 @@ static struct pry_slice text_field(lua_State *L, int options, const char *key, c
 static struct pry_world_call *start_call(lua_State *L, struct pry_world *world, int options, const char *what)
 {
   static const char *const known[] = {"model", "messages", "stream", "max_tokens", "temperature",
-                                      "path",  "method",   "body",   "headers",    NULL};
+                                      "path",  "method",   "body",   "headers",    "client", NULL};
   pry_lua_options(L, options, what, known, false);
   struct request *request = push_request(L);
   read_headers(L, options, request);
@@ -115,7 +115,9 @@ static struct pry_world_call *start_call(lua_State *L, struct pry_world *world, 
   if (!pry_slice_equal(method, PRY_SLICE("GET")))
     read_body(L, options, request);
   const char *mark = memchr(path.data, '?', path.size);
-  struct pry_call_request call = {.method = method, .path = path, .headers = &request->headers, .body = &request->body};
+  struct pry_slice client = text_field(L, options, "client", "");
+  struct pry_call_request call = {
+      .method = method, .path = path, .headers = &request->headers, .body = &request->body, .client = client};
   if (mark) {
     call.path.size = (size_t)(mark - path.data);
     call.query = (struct pry_slice){mark + 1, path.size - call.path.size - 1};

@@ -203,7 +203,7 @@ static bool run_in_world(struct test_case *test, char message[MESSAGE_MAX])
     return false;
   }
   if (!passed)
-    pry_event_visit(test->world->engine->worker.events, SIZE_MAX, keep_fault, test);
+    pry_event_visit(test->world->engine->control->events, SIZE_MAX, keep_fault, test);
   return passed;
 }
 

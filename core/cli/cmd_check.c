@@ -1,4 +1,5 @@
 #include "cli.h"
+#include "clients.h"
 #include "loader.h"
 #include "options.h"
 #include "places.h"
@@ -33,6 +34,19 @@ static unsigned count_warnings(const struct pry_report *report)
   return count;
 }
 
+/* Policies whose clients cannot be known do not begin to serve. */
+static void check_clients(struct check *check)
+{
+  char path[PRY_PLACE_MAX];
+  const char *file = check->generation->config->clients_file;
+  struct pry_clients *clients = pry_clients_new();
+  if (clients && pry_clients_path(check->folder, file, path, sizeof path))
+    pry_client_table_unref(pry_client_table_read(clients, path, file, &check->report));
+  else
+    pry_report_add(&check->report, PRY_FINDING_ERROR, file, "the path is too long, or memory is short");
+  pry_clients_free(clients);
+}
+
 static void load(struct check *check, bool run_tests)
 {
   static const struct pry_script_limits limits = {0};
@@ -52,6 +66,8 @@ static void load(struct check *check, bool run_tests)
       pry_policy_set_free(set);
     else if (run_tests)
       pry_lua_loader.test(check->generation->set, &limits, NULL, &check->report, NULL, NULL);
+    if (check->generation && check->generation->config->clients_file)
+      check_clients(check);
   }
   pry_buffer_fini(&text);
 }

@@ -23,6 +23,7 @@ static const char AFTER[] = "signals: SIGTERM and SIGINT let open calls finish, 
 /* The options as given. */
 struct serve {
   const char *policies, *listen, *state, *log_format, *log_level, *watch;
+  struct pry_option_list allow_hosts;
   struct pry_admin_options_given admin;
   unsigned long workers, instructions, wall_ms;
   double drain_timeout, drain_delay;
@@ -40,8 +41,10 @@ static int parse(struct serve *serve, int argc, char **argv)
 {
   const struct pry_option options[] = {
       {"policies", 0, PRY_OPTION_TEXT, "DIR", "policies (./policies, else /etc/parry/policies)", &serve->policies},
-      {"listen", 'l', PRY_OPTION_TEXT, "ADDRESS", "where clients connect (" PRY_GATEWAY_ADDRESS "); loopback only",
-       &serve->listen},
+      {"listen", 'l', PRY_OPTION_TEXT, "ADDRESS",
+       "where clients connect (" PRY_GATEWAY_ADDRESS "); beyond loopback with client keys", &serve->listen},
+      {"allow-host", 0, PRY_OPTION_LIST, "NAME", "without client keys: a Host or Origin to accept; may be repeated",
+       &serve->allow_hosts},
       PRY_OPTIONS_ADMIN(serve->admin, "admin listener: unix:PATH or ADDR:PORT (a socket of this user)"),
       {"state", 0, PRY_OPTION_TEXT, "DIR", "keep renewed credentials here (kept nowhere)", &serve->state},
       {"workers", 0, PRY_OPTION_COUNT, "N", "threads that serve (as many as there are processors)", &serve->workers},
@@ -91,6 +94,7 @@ static int prepare(const struct serve *serve, struct setup *setup)
   char error[PRY_PLACE_MAX + 256];
   setup->program =
       (struct pry_program_options){.listen = serve->listen ? serve->listen : PRY_GATEWAY_ADDRESS,
+                                   .allow_hosts = {serve->allow_hosts.items, serve->allow_hosts.count},
                                    .state_dir = serve->state,
                                    .limits = {.instructions = serve->instructions,
                                               .wall = serve->wall_ms ? (double)serve->wall_ms / 1000 : -1,

@@ -163,6 +163,22 @@ static void print_reload(struct pry_slice status)
   print_list(last.raw, "report", "  findings", print_finding);
 }
 
+static void print_clients(struct pry_slice status)
+{
+  struct pry_json_value error;
+  if (!pry_answer_is_true(status, "clients.declared"))
+    return;
+  printf("clients      %.0f in ", pry_answer_number(status, "clients.count"));
+  pry_answer_print(stdout, status, "clients.file", 300, "?");
+  printf(", loaded ");
+  print_ago(pry_answer_number(status, "clients.loaded_at"));
+  if (pry_json_get(status, "clients.error", &error) && error.type == PRY_JSON_STRING) {
+    printf("\n  refused since: ");
+    pry_answer_print(stdout, status, "clients.error", 600, "");
+  }
+  printf("\n");
+}
+
 static void print_status(struct pry_slice status)
 {
   printf("parry ");
@@ -178,6 +194,7 @@ static void print_status(struct pry_slice status)
   printf("  %.0f worker%s\n", workers, workers > 1 ? "s" : "");
   print_generation(status);
   print_reload(status);
+  print_clients(status);
   printf("calls        %.0f open, %.0f waiting for a place\n", pry_answer_number(status, "calls_open"),
          pry_answer_number(status, "waiting_for_a_place"));
   print_list(status, "calls", "", print_call);

@@ -80,6 +80,7 @@ static bool copy_request(struct pry_call *call, const struct pry_call_request *r
   call->view.method = (struct pry_slice){text, request->method.size};
   call->view.path = (struct pry_slice){text + request->method.size + 1, request->path.size};
   call->query = (struct pry_slice){call->view.path.data + request->path.size, request->query.size};
+  pry_trace_id(request->headers, call->trace_id);
   struct pry_slice count;
   call->client_retry = pry_headers_get(request->headers, PRY_SLICE("x-stainless-retry-count"), &count) && count.size &&
                        !pry_slice_equal(count, PRY_SLICE("0"));
@@ -174,6 +175,9 @@ struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call
   call->view.body = pry_buffer_slice(&call->body);
   call->view.headers = &call->headers;
   call->view.route = "";
+  call->models = request->models;
+  if (request->client.size)
+    snprintf(call->view.client, sizeof call->view.client, "%.*s", (int)request->client.size, request->client.data);
   call->failure.retry_after = -1;
   call->arrived = pry_loop_now(worker->loop);
   call->view.deadline = call->arrived + PRY_DEADLINE_DEFAULT;
@@ -288,6 +292,24 @@ static void refuse_request(struct pry_call *call, enum pry_category category, co
   pry_call_finish_failure(call);
 }
 
+/* A body whose model cannot be read may name any; no body, none. */
+static bool may_use_model(const struct pry_call *call)
+{
+  const struct pry_text_list *models = call->models;
+  bool fits = !models || !models->count || (!call->view.model[0] && !call->body.size);
+  for (size_t i = 0; !fits && i < models->count; i++)
+    fits = pry_glob_match(pry_slice_of(models->items[i]), pry_slice_of(call->view.model));
+  return fits;
+}
+
+static void refuse_model(struct pry_call *call)
+{
+  call->failure = pry_call_own_failure(PRY_PERMISSION, "model_not_allowed",
+                                       "this client may not use this model; the gateway's clients file lists which");
+  call->failure.status = 403;
+  pry_call_finish_failure(call);
+}
+
 static void deadline_passed(void *user)
 {
   struct pry_call *call = user;
@@ -335,6 +357,11 @@ static void begin(void *user)
     refuse_request(call, PRY_INVALID_REQUEST, "invalid_body", wrong);
     return;
   }
+  if (!may_use_model(call)) {
+    refuse_model(call);
+    return;
+  }
+  call->models = NULL;
   const struct pry_model_rule *rule = pry_route_rule(call->route, pry_slice_of(call->view.model));
   if (!rule || !pry_call_set_target(call, rule->provider, pry_slice_of(rule->model ? rule->model : call->view.model))) {
     refuse_request(call, PRY_NOT_FOUND, "model_not_found", "no provider is declared for this model");
@@ -441,14 +468,19 @@ void pry_call_end(struct pry_call *call)
   struct pry_metrics *metrics = call->worker->engine->metrics;
   pry_metrics_add(metrics, PRY_M_CALLS, call->view.route,
                   call->outcome.ok ? "ok" : pry_category_name(call->outcome.category), 1);
+  if (call->view.client[0])
+    pry_metrics_add(metrics, PRY_M_CLIENT_CALLS, call->view.client,
+                    call->outcome.ok ? "ok" : pry_category_name(call->outcome.category), 1);
   pry_metrics_add(metrics, PRY_M_CALL_DURATION, call->view.route, NULL,
                   pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->arrived));
   pry_log(call->worker->engine->log, PRY_LOG_INFO, "call", pry_log_text("call_id", call->view.id),
-          pry_log_text("route", call->view.route), pry_log_text("model", call->view.model),
-          pry_log_text("target", call->view.target.name), pry_log_integer("status", call->outcome.status),
+          pry_log_text("client", call->view.client), pry_log_text("route", call->view.route),
+          pry_log_text("model", call->view.model), pry_log_text("target", call->view.target.name),
+          pry_log_integer("status", call->outcome.status),
           pry_log_text("outcome", call->outcome.ok ? "ok" : pry_category_name(call->outcome.category)),
           pry_log_integer("attempts", call->outcome.attempts),
-          pry_log_number("seconds", pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->arrived)));
+          pry_log_number("seconds", pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->arrived)),
+          pry_log_text("trace_id", call->trace_id));
   if (!call->route) {
     gone(call);
     return;

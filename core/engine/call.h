@@ -47,11 +47,15 @@ struct pry_sink_ops {
   void (*done)(void *user, const struct pry_outcome *outcome, bool truncated);
 };
 
-/* What the client asked. Everything is copied, except `body`, which is taken when start succeeds. */
+/* What the client asked. Everything is copied, except `body`, which is taken when start succeeds, and `models`, which
+ * must stay until the sink's `done`. */
 struct pry_call_request {
   struct pry_slice method, path, query;
-  const struct pry_headers *headers; /* as the client sent them */
-  struct pry_buffer *body;           /* taken (left empty) on success */
+  const struct pry_headers *headers;  /* as the client sent them */
+  struct pry_buffer *body;            /* taken (left empty) on success */
+  struct pry_slice client;            /* its name, for policies, log and metrics; empty: calls need no key */
+  const struct pry_text_list *models; /* globs of what this client may ask for; a body without a readable model fits
+                                       * only "*", no body fits always. NULL or empty: any */
 };
 
 /* Starts a call on the worker's serving generation. NULL: memory is short, the body is over the replay limit or all kept

@@ -1,4 +1,5 @@
 #include "call_internal.h"
+#include "proxy_status.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -46,61 +47,6 @@ static bool add_provider_fields(const struct pry_call *call, struct pry_headers 
   return ok;
 }
 
-/* RFC 9209 §2.3: which kind of failure was ours. */
-static const char *proxy_error(const struct pry_failure *failure)
-{
-  switch (failure->category) {
-  case PRY_TIMEOUT:
-    return failure->sent ? "http_response_timeout" : "connection_timeout";
-  case PRY_NETWORK:
-    return failure->sent ? "connection_terminated" : "connection_refused";
-  case PRY_OVERLOADED:
-    return "destination_unavailable";
-  case PRY_RATE_LIMIT:
-    return "connection_limit_reached";
-  case PRY_INVALID_REQUEST:
-  case PRY_NOT_FOUND:
-  case PRY_PAYLOAD_TOO_LARGE:
-    return "http_request_denied";
-  default:
-    return "proxy_internal_response";
-  }
-}
-
-/* A quoted string of structured fields (RFC 8941 §3.3.3): printable ASCII only. */
-static bool append_quoted(struct pry_buffer *text, const char *value)
-{
-  bool ok = pry_buffer_append(text, "\"", 1);
-  for (; ok && *value; value++) {
-    if (*value == '"' || *value == '\\')
-      ok = pry_buffer_append(text, "\\", 1);
-    char c = *value >= 0x20 && *value < 0x7F ? *value : '?';
-    ok = ok && pry_buffer_append(text, &c, 1);
-  }
-  return ok && pry_buffer_append(text, "\"", 1);
-}
-
-static bool add_proxy_status(struct pry_call *call, const struct pry_failure *own, struct pry_headers *headers)
-{
-  struct pry_buffer value;
-  pry_buffer_init(&value, 2048);
-  struct pry_slice before;
-  bool ok = true;
-  if (!own && pry_headers_get(headers, PRY_SLICE("proxy-status"), &before))
-    ok = pry_buffer_append_slice(&value, before) && pry_buffer_append_text(&value, ", ");
-  ok = ok && pry_buffer_append_text(&value, "parry");
-  if (ok && call->view.target.name[0])
-    ok = pry_buffer_append_text(&value, "; next-hop=") && append_quoted(&value, call->view.target.name);
-  if (ok && call->answer.status)
-    ok = pry_buffer_append_format(&value, "; received-status=%d", call->answer.status);
-  if (ok && own)
-    ok = pry_buffer_append_format(&value, "; error=%s; details=", proxy_error(own)) &&
-         append_quoted(&value, own->code[0] ? own->code : pry_category_name(own->category));
-  ok = ok && pry_headers_set(headers, PRY_SLICE("Proxy-Status"), pry_buffer_slice(&value));
-  pry_buffer_fini(&value);
-  return ok;
-}
-
 /* The model in it is the client's word, and may hold control bytes: none goes into a field (RFC 9110 §5.5). */
 static void add_target_field(const struct pry_call *call, struct pry_headers *headers)
 {
@@ -113,15 +59,18 @@ static void add_target_field(const struct pry_call *call, struct pry_headers *he
     pry_headers_set(headers, PRY_SLICE("parry-target"), pry_slice_of(name));
 }
 
-/* `own`: the failure when parry made this answer itself, else NULL. */
-static void add_parry_fields(struct pry_call *call, const struct pry_failure *own, struct pry_headers *headers)
+/* `error`: why parry made this answer itself, else NULL. */
+static void add_parry_fields(struct pry_call *call, const char *error, const char *details, struct pry_headers *headers)
 {
   char attempts[16];
   snprintf(attempts, sizeof attempts, "%u", call->sent_attempts);
   pry_headers_set(headers, PRY_SLICE("parry-call-id"), pry_slice_of(call->view.id));
   pry_headers_set(headers, PRY_SLICE("parry-attempts"), pry_slice_of(attempts));
   add_target_field(call, headers);
-  add_proxy_status(call, own, headers);
+  pry_proxy_status_set(headers, &(struct pry_proxy_status){.next_hop = call->view.target.name,
+                                                           .received_status = call->answer.status,
+                                                           .error = error,
+                                                           .details = details});
 }
 
 void pry_call_commit(struct pry_call *call, int64_t body_size)
@@ -129,7 +78,7 @@ void pry_call_commit(struct pry_call *call, int64_t body_size)
   struct pry_headers headers;
   pry_headers_init(&headers);
   add_provider_fields(call, &headers);
-  add_parry_fields(call, NULL, &headers);
+  add_parry_fields(call, NULL, NULL, &headers);
   call->committed = true;
   call->sink.head(call->user, call->answer.status, &headers, body_size);
   pry_headers_fini(&headers);
@@ -227,9 +176,9 @@ void pry_call_finish_answer(struct pry_call *call, const struct pry_failure *fai
 }
 
 static void answer_whole(struct pry_call *call, int status, struct pry_headers *headers, struct pry_slice body,
-                         const struct pry_failure *own)
+                         const char *error, const char *details)
 {
-  add_parry_fields(call, own, headers);
+  add_parry_fields(call, error, details, headers);
   call->sink.head(call->user, status, headers, (int64_t)body.size);
   if (body.size && !call->cancelled)
     call->sink.data(call->user, body);
@@ -273,7 +222,7 @@ void pry_call_finish_failure(struct pry_call *call)
     /* Some providers repeat the key that they refuse: it is ours, not the client's. */
     pry_scrubber_apply(call->worker->engine->scrubber, &call->answer.body);
     add_provider_fields(call, &headers);
-    answer_whole(call, call->answer.status, &headers, pry_buffer_slice(&call->answer.body), NULL);
+    answer_whole(call, call->answer.status, &headers, pry_buffer_slice(&call->answer.body), NULL, NULL);
     goto done;
   }
   char seconds[32];
@@ -285,8 +234,10 @@ void pry_call_finish_failure(struct pry_call *call)
     snprintf(seconds, sizeof seconds, "%.0f", ceil(call->failure.retry_after));
     pry_headers_add(&headers, PRY_SLICE("Retry-After"), pry_slice_of(seconds));
   }
-  answer_whole(call, status, &headers, pry_buffer_slice(&body),
-               call->failure.source == PRY_SOURCE_PARRY || !call->answer.status ? &call->outcome.failure : NULL);
+  const struct pry_failure *own =
+      call->failure.source == PRY_SOURCE_PARRY || !call->answer.status ? &call->outcome.failure : NULL;
+  answer_whole(call, status, &headers, pry_buffer_slice(&body), own ? pry_proxy_error(own) : NULL,
+               own ? (own->code[0] ? own->code : pry_category_name(own->category)) : NULL);
 done:
   pry_headers_fini(&headers);
   pry_buffer_fini(&body);
@@ -310,7 +261,7 @@ void pry_call_finish_response(struct pry_call *call, struct pry_verdict *verdict
   pry_headers_add_all(&headers, &verdict->headers);
   if (body.size && !pry_headers_get(&headers, PRY_SLICE("content-type"), &type))
     pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
-  answer_whole(call, status, &headers, pry_buffer_slice(&body), NULL);
+  answer_whole(call, status, &headers, pry_buffer_slice(&body), call->sent_attempts ? NULL : PRY_PROXY_LOCAL, NULL);
   pry_buffer_fini(&body);
   pry_headers_fini(&headers);
 }

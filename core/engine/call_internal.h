@@ -15,6 +15,7 @@
 
 #include "call.h"
 #include "stream.h"
+#include "trace.h"
 
 enum call_state {
   CALL_REQUEST,
@@ -73,6 +74,8 @@ struct pry_call {
   struct pry_buffer body;
   struct pry_json_request json;
   bool is_json, client_retry;
+  const struct pry_text_list *models; /* of the request; NULL once it was looked at */
+  char trace_id[PRY_TRACE_ID_MAX];
   size_t replay_bytes; /* counted in engine->replay_used */
   pry_time arrived;
 

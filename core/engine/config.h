@@ -148,6 +148,7 @@ struct pry_config {
   size_t instance_count;
   const struct pry_job_config *jobs;
   size_t job_count;
+  const char *clients_file; /* of clients { }: absolute, or below the policy folder; NULL: calls need no key */
 };
 
 /* Defaults for a route that does not say. */

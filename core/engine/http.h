@@ -68,8 +68,10 @@ enum pry_http_code {
   PRY_HTTP_CUT = 18,            /* CURLE_PARTIAL_FILE: the connection broke inside the body */
   PRY_HTTP_NO_MEMORY = 27,      /* CURLE_OUT_OF_MEMORY */
   PRY_HTTP_TIMED_OUT = 28,      /* CURLE_OPERATION_TIMEDOUT */
+  PRY_HTTP_TLS_FAILED = 35,     /* CURLE_SSL_CONNECT_ERROR: no common version, an alert, no TLS at all */
   PRY_HTTP_GOT_NOTHING = 52,    /* CURLE_GOT_NOTHING: closed before any byte of an answer */
   PRY_HTTP_RECEIVE_FAILED = 56, /* CURLE_RECV_ERROR: reset, or an answer that is not HTTP within our bounds */
+  PRY_HTTP_TLS_UNTRUSTED = 60,  /* CURLE_PEER_FAILED_VERIFICATION: the certificate */
 };
 
 /* How an exchange ended. `sent` errs on the safe side: it is true as soon as a connection stood. */

@@ -17,6 +17,9 @@
 /* X(enumerator, name, type, label names separated by commas, help) */
 #define PRY_METRICS(X)                                                                                                 \
   X(PRY_M_CALLS, "parry_calls_total", PRY_COUNTER, "route,outcome", "Calls by their single outcome.")                  \
+  X(PRY_M_CLIENT_CALLS, "parry_client_calls_total", PRY_COUNTER, "client,outcome", "Calls by whose key they had.")     \
+  X(PRY_M_CLIENT_REFUSED, "parry_client_refused_total", PRY_COUNTER, "client,reason", "Requests that became no call.") \
+  X(PRY_M_CLIENTS_OK, "parry_clients_last_reload_successful", PRY_GAUGE, "", "Whether the clients file was taken.")    \
   X(PRY_M_ATTEMPTS, "parry_attempts_total", PRY_COUNTER, "target,category", "Attempts by target and result.")          \
   X(PRY_M_CALL_DURATION, "parry_call_duration_seconds", PRY_HISTOGRAM, "route", "From arrival to outcome.")            \
   X(PRY_M_FIRST_BYTE, "parry_attempt_first_byte_seconds", PRY_HISTOGRAM, "target", "From sending to the first byte.")  \

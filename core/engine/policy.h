@@ -22,6 +22,8 @@
 #include "permit.h"
 #include "verdict.h"
 
+enum { PRY_CLIENT_NAME_MAX = 64 };
+
 struct pry_worker;
 struct pry_state;
 struct pry_vars;
@@ -54,10 +56,11 @@ struct pry_call_view {
   const char *route;        /* pattern; "" for a host's decision */
   const char *dialect;      /* the client's */
   struct pry_slice method, path;
-  char model[PRY_TARGET_MAX]; /* as the client asked */
-  char session[128];          /* "" when there is none */
-  unsigned attempt;           /* number of the current or last attempt, from 1; 0 before the first */
-  pry_time deadline;          /* on the loop's clock */
+  char model[PRY_TARGET_MAX];       /* as the client asked */
+  char session[128];                /* "" when there is none */
+  char client[PRY_CLIENT_NAME_MAX]; /* whose key the call came with; "" when calls need none */
+  unsigned attempt;                 /* number of the current or last attempt, from 1; 0 before the first */
+  pry_time deadline;                /* on the loop's clock */
   bool repeatable;
   struct pry_target target;
   const struct pry_attempt *ledger;

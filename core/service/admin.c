@@ -306,6 +306,7 @@ struct pry_admin *pry_admin_new(const struct pry_admin_options *options, char *e
   *admin = (struct pry_admin){.engine = options->engine,
                               .gateway = options->gateway,
                               .reloader = options->reloader,
+                              .keeper = options->keeper,
                               .folder = strdup(options->folder),
                               .token = strdup(options->token ? options->token : ""),
                               .tcp = pry_admin_needs_token(options->address),

@@ -25,6 +25,7 @@
 #ifndef PRY_ADMIN_H
 #define PRY_ADMIN_H
 
+#include "client_keeper.h"
 #include "engine.h"
 #include "gateway.h"
 #include "reloader.h"
@@ -32,12 +33,13 @@
 struct pry_admin;
 
 struct pry_admin_options {
-  struct pry_engine *engine;     /* all borrowed; all outlive the admin */
-  struct pry_gateway *gateway;   /* may be NULL */
-  struct pry_reloader *reloader; /* may be NULL: reload answers 503 */
-  const char *folder;            /* of the policies; for status */
-  const char *address;           /* "unix:PATH" or "ADDR:PORT" */
-  const char *token;             /* required for TCP; copied */
+  struct pry_engine *engine;              /* all borrowed; all outlive the admin */
+  struct pry_gateway *gateway;            /* may be NULL */
+  struct pry_reloader *reloader;          /* may be NULL: reload answers 503 */
+  const struct pry_client_keeper *keeper; /* may be NULL */
+  const char *folder;                     /* of the policies; for status */
+  const char *address;                    /* "unix:PATH" or "ADDR:PORT" */
+  const char *token;                      /* required for TCP; copied */
 };
 
 /* True when the address is not a unix socket, and a token is needed. */

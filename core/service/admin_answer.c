@@ -414,6 +414,10 @@ bool pry_admin_status(const struct pry_admin *admin, const struct pry_round_answ
   put_load(&writer, admin, answers, worker_count);
   put_faults(&writer, admin->engine);
   put_parts(&writer, admin->engine);
+  if (admin->keeper) {
+    name(&writer, "clients");
+    writer.ok = writer.ok && pry_client_keeper_json(admin->keeper, out);
+  }
   close_with(&writer, "}");
   put(&writer, "\n");
   return writer.ok;

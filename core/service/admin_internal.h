@@ -15,6 +15,7 @@ struct pry_admin {
   struct pry_engine *engine;
   struct pry_gateway *gateway;
   struct pry_reloader *reloader;
+  const struct pry_client_keeper *keeper;
   struct pry_server *server;
   char *folder, *token;
   bool tcp, draining;

@@ -24,6 +24,7 @@ struct listener {
 
 struct pry_gateway {
   struct pry_engine *engine;
+  const struct pry_edge *edge;
   size_t count;
   atomic_bool draining;
   struct listener listeners[];
@@ -40,6 +41,7 @@ struct request {
   struct pry_slice method, path, query;
   struct pry_buffer body;
   size_t counted; /* of it in engine->replay_used */
+  struct pry_lease lease;
 };
 
 /* Bodies being collected count like those that calls hold: the process's memory is bounded, not a connection's. */
@@ -65,6 +67,7 @@ static void free_request(struct request *request)
   pry_headers_fini(&request->headers);
   pry_buffer_fini(&request->head);
   pry_buffer_fini(&request->body);
+  pry_lease_release(&request->lease);
   free(request);
 }
 
@@ -151,10 +154,23 @@ bool pry_answer_probe(struct pry_exchange *exchange, const struct pry_server_req
   return true;
 }
 
+/* A key of ours is no provider's business, whatever its auth says. */
+static bool keep_headers(struct request *request, const struct pry_headers *from)
+{
+  if (!request->lease.client)
+    return pry_headers_add_all(&request->headers, from);
+  bool ok = true;
+  for (size_t i = 0; ok && i < from->count; i++) {
+    struct pry_header line = pry_headers_at(from, i);
+    ok = pry_edge_is_key_field(line.name) || pry_headers_add(&request->headers, line.name, line.value);
+  }
+  return ok;
+}
+
 static bool keep_head(struct request *request, const struct pry_server_request *from)
 {
   if (!pry_buffer_append_slice(&request->head, from->method) || !pry_buffer_append_slice(&request->head, from->path) ||
-      !pry_buffer_append_slice(&request->head, from->query) || !pry_headers_add_all(&request->headers, from->headers))
+      !pry_buffer_append_slice(&request->head, from->query) || !keep_headers(request, from->headers))
     return false;
   const char *text = request->head.data;
   request->method = (struct pry_slice){text, from->method.size};
@@ -163,17 +179,31 @@ static bool keep_head(struct request *request, const struct pry_server_request *
   return true;
 }
 
+static bool enter(struct listener *listener, struct pry_exchange *exchange, const struct pry_server_request *from,
+                  struct pry_lease *lease)
+{
+  struct pry_worker *worker = listener->worker;
+  pry_worker_adopt(worker);
+  const struct pry_config *config = worker->state ? worker->state->generation->config : NULL;
+  return pry_edge_enter(listener->gateway->edge, config, worker->loop, exchange, from, lease);
+}
+
 static void *on_head(void *server_user, struct pry_exchange *exchange, const struct pry_server_request *from)
 {
   struct listener *listener = server_user;
   struct pry_gateway *gateway = listener->gateway;
   if (pry_answer_probe(exchange, from, !atomic_load(&gateway->draining) && pry_engine_ready(gateway->engine)))
     return NULL;
+  struct pry_lease lease;
+  if (!enter(listener, exchange, from, &lease))
+    return NULL;
   struct request *request = calloc(1, sizeof *request);
   if (!request) {
+    pry_lease_release(&lease);
     pry_reply_abort(exchange);
     return NULL;
   }
+  request->lease = lease;
   request->listener = listener;
   request->exchange = exchange;
   pry_headers_init(&request->headers);
@@ -213,6 +243,10 @@ static void on_end(void *user)
                                   .query = request->query,
                                   .headers = &request->headers,
                                   .body = &request->body};
+  if (request->lease.client) {
+    call.client = pry_slice_of(request->lease.client->name);
+    call.models = &request->lease.client->models;
+  }
   uncount(request);
   request->call = pry_call_start(request->listener->worker, &call, &sink_ops, request);
   if (!request->call)
@@ -299,13 +333,15 @@ static bool listen_all(struct pry_gateway *gateway, const char *address, char *e
   return true;
 }
 
-struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const char *address, char *error, size_t error_size)
+struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const struct pry_edge *edge, const char *address,
+                                    char *error, size_t error_size)
 {
   size_t count = pry_engine_serving_count(engine);
   struct pry_gateway *gateway = calloc(1, sizeof *gateway + count * sizeof *gateway->listeners);
   if (!gateway)
     return NULL;
   gateway->engine = engine;
+  gateway->edge = edge;
   gateway->count = count;
   for (size_t i = 0; i < count; i++) {
     struct listener *listener = &gateway->listeners[i];

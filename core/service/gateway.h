@@ -5,6 +5,8 @@
  * what the call gives goes to the client, what the client does (slow reading, leaving) goes to the call. It
  * knows nothing of providers, policies or dialects. /livez and /readyz are answered here and never proxied.
  *
+ * Who may come in is the edge's decision (edge.h), made before anything of a request is kept.
+ *
  * Request bodies are collected up to the engine's replay limit; more is 413.
  *
  * Thread: made before the workers run and freed after they ended; drain and the count on the control worker; all else
@@ -13,13 +15,15 @@
 #ifndef PRY_GATEWAY_H
 #define PRY_GATEWAY_H
 
+#include "edge.h"
 #include "engine.h"
 #include "server.h"
 
 struct pry_gateway;
 
-/* Listens and serves; NULL: `error` says what, where and what to do. */
-struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const char *address, char *error, size_t error_size);
+/* Listens and serves; NULL: `error` says what, where and what to do. `edge` decides who may come in; borrowed. */
+struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const struct pry_edge *edge, const char *address,
+                                    char *error, size_t error_size);
 
 /* The real address. */
 const char *pry_gateway_address(const struct pry_gateway *gateway);

@@ -1,5 +1,6 @@
 #include "program.h"
 
+#include "client_keeper.h"
 #include "keeper.h"
 #include "last_good.h"
 #include "service_manager.h"
@@ -22,6 +23,9 @@ struct pry_program {
   struct pry_log *log;
   struct pry_http *http;
   struct pry_engine *engine;
+  struct pry_clients *clients;
+  struct pry_client_keeper *client_keeper;
+  struct pry_edge edge;
   struct pry_gateway *gateway;
   struct pry_reloader *reloader;
   struct pry_admin *admin;
@@ -136,6 +140,7 @@ static void told_to_reload(int signal_number, void *user)
 {
   (void)signal_number;
   struct pry_program *program = user;
+  pry_client_keeper_look(program->client_keeper);
   pry_service_manager_reloading(&program->manager);
   pry_reloader_request(program->reloader, program->hung_up ? NULL : &program->hangup_waiter, hangup_answered, program);
   program->hung_up = true;
@@ -156,6 +161,7 @@ static void reload_ended(void *user, const struct pry_reload_outcome *outcome)
 {
   struct pry_program *program = user;
   struct pry_generation *serving = pry_engine_generation(program->engine);
+  pry_client_keeper_look(program->client_keeper);
   if (outcome->result == PRY_RELOAD_TAKEN_OVER) {
     pry_keeper_let_in(program->keeper, serving->id);
     pry_keeper_serves(program->keeper, serving, serving->loaded_at);
@@ -185,6 +191,7 @@ static void rolled_back(void *user, const struct pry_rollback *rollback)
   pry_keeper_let_in(program->keeper, serving->id); /* a person may go back to a bad one by name */
   pry_keeper_serves(program->keeper, serving, serving->loaded_at);
   hold(program, &set);
+  pry_client_keeper_look(program->client_keeper);
   say_status(program);
 }
 
@@ -228,12 +235,7 @@ static bool check_addresses(struct starting *starting)
                 "would let anybody on that network reload policies; give it a token with --admin-token-file FILE or "
                 "PARRY_ADMIN_TOKEN, or use --admin unix:PATH");
   }
-  if (pry_address_is_loopback(options->listen))
-    return true;
-  pry_buffer_append_format(starting->problem, "--listen %s ", options->listen);
-  return fail(starting, PRY_PROGRAM_REFUSED,
-              "is not a loopback address: whoever reaches it would use your providers' keys, and client keys are not "
-              "there yet; listen on 127.0.0.1 or [::1] and put a proxy that authenticates in front");
+  return true;
 }
 
 static bool make_state_folder(struct starting *starting)
@@ -369,15 +371,62 @@ static bool load_policies(struct starting *starting)
   return ok;
 }
 
+/* Before a generation serves, the first as every later one: whom would it let in? */
+static bool accept_generation(void *user, const struct pry_generation *generation, struct pry_report *report)
+{
+  struct pry_program *program = user;
+  struct pry_buffer problem;
+  pry_buffer_init(&problem, sizeof((struct pry_finding *)0)->what);
+  bool ok = pry_edge_may_listen(program->options.listen, generation->config, &problem);
+  if (!ok)
+    pry_report_add(report, PRY_FINDING_ERROR, "init.lua", "%s", problem.size ? pry_buffer_text(&problem) : "--listen");
+  pry_buffer_fini(&problem);
+  return ok && pry_client_keeper_accept(program->client_keeper, generation->config, report);
+}
+
+static bool make_edge(struct starting *starting)
+{
+  struct pry_program *program = starting->program;
+  program->clients = pry_clients_new();
+  program->client_keeper =
+      program->clients ? pry_client_keeper_new(&(struct pry_client_keeper_options){.engine = program->engine,
+                                                                                   .loop = program->loop,
+                                                                                   .clients = program->clients,
+                                                                                   .folder = program->options.policies})
+                       : NULL;
+  program->edge = (struct pry_edge){.clients = program->clients,
+                                    .hosts = program->options.allow_hosts,
+                                    .exposed = !pry_address_is_loopback(program->options.listen),
+                                    .metrics = program->engine->metrics,
+                                    .log = program->log};
+  return program->client_keeper || fail(starting, PRY_PROGRAM_FAILED, "memory is short");
+}
+
+static bool accept_first(struct starting *starting)
+{
+  struct pry_program *program = starting->program;
+  struct pry_report report;
+  pry_report_init(&report);
+  bool ok = accept_generation(program, pry_engine_generation(program->engine), &report);
+  if (ok) {
+    log_warnings(program, &report);
+  } else {
+    pry_report_text(&report, starting->problem);
+    *starting->failure = PRY_PROGRAM_REFUSED;
+  }
+  pry_report_fini(&report);
+  return ok;
+}
+
 /* The listener's words name the address and the cure already. */
 static bool listen_gateway(struct starting *starting)
 {
   struct pry_program *program = starting->program;
   const struct pry_program_options *options = &program->options;
   char error[512] = "memory is short";
-  program->gateway = pry_gateway_new(program->engine, options->listen, error, sizeof error);
+  program->gateway = pry_gateway_new(program->engine, &program->edge, options->listen, error, sizeof error);
   if (!program->gateway && options->listen_else)
-    program->gateway = pry_gateway_new(program->engine, options->listen_else, error, sizeof error);
+    program->gateway = pry_gateway_new(program->engine, &program->edge, options->listen_else, error, sizeof error);
   return program->gateway || fail(starting, PRY_PROGRAM_FAILED, error);
 }
 
@@ -387,6 +436,7 @@ static bool start_reloader(struct starting *starting)
   struct pry_reloader_options options = {.engine = program->engine,
                                          .folder = program->options.policies,
                                          .watch = program->options.watch,
+                                         .accept = accept_generation,
                                          .ended = reload_ended,
                                          .user = program};
   program->reloader = pry_reloader_new(&options);
@@ -405,6 +455,7 @@ static bool listen_admin(struct starting *starting)
   struct pry_admin_options options = {.engine = program->engine,
                                       .gateway = program->gateway,
                                       .reloader = program->reloader,
+                                      .keeper = program->client_keeper,
                                       .folder = program->options.policies,
                                       .address = program->options.admin,
                                       .token = program->options.admin_token};
@@ -449,7 +500,7 @@ struct pry_program *pry_program_new(const struct pry_program_options *options, e
   program->state_lock.fd = -1;
   program->manager.fd = -1;
   if (check_addresses(&starting) && make_state_folder(&starting) && lock_state_folder(&starting) &&
-      make_engine(&starting) && load_policies(&starting) && listen_gateway(&starting) && start_reloader(&starting) &&
+      make_engine(&starting) && make_edge(&starting) && load_policies(&starting) && accept_first(&starting) && listen_gateway(&starting) && start_reloader(&starting) &&
       listen_admin(&starting) && watch_signals(&starting) && start_workers(&starting))
     return program;
   pry_program_free(program);
@@ -476,6 +527,8 @@ void pry_program_free(struct pry_program *program)
     pry_engine_stop(program->engine);
   pry_gateway_free(program->gateway);
   pry_keeper_free(program->keeper);
+  pry_client_keeper_free(program->client_keeper);
+  pry_clients_free(program->clients);
   pry_engine_free(program->engine);
   pry_http_free(program->http);
   pry_service_manager_fini(&program->manager);

@@ -22,13 +22,14 @@
 struct pry_program;
 
 struct pry_program_options {
-  struct pry_loop *loop;   /* borrowed */
-  const char *policies;    /* folder; this and all other text: borrowed while the program lives */
-  const char *listen;      /* of the gateway; loopback only until clients have keys */
-  const char *listen_else; /* tried when `listen` is taken; NULL: nothing */
-  const char *admin;       /* "unix:PATH" or "ADDR:PORT" */
-  const char *admin_token; /* for an admin listener on TCP */
-  const char *state_dir;   /* made when missing (0700); NULL: none */
+  struct pry_loop *loop;            /* borrowed */
+  const char *policies;             /* folder; this and all other text: borrowed while the program lives */
+  const char *listen;               /* of the gateway; beyond loopback only when the policies declare clients */
+  const char *listen_else;          /* tried when `listen` is taken; NULL: nothing */
+  struct pry_text_list allow_hosts; /* globs of names that a gateway without client keys answers to (edge.h) */
+  const char *admin;                /* "unix:PATH" or "ADDR:PORT" */
+  const char *admin_token;          /* for an admin listener on TCP */
+  const char *state_dir;            /* made when missing (0700); NULL: none */
   struct pry_script_limits limits;
   unsigned workers;     /* threads that serve; 0: as many as this process has processors */
   bool watch;           /* look for saved policies by itself */

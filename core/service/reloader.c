@@ -43,6 +43,7 @@ struct pry_reloader {
   struct pry_loop *loop;
   char *folder;
   pry_time debounce, poll;
+  bool (*accept)(void *user, const struct pry_generation *generation, struct pry_report *report);
   void (*ended)(void *user, const struct pry_reload_outcome *outcome);
   void *user;
   bool watches; /* looks by itself */
@@ -337,6 +338,11 @@ static enum pry_reload_result conclude(struct pry_reloader *reloader, bool *news
   struct pry_rollout *rollout = look->rollout;
   look->rollout = NULL;
   *news = true;
+  if (look->result == LOOK_STAGED && reloader->accept &&
+      !reloader->accept(reloader->user, rollout->generation, &look->report)) {
+    pry_rollout_free(rollout);
+    look->result = LOOK_REFUSED;
+  }
   if (look->result == LOOK_STAGED && pry_engine_commit(reloader->engine, rollout, &look->report)) {
     reloader->refused[0] = '\0';
     lift(reloader, look->id);
@@ -508,6 +514,7 @@ struct pry_reloader *pry_reloader_new(const struct pry_reloader_options *options
                                     .folder = strdup(options->folder),
                                     .debounce = options->debounce ? options->debounce : DEBOUNCE_DEFAULT,
                                     .poll = options->poll ? options->poll : POLL_DEFAULT,
+                                    .accept = options->accept,
                                     .ended = options->ended,
                                     .user = options->user,
                                     .watches = options->watch,

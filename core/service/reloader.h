@@ -59,6 +59,8 @@ struct pry_reloader_options {
   bool watch;                /* look by itself; otherwise only when asked */
   pry_time debounce;         /* 0: 100 ms */
   pry_time poll;             /* 0: 10 s */
+  /* Asked before a staged generation serves; false: it is refused, and `report` says why. May be NULL. */
+  bool (*accept)(void *user, const struct pry_generation *generation, struct pry_report *report);
   /* Told of each look that took over or refused a set, or found the folder back at what serves. May be NULL. */
   void (*ended)(void *user, const struct pry_reload_outcome *outcome);
   void *user;

@@ -170,6 +170,7 @@ class Gateway(Process):
         self.folder = folder
         path = getattr(folder, "path", folder)
         super().__init__("serve", "--policies", path, "--listen", "127.0.0.1:0", "--admin", self.admin,
+                         "--allow-host", "x", "--allow-host", "parry",  # what requests written by hand call it
                          "--log-format", "json", "--lua-wall-ms", "2000", "--workers", "4", *arguments, env=env)
         ready = json.loads(self.wait_line(lambda line: '"msg":"ready"' in line))
         self.url = ready["gateway"]

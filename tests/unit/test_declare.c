@@ -355,9 +355,18 @@ static void test_providers(void **state)
        "init.lua:5: provider \"x\": no field \"timeouts.idel\"; did you mean \"idle\"?\n"},
       {"keys", WITH_INIT("provider \"x\" { base_url = \"https://x\", dialect = \"generic\", keys = {} }\n"),
        "init.lua:3: provider \"x\": keys is not available yet; declare one provider per key, or use auth\n"},
-      {"clients", WITH_INIT("clients { file = \"x\" }\n"),
-       "init.lua:3: clients { ... } is not available yet: parry listens on loopback addresses only, without client "
-       "keys; take it out\n"},
+      {"clients", WITH_INIT("clients { file = \"retry.lua\" }\nclients { fil = \"x\" }\nclients \"x\"\n"),
+       "init.lua:3: clients: file names a policy file; clients stand in a file of their own, say \"clients.json\"\n"
+       "init.lua:4: clients: no field \"fil\"; did you mean \"file\"?\n"
+       "init.lua:4: clients: needs file = \"...\"\n"
+       "init.lua:5: clients: needs a table { ... }, got \"x\"\n"},
+      {"clients twice", WITH_INIT("clients { file = \"x\" }\nclients { file = \"y\" }\n"),
+       "init.lua:4: clients: is declared twice, first at init.lua:3\n"},
+      {"clients and passthrough",
+       WITH_INIT("provider \"x\" { base_url = \"https://x\", dialect = \"generic\",\n auth = passthrough() }\n"
+                 "clients { file = \"x\" }\n"),
+       "init.lua:4: provider \"x\": auth = passthrough() and clients { ... } exclude each other: the client's own "
+       "credential is its key for parry, which is no provider's business; use bearer(secret \"NAME\")\n"},
   };
   CHECK(examples);
 }
