@@ -9,9 +9,10 @@ static void print_severity(const char *folder, const struct pry_report *report, 
   const char *slash = size && folder[size - 1] == '/' ? "" : "/";
   for (size_t i = 0; i < report->count; i++) {
     const struct pry_finding *finding = &report->findings[i];
+    bool absolute = finding->where[0] == '/'; /* a clients file elsewhere */
     if (finding->severity == severity)
-      printf("%s%s%s: %s%s\n", folder, slash, finding->where, severity == PRY_FINDING_WARNING ? "warning: " : "",
-             finding->what);
+      printf("%s%s%s: %s%s\n", absolute ? "" : folder, absolute ? "" : slash, finding->where,
+             severity == PRY_FINDING_WARNING ? "warning: " : "", finding->what);
   }
 }
 

@@ -234,8 +234,9 @@ void pry_call_finish_failure(struct pry_call *call)
     snprintf(seconds, sizeof seconds, "%.0f", ceil(call->failure.retry_after));
     pry_headers_add(&headers, PRY_SLICE("Retry-After"), pry_slice_of(seconds));
   }
-  const struct pry_failure *own =
-      call->failure.source == PRY_SOURCE_PARRY || !call->answer.status ? &call->outcome.failure : NULL;
+  /* A broken answer has a status, and is none all the same. */
+  bool is_own = call->failure.source == PRY_SOURCE_PARRY || call->failure.curl_code || !call->answer.status;
+  const struct pry_failure *own = is_own ? &call->outcome.failure : NULL;
   answer_whole(call, status, &headers, pry_buffer_slice(&body), own ? pry_proxy_error(own) : NULL,
                own ? (own->code[0] ? own->code : pry_category_name(own->category)) : NULL);
 done:

@@ -165,6 +165,11 @@ size_t pry_client_table_count(const struct pry_client_table *table)
   return table->count;
 }
 
+const struct pry_client *pry_client_table_at(const struct pry_client_table *table, size_t i)
+{
+  return &table->clients[i];
+}
+
 /* ---- finding ---------------------------------------------------------------------------------------------- */
 
 bool pry_clients_mark(const struct pry_clients *clients, const unsigned char digest[PRY_DIGEST_SIZE],

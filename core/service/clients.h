@@ -128,6 +128,9 @@ struct pry_client_table *pry_client_table_read(struct pry_clients *clients, cons
 
 size_t pry_client_table_count(const struct pry_client_table *table);
 
+/* The i-th in the order of the file; valid while the table is held. */
+const struct pry_client *pry_client_table_at(const struct pry_client_table *table, size_t i);
+
 /* Not installed: thrown away. NULL is fine. */
 void pry_client_table_unref(struct pry_client_table *table);
 

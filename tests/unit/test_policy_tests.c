@@ -215,7 +215,7 @@ static void test_failures(void **state)
       "FAIL refused: again_test.lua:14: the configuration of this test was refused: init.lua:2: again: max must be at "
       "least 1, got 0\n"
       "FAIL field: again_test.lua:15: t:call{} has no field \"modle\"; it takes model, messages, stream, max_tokens, "
-      "temperature, path, method, body, headers\n"
+      "temperature, path, method, body, headers, client\n"
       "FAIL step: again_test.lua:16: a step{} has no field \"satus\"; it takes status, headers, body, chunks, sse, "
       "delay, "
       "chunk_delay, cut, hang, curl, after_body, hang_connect\n"
