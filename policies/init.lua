@@ -57,6 +57,11 @@ credential "kimi" {
 
 sink "ops" { webhook = secret "OPS_WEBHOOK" }
 
+-- Who may call: everybody on this machine. With the next line only who has a key, and other machines may call, too;
+-- `parry client add NAME` makes one.
+
+-- clients { file = "clients.json" }
+
 -- Routes ------------------------------------------------------------------------------------------------------------
 --
 -- The most specific pattern counts; what `*` matched is appended to the provider's base_url. `to` is a target, or

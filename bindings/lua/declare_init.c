@@ -411,7 +411,7 @@ int pry_declare_clients(lua_State *L)
                  d->clients.line);
   else if (size >= CLIENTS_FILE_MAX)
     pry_form_complain(&form, "file", "is longer than %d bytes", CLIENTS_FILE_MAX - 1);
-  else if (size > 4 && strcmp(file + size - 4, ".lua") == 0)
+  else if (file && size > 4 && strcmp(file + size - 4, ".lua") == 0)
     pry_form_complain(&form, "file", "names a policy file; clients stand in a file of their own, say \"clients.json\"");
   else if (file)
     d->config->clients_file = file;

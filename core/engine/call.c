@@ -292,6 +292,25 @@ static void refuse_request(struct pry_call *call, enum pry_category category, co
   pry_call_finish_failure(call);
 }
 
+/* `Model` is nobody's `model` to us, but some providers' readers ignore the case, and take the last. */
+static bool has_other_model(const struct pry_call *call)
+{
+  struct pry_json_iterator iterator;
+  struct pry_slice key;
+  struct pry_json_value value;
+  struct pry_buffer name;
+  bool found = false;
+  pry_buffer_init(&name, 16);
+  pry_json_iterate(&iterator, pry_buffer_slice(&call->body));
+  while (!found && pry_json_next(&iterator, &key, &value)) {
+    pry_buffer_clear(&name);
+    found = !pry_json_equals(key, PRY_SLICE("model")) && pry_json_string(key, &name) &&
+            pry_slice_equal_nocase(pry_buffer_slice(&name), PRY_SLICE("model"));
+  }
+  pry_buffer_fini(&name);
+  return found;
+}
+
 /* A body whose model cannot be read may name any; no body, none. */
 static bool may_use_model(const struct pry_call *call)
 {
@@ -299,7 +318,7 @@ static bool may_use_model(const struct pry_call *call)
   bool fits = !models || !models->count || (!call->view.model[0] && !call->body.size);
   for (size_t i = 0; !fits && i < models->count; i++)
     fits = pry_glob_match(pry_slice_of(models->items[i]), pry_slice_of(call->view.model));
-  return fits;
+  return fits && !(models && models->count && call->is_json && has_other_model(call));
 }
 
 static void refuse_model(struct pry_call *call)

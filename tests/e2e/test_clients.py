@@ -171,6 +171,7 @@ def test_probes_need_no_key(gateway):
 
 @pytest.mark.parametrize("body, status", [
     ({"model": "small-1"}, 200), ({"model": "large"}, 403), ({}, 403), ("not json", 403),
+    ({"model": "small-1", "Model": "large"}, 403), ({"model": "small-1", "models": ["large"]}, 200),
 ])
 def test_a_client_keeps_to_its_models(gateway, provider, body, status):
     headers = {"Authorization": "Bearer sk-parry-narrow-0123456789"}
@@ -389,6 +390,77 @@ def test_beyond_loopback_policies_without_clients_are_refused(start, tmp_path, m
     refused = gateway.command("reload", "--wait")
     assert refused.returncode == 1 and "is not a loopback address" in refused.stdout + refused.stderr, refused
     assert gateway.status()["clients"]["declared"] is True
+
+
+# --- parry client -------------------------------------------------------------------------------------------
+
+
+def test_a_key_made_by_the_command_is_taken_within_a_moment(start):
+    provider = start.provider(otherwise=ok())
+    clients = Clients(start, provider.url, client("alice", ALICE))
+    gateway = start.gateway(clients.folder, env=ENV)
+    os.chmod(clients.path, 0o640)
+    before = clients.path.read_text()
+    made = run_parry("client", "add", "carol", "--rpm", "100", "--model", "m*", "--policies", clients.folder.path, env=ENV)
+    key = made.stdout.strip()
+    assert made.returncode == 0 and key.startswith("sk-parry-") and len(key) == 52 and key not in made.stderr, made
+    assert key not in clients.path.read_text() and digest(key) in clients.path.read_text()
+    assert clients.path.stat().st_mode & 0o777 == 0o640
+    wait_until(lambda: ask(gateway, key).status == 200, "carol's key")
+    assert ask(gateway, key, "other").status == 403
+    shown = run_parry("client", "list", "--file", clients.path)
+    assert [line.split() for line in shown.stdout.splitlines()] == [
+        ["alice", "good"], ["carol", "good", "rpm", "100", "models", "m*"]], shown
+    listed = json.loads(run_parry("client", "list", "--json", "--file", clients.path).stdout)
+    assert [entry["name"] for entry in listed["clients"]] == ["alice", "carol"]
+    assert run_parry("client", "remove", "carol", "--file", clients.path).returncode == 0
+    wait_until(lambda: ask(gateway, key).status == 401, "carol's key taken back")
+    assert json.loads(clients.path.read_text()) == json.loads(before)
+
+
+MISTAKES = {
+    "nothing": ((), 2, "say add NAME, list, or remove NAME"),
+    "no name": (("add",), 2, "which client?"),
+    "a bad name": (("add", "-"), 2, "the name may hold"),
+    "a name there is": (("add", "alice"), 1, 'two clients are named "alice"'),
+    "a bad date": (("add", "bob", "--expires", "soon"), 1, "expires must be a date"),
+    "limits of nobody": (("list", "--rpm", "1"), 2, "limits are for add"),
+    "nobody": (("remove", "bob"), 1, "has no client of that name"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_the_commands_mistakes_change_nothing(start, name):
+    clients = Clients(start, "http://127.0.0.1:1", client("alice", ALICE))
+    before = clients.path.read_bytes()
+    arguments, code, said = MISTAKES[name]
+    done = run_parry("client", *arguments, "--policies", clients.folder.path, env=ENV)
+    assert done.returncode == code and said in done.stderr and not done.stdout, done
+    assert clients.path.read_bytes() == before
+    assert sorted(path.name for path in clients.folder.path.glob("clients*")) == ["clients.json"], "nothing left aside"
+
+
+def test_the_command_says_what_the_policies_lack(start):
+    folder = start.folder(init_for("http://127.0.0.1:1", clients=""))
+    done = run_parry("client", "add", "bob", "--policies", folder.path, env=ENV)
+    assert done.returncode == 1 and 'clients { file = "clients.json" }' in done.stderr and not done.stdout, done
+
+
+def test_a_file_swapped_as_kubernetes_does_is_seen(start):
+    provider = start.provider(otherwise=ok())
+    clients = Clients(start, provider.url, client("alice", ALICE))
+    for number, key in ((1, ALICE), (2, BOB)):
+        (clients.folder.path / f"..{number}").mkdir()
+        (clients.folder.path / f"..{number}" / "clients.json").write_text(json.dumps({"clients": [client("a", key)]}))
+    os.symlink("..1", clients.folder.path / "..data")
+    clients.path.unlink()
+    os.symlink("..data/clients.json", clients.path)
+    gateway = start.gateway(clients.folder, env=ENV)
+    assert ask(gateway).status == 200
+    os.symlink("..2", clients.folder.path / "..new")
+    os.replace(clients.folder.path / "..new", clients.folder.path / "..data")
+    wait_until(lambda: ask(gateway, BOB).status == 200, "the other file")
+    assert ask(gateway).status == 401
 
 
 # --- Web pages ----------------------------------------------------------------------------------------------
