@@ -44,7 +44,7 @@ static int parse(struct client *client, int argc, char **argv, size_t *operands)
       PRY_OPTIONS_JSON(&client->json),
   };
   const struct pry_command_line line = {
-      .usage = "parry client add NAME | list | remove NAME [OPTIONS]",
+      .usage = "parry client [OPTIONS] add NAME | list | remove NAME",
       .doc = DOC,
       .options = options,
       .option_count = sizeof options / sizeof *options,

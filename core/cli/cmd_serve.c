@@ -42,7 +42,7 @@ static int parse(struct serve *serve, int argc, char **argv)
   const struct pry_option options[] = {
       {"policies", 0, PRY_OPTION_TEXT, "DIR", "policies (./policies, else /etc/parry/policies)", &serve->policies},
       {"listen", 'l', PRY_OPTION_TEXT, "ADDRESS",
-       "where clients connect (" PRY_GATEWAY_ADDRESS "); beyond loopback with client keys", &serve->listen},
+       "where clients connect (" PRY_GATEWAY_ADDRESS "); elsewhere with client keys", &serve->listen},
       {"allow-host", 0, PRY_OPTION_LIST, "NAME", "a Host or Origin to accept without client keys", &serve->allow_hosts},
       PRY_OPTIONS_ADMIN(serve->admin, "admin listener: unix:PATH or ADDR:PORT (a socket of this user)"),
       {"state", 0, PRY_OPTION_TEXT, "DIR", "keep renewed credentials here (kept nowhere)", &serve->state},
