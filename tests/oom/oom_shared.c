@@ -1,83 +1,19 @@
-/* What calls share, with every single allocation failing once: nothing crashes, leaks or gets lost.
- *
- * Each part below is run once to count its allocations, then once for each of them with that one failing. Sanitizers
- * bring their own malloc, so there the test has nothing to do. */
+/* What calls share, with each allocation and system call failing: nothing crashes, leaks or gets lost. */
 #include "alert.h"
 #include "budget.h"
 #include "credential.h"
+#include "credential_file.h"
 #include "event.h"
+#include "fail.h"
 #include "http_script.h"
 #include "policy.h"
 #include "queue.h"
 #include "registry.h"
 #include "store.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define OWN_MALLOC 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define OWN_MALLOC 0
-#endif
-#endif
-#ifndef OWN_MALLOC
-#define OWN_MALLOC 1
-#endif
-
-static bool armed;             /* allocations count */
-static long allocations, live; /* since armed */
-static long failing;           /* the one that fails; 0: none */
-
-#if OWN_MALLOC
-/* Seen by the C library, too: strdup() must count what free() will. */
-#pragma GCC visibility push(default)
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *old, size_t size);
-void __libc_free(void *memory);
-
-static bool fails(void)
-{
-  return armed && ++allocations == failing;
-}
-
-static void *counted(void *memory)
-{
-  live += armed && memory;
-  return memory;
-}
-
-void *malloc(size_t size)
-{
-  return fails() ? NULL : counted(__libc_malloc(size));
-}
-
-void *calloc(size_t count, size_t size)
-{
-  return fails() ? NULL : counted(__libc_calloc(count, size));
-}
-
-void *realloc(void *old, size_t size)
-{
-  if (fails())
-    return NULL;
-  void *memory = __libc_realloc(old, size);
-  return old ? memory : counted(memory);
-}
-
-void free(void *memory)
-{
-  live -= armed && memory;
-  __libc_free(memory);
-}
-#pragma GCC visibility pop
-#endif
 
 /* ---- the parts ------------------------------------------------------------------------------------------ */
 
@@ -95,11 +31,11 @@ static void use_breaker(struct pry_store *store, struct pry_slice key, struct pr
   enum pry_breaker_state state;
   bool changed;
   enum pry_store_status status = pry_breaker_enter(store, key, &parameters, 0, &entry);
-  assert_int_equal(entry.permit != NULL, status == PRY_STORE_OK);
+  FAIL_CHECK((entry.permit != NULL) == (status == PRY_STORE_OK));
   if (entry.permit)
     pry_permits_add(permits, entry.permit);
   pry_breaker_record(store, key, &parameters, permits, false, 0, 0, &state, &changed);
-  assert_int_equal(changed, entry.permit != NULL);
+  FAIL_CHECK(changed == (entry.permit != NULL));
 }
 
 static void use_store(void)
@@ -165,7 +101,7 @@ static void use_queue(void)
     pry_loop_advance(loop, 0);
   }
   if (set)
-    assert_int_equal(pry_queue_key_count(set), 0); /* whoever got in line got a place */
+    FAIL_CHECK(pry_queue_key_count(set) == 0); /* whoever got in line got a place */
   pry_queue_set_free(set);
   pry_mailbox_free(mailbox);
   pry_loop_free(loop);
@@ -190,7 +126,7 @@ static void use_budget(void)
     call->release(call);
   if (retry)
     retry->release(retry);
-  assert_true(pry_budget_remaining(budgets, PRY_SLICE("t")) == 1);
+  FAIL_CHECK(pry_budget_remaining(budgets, PRY_SLICE("t")) == 1);
   pry_budgets_free(budgets);
 }
 
@@ -202,7 +138,7 @@ static void use_vars_and_events(void)
     struct pry_slice value;
     snprintf(name, sizeof name, "name %d", i);
     bool set = pry_vars_set(vars, pry_slice_of(name), PRY_SLICE("v"));
-    assert_int_equal(pry_vars_get(vars, pry_slice_of(name), &value), set);
+    FAIL_CHECK(pry_vars_get(vars, pry_slice_of(name), &value) == set);
   }
   pry_vars_free(vars);
   struct pry_event_count count = {0};
@@ -212,7 +148,7 @@ static void use_vars_and_events(void)
   for (int i = 0; ring && i < 5; i++) {
     struct pry_event_record *record = pry_event_next(ring);
     bool added = pry_event_add_read(record, PRY_SLICE("[1]"));
-    assert_int_equal(added, !record->reads_cut);
+    FAIL_CHECK(added == !record->reads_cut);
     pry_event_json(record, &text);
   }
   pry_buffer_fini(&text);
@@ -234,7 +170,7 @@ static void take_line(void *user, enum pry_log_level level, const char *line, si
 {
   (void)user;
   (void)level;
-  assert_int_equal(strlen(line), size);
+  FAIL_CHECK(strlen(line) == size);
 }
 
 static bool make_surroundings(struct surroundings *around)
@@ -276,7 +212,7 @@ static void use_alerts(void)
     struct pry_alert alert = {.key = i % 2 ? PRY_SLICE("a") : PRY_SLICE("b"), .text = PRY_SLICE("t"), .resolve = i > 2};
     pry_alerts_notify(alerts, around.loop, &sink, &alert);
     pry_loop_advance(around.loop, 100 * PRY_SECOND); /* nobody answers: through all its tries */
-    assert_int_equal(pry_alerts_queued(alerts), 0);
+    FAIL_CHECK(pry_alerts_queued(alerts) == 0);
   }
   pry_alerts_free(alerts);
   free_surroundings(&around);
@@ -298,11 +234,13 @@ static struct pry_state *serving(void *user)
   return state;
 }
 
+static unsigned tokens_given;
+
 static void count_ready(struct pry_token_waiter *waiter, bool renewed, const char *why, void *user)
 {
   (void)waiter;
-  (void)renewed;
   (void)why;
+  tokens_given += renewed;
   ++*(unsigned *)user;
 }
 
@@ -318,14 +256,15 @@ static void wait_for_tokens(struct pry_credentials *credentials, struct pry_mail
     waiting += pry_credential_token(credentials, mailbox, "kimi", &token, &version, &waiters[i], count_ready, &ready,
                                     &why) == PRY_TOKEN_WAITING;
   pry_loop_advance(pry_mailbox_loop(mailbox), 200 * PRY_SECOND);
-  assert_int_equal(ready, waiting); /* whoever waits hears */
+  FAIL_CHECK(ready == waiting); /* whoever waits hears */
   pry_buffer_fini(&token);
 }
 
-static void use_credentials(void)
+static const struct pry_secret secret = {.name = "REFRESH", .value = "configured-refresh"};
+static const struct pry_credential_config declared = {.name = "kimi", .refresh_token = &secret, .grant = "kimi"};
+
+static void renew_once(const char *state_dir)
 {
-  static const struct pry_secret secret = {.name = "REFRESH", .value = "configured-refresh"};
-  static const struct pry_credential_config declared = {.name = "kimi", .refresh_token = &secret, .grant = "kimi"};
   static const struct pry_state_ops ops = {.ask = renew};
   struct pry_config config = {.credentials = &declared, .credential_count = 1};
   struct pry_generation generation = {.config = &config};
@@ -337,53 +276,81 @@ static void use_credentials(void)
                                                     .log = around.log,
                                                     .metrics = around.metrics,
                                                     .scrubber = around.scrubber,
+                                                    .state_dir = state_dir,
                                                     .current_state = serving,
                                                     .user = &state};
   struct pry_credentials *credentials = made ? pry_credentials_new(&environment) : NULL;
   if (credentials && pry_credentials_adopt(credentials, &config))
     wait_for_tokens(credentials, around.mailbox);
   pry_credentials_free(credentials);
-  assert_int_equal(state.references, 1);
+  FAIL_CHECK(state.references == 1);
   free_surroundings(&around);
 }
 
-/* ---- */
-
-static void run(void (*part)(void), long fail_at)
+static void use_credentials(void)
 {
-  allocations = live = 0;
-  failing = fail_at;
-  armed = true;
-  part();
-  armed = false;
+  renew_once(NULL);
+  fail_over();
+  renew_once(NULL);
 }
 
-static void test_each_allocation_fails(void **state)
+/* ---- the refresh token on disk -------------------------------------------------------------------------- */
+
+static int remove_one(const char *path, const struct stat *about, int type, struct FTW *place)
 {
-  void (*const *part_of)(void) = *state;
-  void (*part)(void) = *part_of;
-  if (!OWN_MALLOC)
-    skip();
-  run(part, 0);
-  long total = allocations;
-  assert_true(total > 0);
-  for (long i = 1; i <= total; i++) {
-    run(part, i);
-    if (live != 0)
-      fail_msg("%ld blocks lost when allocation %ld of %ld failed", live, i, total);
-  }
+  (void)about, (void)type, (void)place;
+  return remove(path);
 }
 
-static void (*const parts[])(void) = {use_store,           use_queue,  use_budget,
-                                      use_vars_and_events, use_alerts, use_credentials};
+/* Appends what is persisted; that it can be read is part of what is shown. */
+static void read_persisted(const char *folder, struct pry_buffer *token)
+{
+  const char *why;
+  pry_buffer_init(token, 0);
+  FAIL_CHECK(pry_credential_file_read(folder, "kimi", pry_slice_of(secret.value), token, &why));
+}
+
+static void check_persisted(const char *folder, bool new_one_only)
+{
+  struct pry_buffer token;
+  read_persisted(folder, &token);
+  bool is_new = pry_slice_equal(pry_buffer_slice(&token), PRY_SLICE("rotated-token-value"));
+  bool is_old = pry_slice_equal(pry_buffer_slice(&token), PRY_SLICE("old-token-value"));
+  FAIL_CHECK(is_new || (is_old && !new_one_only));
+  pry_buffer_fini(&token);
+}
+
+/* Whatever fails while a rotated token is persisted: on disk is the old one or the new one, whole. */
+static void use_persisted_credentials(void)
+{
+  char folder[] = "/tmp/parry-oom-XXXXXX";
+  const char *why;
+  fail_quiet();
+  FAIL_CHECK(mkdtemp(folder));
+  FAIL_CHECK(pry_credential_file_write(folder, "kimi", pry_slice_of(secret.value), PRY_SLICE("old-token-value"), &why));
+  fail_loud();
+  tokens_given = 0;
+  renew_once(folder);
+  FAIL_CHECK(fail_memory() || tokens_given == 3); /* a disk that fails costs no call its token */
+  fail_quiet();
+  check_persisted(folder, !fail_struck());
+  fail_loud();
+  fail_over();
+  renew_once(folder);
+  check_persisted(folder, true);
+  nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
 
 int main(void)
 {
-  const struct CMUnitTest tests[] = {
-#define PART(number, text) {text, test_each_allocation_fails, NULL, NULL, (void *)&parts[number]}
-      PART(0, "store"),           PART(1, "queue"),  PART(2, "budget"),
-      PART(3, "vars and events"), PART(4, "alerts"), PART(5, "credentials"),
-#undef PART
+  static const struct fail_scenario scenarios[] = {
+      {"store", use_store, FAIL_BOTH, 0},
+      {"queue", use_queue, FAIL_BOTH, 0},
+      {"budget", use_budget, FAIL_BOTH, 0},
+      {"vars and events", use_vars_and_events, FAIL_BOTH, 0},
+      {"alerts", use_alerts, FAIL_BOTH, 0},
+      {"credentials", use_credentials, FAIL_BOTH, 0},
+      {"persisted credentials", use_persisted_credentials, FAIL_BOTH, 0},
   };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return fail_main(scenarios, sizeof scenarios / sizeof *scenarios);
 }
