@@ -6,9 +6,11 @@
 #include <event2/event_struct.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -278,15 +280,31 @@ struct pry_loop *pry_loop_new_virtual(double unix_time)
   return loop;
 }
 
+/* What libevent opens for a loop. When it cannot have its pipe, it ends the process (evsig_init_), so we ask first. */
+static bool descriptors_are_left(void)
+{
+  int pipe_fds[2] = {-1, -1};
+  int fd = epoll_create1(EPOLL_CLOEXEC);
+  bool left = fd >= 0 && pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) == 0;
+  if (left) {
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+  }
+  if (fd >= 0)
+    close(fd);
+  return left;
+}
+
 static struct event_base *base_new(void)
 {
-  struct event_config *config = event_config_new();
+  struct event_config *config = descriptors_are_left() ? event_config_new() : NULL;
   if (!config)
     return NULL;
-  /* No lock: other threads wake the loop through its eventfd and touch nothing of libevent. */
-  int failed = event_config_set_flag(config, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST) |
-               event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK) |
-               event_config_set_flag(config, EVENT_BASE_FLAG_IGNORE_ENV);
+  /* No lock: other threads wake the loop through its eventfd and touch nothing of libevent. No change list: with one,
+   * event_add() would say yes to what epoll_ctl() refuses later, and nobody would hear of it. */
+  int failed = event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK) |
+               event_config_set_flag(config, EVENT_BASE_FLAG_IGNORE_ENV) |
+               event_config_require_features(config, EV_FEATURE_ET | EV_FEATURE_EARLY_CLOSE); /* epoll or nothing */
   struct event_base *base = failed ? NULL : event_base_new_with_config(config);
   event_config_free(config);
   return base;
