@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WATCHDOG = 30, RUNS_DEFAULT = 1000, REPORTS_DEFAULT = 10, WARM_RUNS = 2, FOUND = 99 };
+enum { PLACES = 1 << 20, WATCHDOG = 30, RUNS_DEFAULT = 1000, REPORTS_DEFAULT = 10, WARM_RUNS = 2, FOUND = 99 };
 
 #ifndef __has_feature
 #define __has_feature(feature) 0
@@ -46,8 +46,8 @@ struct stack {
 
 /* Between the process that runs and the one that watches. The stacks mean the same in both: one is the other's fork. */
 static struct watched {
-  long at; /* the run under way */
-  unsigned error;
+  long at;                  /* the run under way */
+  unsigned error, errors;   /* which errno of how many */
   long calls, runs, struck; /* calls counted, runs made, runs in which something was made to fail */
   char message[512];        /* "": no end of its own */
   const char *name;         /* of the failed call */
@@ -61,6 +61,7 @@ static void take_failed(void)
 {
   watched->name = fail_seen.name;
   watched->size = fail_seen.size;
+  watched->errors = fail_plan.rest ? 1 : fail_seen.errors;
   memcpy(watched->failed.frames, fail_seen.stack, sizeof fail_seen.stack);
   watched->failed.depth = fail_seen.depth;
 }
@@ -131,10 +132,15 @@ static void run(const struct fail_scenario *scenario)
 
 enum { LOST_MAX = 16 };
 
-/* Each needs another run, to see who made it. */
-static void lost_blocks(const struct fail_scenario *scenario, size_t left, const long *numbers, size_t bytes)
+/* What is lost once and not when the same fails again is what some library keeps. Each block left needs one more run, to
+ * see who made it. */
+static void look_at_lost(const struct fail_scenario *scenario)
 {
+  size_t bytes;
+  long numbers[LOST_MAX];
   take_failed();
+  run(scenario);
+  size_t left = fail_blocks_left(numbers, LOST_MAX, &bytes);
   for (size_t i = 0; i < left && i < LOST_MAX; i++) {
     fail_plan.trace = numbers[i];
     run(scenario);
@@ -153,11 +159,10 @@ static void lost_blocks(const struct fail_scenario *scenario, size_t left, const
 static void check_run(const struct fail_scenario *scenario)
 {
   size_t bytes, descriptors = count_descriptors();
-  long numbers[LOST_MAX];
   run(scenario);
-  size_t left = fail_blocks_left(numbers, LOST_MAX, &bytes);
-  if (left)
-    lost_blocks(scenario, left, numbers, bytes);
+  bool struck = fail_struck();
+  if (fail_blocks_left(NULL, 0, &bytes))
+    look_at_lost(scenario);
   if (count_descriptors() != descriptors) {
     take_failed();
     snprintf(watched->message, sizeof watched->message, "%zu descriptors were open before and %zu are behind",
@@ -165,13 +170,14 @@ static void check_run(const struct fail_scenario *scenario)
     _exit(FOUND);
   }
   watched->runs++;
-  watched->struck += fail_struck();
+  watched->struck += struck;
 }
 
 static void run_at(const struct fail_scenario *scenario, const struct kind *kind, long at)
 {
-  unsigned errors = 1;
-  for (unsigned error = at == watched->at ? watched->error + 1 : 0; error < errors; error++) {
+  bool again = at == watched->at; /* the last one ended the process */
+  unsigned errors = again ? watched->errors : 1;
+  for (unsigned error = again ? watched->error + 1 : 0; error < errors; error++) {
     watched->at = at;
     watched->error = error;
     fail_plan = (struct fail_plan){.what = kind->what, .at = at, .rest = kind->rest, .error = error};
@@ -181,23 +187,34 @@ static void run_at(const struct fail_scenario *scenario, const struct kind *kind
   }
 }
 
-/* Which calls are made to fail: all, or the first two from each place and then every k-th. */
+/* Is it one of the first two calls from its place? */
+static bool is_new_place(unsigned char *times, long call)
+{
+  uint32_t place = fail_places[call < FAIL_PLACES_MAX ? call : 0] % PLACES;
+  if (times[place] > 1)
+    return false;
+  times[place]++;
+  return true;
+}
+
+/* Which calls are made to fail: all of them, or, evenly spread where that is too many, those from new places, and then
+ * every k-th of all. */
 static unsigned char *choose(long calls, long most)
 {
   unsigned char *chosen = calloc((size_t)calls + 2, 1);
-  unsigned char *times = calloc(1 << 20, 1);
-  long left = most;
-  for (long i = 1; chosen && times && i <= calls; i++) {
-    uint32_t place = fail_places[i < FAIL_PLACES_MAX ? i : 0] % (1 << 20);
-    if (calls > most && (times[place] > 1 || left <= 0))
-      continue;
-    times[place]++;
-    chosen[i] = 1;
-    left--;
-  }
-  for (long i = 1; chosen && left > 0 && i <= calls; i += calls / left + 1)
-    chosen[i] = 1;
+  unsigned char *times = calloc(PLACES, 1);
+  long places = 0, left = most;
+  for (long i = 1; chosen && times && i <= calls; i++)
+    places += chosen[i] = calls <= most || is_new_place(times, i);
   free(times);
+  for (long i = 1, seen = 0; chosen && i <= calls; i++) {
+    if (!chosen[i])
+      continue;
+    chosen[i] = calls <= most || seen++ % (places / most + 1) == 0;
+    left -= chosen[i];
+  }
+  for (long i = 1; chosen && calls > most && left > 0 && i <= calls; i += calls / left + 1)
+    chosen[i] = 1;
   return chosen;
 }
 
@@ -346,7 +363,7 @@ static unsigned watch(const struct fail_scenario *scenario, const struct kind *k
     if (++found >= most || (watched->at == at && watched->error == error))
       break; /* enough, or not even the runs without a failure are good */
   }
-  printf("  %-24s %-12s %7ld calls, %6ld runs, %6ld with a failure, %u bad, %.1f s\n", scenario->name, kind->name,
+  printf("  %-26s %-12s %6ld calls, %6ld runs, %6ld with a failure, %u bad, %.1f s\n", scenario->name, kind->name,
          watched->calls, watched->runs, watched->struck, found, seconds_now() - started);
   fflush(stdout);
   return found;

@@ -397,13 +397,11 @@ void free(void *memory)
   X(getpeername, int, -1, (int fd, __SOCKADDR_ARG address, socklen_t *size), (fd, address, size), ENOTCONN)            \
   X(setsockopt, int, -1, (int fd, int level, int name, const void *value, socklen_t size),                             \
     (fd, level, name, value, size), ENOBUFS)                                                                           \
-  X(read, ssize_t, -1, (int fd, void *data, size_t size), (fd, data, size), EIO, EINTR)                                \
   X(readv, ssize_t, -1, (int fd, const struct iovec *parts, int count), (fd, parts, count), ECONNRESET, EINTR)         \
   X(recv, ssize_t, -1, (int fd, void *data, size_t size, int flags), (fd, data, size, flags), ECONNRESET, EINTR)       \
   X(recvfrom, ssize_t, -1,                                                                                             \
     (int fd, void *data, size_t size, int flags, __SOCKADDR_ARG address, socklen_t *address_size),                     \
     (fd, data, size, flags, address, address_size), ECONNRESET)                                                        \
-  X(write, ssize_t, -1, (int fd, const void *data, size_t size), (fd, data, size), ENOSPC, EPIPE, EINTR)               \
   X(writev, ssize_t, -1, (int fd, const struct iovec *parts, int count), (fd, parts, count), EPIPE, ENOBUFS, EINTR)    \
   X(send, ssize_t, -1, (int fd, const void *data, size_t size, int flags), (fd, data, size, flags), EPIPE, ENOBUFS)    \
   X(sendmsg, ssize_t, -1, (int fd, const struct msghdr *message, int flags), (fd, message, flags), EPIPE, ENOBUFS,     \
@@ -428,7 +426,6 @@ void free(void *memory)
     ENOMEM, ENOSPC)                                                                                                    \
   X(epoll_wait, int, -1, (int fd, struct epoll_event *events, int most, int timeout), (fd, events, most, timeout),     \
     EINTR)                                                                                                             \
-  X(eventfd, int, -1, (unsigned value, int flags), (value, flags), EMFILE)                                             \
   X(timerfd_create, int, -1, (int clock, int flags), (clock, flags), EMFILE)                                           \
   X(pipe, int, -1, (int fds[2]), (fds), EMFILE)                                                                        \
   X(pipe2, int, -1, (int fds[2], int flags), (fds, flags), EMFILE)                                                     \
@@ -464,12 +461,69 @@ CALLS(X)
 
 /* These have a form of their own: arguments that vary, or an error that is returned. */
 
+static ssize_t (*real_read)(int fd, void *data, size_t size);
+static ssize_t (*real_write)(int fd, const void *data, size_t size);
+static int (*real_eventfd)(unsigned value, int flags);
+static int (*real_close)(int fd);
 static int (*real_openat)(int folder, const char *path, int flags, ...);
 static int (*real_pthread_create)(pthread_t *thread, const pthread_attr_t *about, void *(*start)(void *), void *user);
 
+/* Nothing of an eventfd can fail: reading and writing it is only ever interrupted. */
+static atomic_bool is_eventfd[4096];
+
+static bool is_safe(int fd)
+{
+  return fd >= 0 && (size_t)fd < sizeof is_eventfd / sizeof *is_eventfd && is_eventfd[fd];
+}
+
+int eventfd(unsigned value, int flags)
+{
+  if (!real_eventfd)
+    fail_calls_init();
+  if (fails(FAIL_SYSTEM, "eventfd", 1, 0, false)) {
+    errno = EMFILE;
+    return -1;
+  }
+  int fd = real_eventfd(value, flags);
+  if (fd >= 0 && (size_t)fd < sizeof is_eventfd / sizeof *is_eventfd)
+    is_eventfd[fd] = true;
+  return fd;
+}
+
+int close(int fd)
+{
+  if (!real_close)
+    fail_calls_init();
+  if (is_safe(fd))
+    is_eventfd[fd] = false;
+  return real_close(fd);
+}
+
+ssize_t read(int fd, void *data, size_t size)
+{
+  static const int errors[] = {EIO, EINTR};
+  if (!real_read)
+    fail_calls_init();
+  if (!fails(FAIL_SYSTEM, "read", is_safe(fd) ? 1 : 2, 0, is_safe(fd)))
+    return real_read(fd, data, size);
+  errno = is_safe(fd) ? EINTR : error_of(errors, 2);
+  return -1;
+}
+
+ssize_t write(int fd, const void *data, size_t size)
+{
+  static const int errors[] = {ENOSPC, EPIPE, EINTR};
+  if (!real_write)
+    fail_calls_init();
+  if (!fails(FAIL_SYSTEM, "write", is_safe(fd) ? 1 : 3, 0, is_safe(fd)))
+    return real_write(fd, data, size);
+  errno = is_safe(fd) ? EINTR : error_of(errors, 3);
+  return -1;
+}
+
 static int open_at(int folder, const char *path, int flags, va_list rest)
 {
-  static const int errors[] = {EMFILE, EACCES, ENOSPC};
+  static const int errors[] = {EMFILE, ENOMEM, EIO};
   mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
   if (!real_openat)
     fail_calls_init();
@@ -511,6 +565,10 @@ void fail_calls_init(void)
 #define X(name, type, failure, parameters, arguments, ...) *(void **)&real_##name = dlsym(RTLD_NEXT, #name);
   CALLS(X)
 #undef X
+  *(void **)&real_read = dlsym(RTLD_NEXT, "read");
+  *(void **)&real_write = dlsym(RTLD_NEXT, "write");
+  *(void **)&real_eventfd = dlsym(RTLD_NEXT, "eventfd");
+  *(void **)&real_close = dlsym(RTLD_NEXT, "close");
   *(void **)&real_openat = dlsym(RTLD_NEXT, "openat");
   *(void **)&real_pthread_create = dlsym(RTLD_NEXT, "pthread_create");
   find(spared, SPARED);

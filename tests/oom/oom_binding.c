@@ -1,0 +1,230 @@
+/* Handlers in Lua whose memory fails below Lua: each run ends well or as a fault that is told, never in the process's end,
+ * and the state goes on. */
+#include "../unit/lua_rig.h"
+#include "call.h"
+#include "fail.h"
+
+/* Asks a handler until it has ended, waiting for its I/O. */
+static enum pry_ask_status ask(struct rig *rig, struct pry_ask *asked)
+{
+  unsigned before = rig->readies;
+  enum pry_ask_status status = rig_run(rig, asked);
+  if (status != PRY_ASK_PENDING)
+    return status;
+  for (int i = 0; i < 1000 && rig->readies == before; i++)
+    pry_loop_turn(rig->loop, 10 * PRY_SECOND);
+  FAIL_CHECK(rig->readies == before + 1);
+  return rig->ready_status;
+}
+
+static enum pry_ask_status ask_for(struct rig *rig, enum pry_handler handler)
+{
+  pry_verdict_fini(&rig->ask.verdict);
+  rig_prepare(rig, &rig->ask, handler);
+  return ask(rig, &rig->ask);
+}
+
+static void push_answers(struct rig *rig)
+{
+  struct pry_slice chunk = PRY_SLICE("{\"n\":7,\"list\":[1,2,{\"deep\":true}]}");
+  struct pry_http_step step = {.chunks = &chunk, .chunk_count = 1, .delay = 1};
+  FAIL_CHECK(pry_http_script_set_default(rig->script, &step));
+}
+
+/* Each run is a verdict or a told fault; when memory is back, so are the verdicts. */
+static void run(const char *policy, enum pry_handler handler, enum pry_verdict_kind kind)
+{
+  fail_quiet();
+  struct rig *rig = rig_new(policy);
+  push_answers(rig);
+  fail_loud();
+  for (int i = 0; i < 2; i++) {
+    enum pry_ask_status status = ask_for(rig, handler);
+    FAIL_CHECK(status == PRY_ASK_DONE || status == PRY_ASK_FAULT);
+    if (status == PRY_ASK_FAULT && !fail_struck())
+      printf("  %s\n", rig->ask.fault);
+    FAIL_CHECK(status == PRY_ASK_DONE || (fail_struck() && *rig->ask.fault && !rig->ask.verdict.kind));
+    FAIL_CHECK(rig->ask.verdict.kind == kind || rig->ask.verdict.kind == PRY_VERDICT_NONE);
+  }
+  fail_over();
+  for (int i = 0; i < 2; i++) {
+    enum pry_ask_status status = ask_for(rig, handler);
+    FAIL_CHECK(status == PRY_ASK_DONE && rig->ask.verdict.kind == kind);
+  }
+  FAIL_CHECK(pry_http_open_count(rig->http) == 0);
+  rig_free(rig);
+}
+
+static void use_values(void)
+{
+  run(ON_ERROR("local t = {}\n"
+               "for i = 1, 20 do t[i] = { name = ('%d:%s'):format(i, ('x'):rep(i)), at = i } end\n"
+               "table.sort(t, function(a, b) return a.at > b.at end)\n"
+               "local s = {}\n"
+               "for _, v in ipairs(t) do s[#s + 1] = v.name:upper():gsub('X+', '-') end\n"
+               "local text = table.concat(s, ',')\n"
+               "for k in text:gmatch('%d+') do assert(tonumber(k)) end\n"
+               "local ok, why = pcall(error, { code = 1 })\n"
+               "assert(not ok and why.code == 1)\n"
+               "return retry { after = 1, why = ('%s %s'):format(call.id, err.category) }"),
+      PRY_ON_ERROR, PRY_VERDICT_RETRY);
+}
+
+static void use_json(void)
+{
+  run(ON_ERROR("local v = json.decode('{\"a\":[1,2.5,\"x\\\\u00e9\",null,true],\"b\":{\"c\":{}}}')\n"
+               "assert(v.a[2] == 2.5)\n"
+               "local text = json.encode { list = { 1, 2, 3 }, map = { a = 'q\"', b = v.b } }\n"
+               "assert(json.decode(text).list[3] == 3)\n"
+               "assert(call:json().n[2] == 2)\n"
+               "return retry { after = 2 }"),
+      PRY_ON_ERROR, PRY_VERDICT_RETRY);
+}
+
+static void use_store(void)
+{
+  run(ON_ERROR("call.vars.n = (call.vars.n or 0) + 1\n"
+               "call.vars.list = { 1, 'two', { three = true } }\n"
+               "store.set('k' .. call.vars.n, 'value', 5)\n"
+               "store.count('c', 1)\n"
+               "log.info('seen', { n = call.vars.n, category = err.category })\n"
+               "notify { key = 'a', to = 'ops', text = 'it happened' }\n"
+               "return fail { category = 'billing', message = 'no more', status = 402 }"),
+      PRY_ON_ERROR, PRY_VERDICT_FAIL);
+}
+
+static void use_http(void)
+{
+  run(ON_ERROR("local a, e = http.request { method = 'POST', url = 'https://help.test/x?y=1',\n"
+               "  headers = { ['x-key'] = { 'k ', 5 } }, json = { b = 1, a = { true } } }\n"
+               "local b = http.request { service = 'help', path = 'form', form = { a = 'x y', b = 2 } }\n"
+               "if not a or not b then return retry { after = 1, why = e and e.message } end\n"
+               "return retry { after = a.json().n }"),
+      PRY_ON_ERROR, PRY_VERDICT_RETRY);
+}
+
+static void use_respond(void)
+{
+  run(ON_REQUEST("return respond { status = 200, headers = { ['content-type'] = 'text/plain', ['x-a'] = 'b' },\n"
+                 "  body = ('hello '):rep(100) }"),
+      PRY_ON_REQUEST, PRY_VERDICT_RESPOND);
+}
+
+static void use_route(void)
+{
+  run(ON_REQUEST("assert(call:header('x-test') == 'yes')\n"
+                 "return route { target = 'kimi/m2', headers = { ['x-b'] = call.model } }"),
+      PRY_ON_REQUEST, PRY_VERDICT_ROUTE);
+}
+
+/* Renewals by the shipped grants and by a function of one's own. */
+static void renew(struct rig *rig, size_t i, bool must)
+{
+  struct pry_renewal renewal = {.credential = &rig->engine->worker.state->generation->config->credentials[i],
+                                .refresh_token = PRY_SLICE("the-refresh-token"),
+                                .expires_in = -1};
+  pry_buffer_init(&renewal.token, 0);
+  pry_buffer_init(&renewal.new_refresh_token, 0);
+  rig_prepare(rig, &rig->ask, PRY_REFRESH);
+  rig->ask.instance = NULL;
+  rig->ask.call = NULL;
+  rig->ask.renewal = &renewal;
+  enum pry_ask_status status = ask(rig, &rig->ask);
+  FAIL_CHECK(status == PRY_ASK_DONE || status == PRY_ASK_FAULT);
+  FAIL_CHECK(status == PRY_ASK_DONE ? renewal.token.size || *renewal.error : *renewal.error || *rig->ask.fault);
+  FAIL_CHECK(!must || (status == PRY_ASK_DONE && renewal.token.size));
+  pry_buffer_fini(&renewal.token);
+  pry_buffer_fini(&renewal.new_refresh_token);
+  pry_verdict_fini(&rig->ask.verdict);
+}
+
+static void use_refresh(void)
+{
+  struct pry_slice chunk =
+      PRY_SLICE("{\"access_token\":\"a-new-token\",\"refresh_token\":\"rotated\",\"expires_in\":60,\"code\":0}");
+  fail_quiet();
+  struct rig *rig = rig_new(ON_ERROR("return nil"));
+  struct pry_headers headers;
+  pry_headers_init(&headers);
+  pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
+  struct pry_http_step step = {.headers = &headers, .chunks = &chunk, .chunk_count = 1, .delay = 1};
+  FAIL_CHECK(pry_http_script_set_default(rig->script, &step));
+  pry_headers_fini(&headers);
+  fail_loud();
+  for (size_t i = 0; i < 3; i++)
+    if (rig->engine->worker.state->generation->config->credentials[i].name[0] != 'k')
+      renew(rig, i, false);
+  fail_over();
+  for (size_t i = 0; i < 3; i++)
+    if (rig->engine->worker.state->generation->config->credentials[i].name[0] == 'p')
+      renew(rig, i, true);
+  rig_free(rig);
+}
+
+#define OWN_DIALECT                                                                                                    \
+  "return dialect { name = 'd', stream = { default = 'content' },\n"                                                   \
+  "  classify = function(answer)\n"                                                                                    \
+  "    local body = answer:json()\n"                                                                                   \
+  "    return { category = 'billing', code = body and body.error.code, message = 'said ' .. answer.status } end,\n"    \
+  "  render = function(err) return { error = { message = err.message, code = err.code } } end }\n"
+
+static void use_dialect(void)
+{
+  struct pry_answer_view answer = {
+      .provider = "up", .status = 429, .body = PRY_SLICE("{\"error\":{\"code\":\"quota\",\"list\":[1,2,3]}}")};
+  struct pry_buffer out;
+  fail_quiet();
+  struct rig *rig = rig_new_set(ON_ERROR("return nil"), NULL, OWN_DIALECT, NULL);
+  fail_loud();
+  struct pry_state *state = rig->engine->worker.state;
+  const struct pry_dialect *dialect = state->generation->config->dialects[0];
+  answer.headers = &rig->headers;
+  pry_buffer_init(&out, 0);
+  for (int i = 0; i < 3; i++) {
+    struct pry_failure failure = pry_classify(state, dialect, &answer, 0);
+    FAIL_CHECK(failure.category == PRY_BILLING || failure.category == PRY_RATE_LIMIT);
+    FAIL_CHECK(failure.category == PRY_BILLING || i < 2);
+    size_t before = out.size;
+    bool rendered = state->ops->render(state, dialect, &failure, "c_0_1", PRY_RENDER_BODY, &out);
+    FAIL_CHECK(rendered ? out.size > before : i < 2);
+    if (i == 1)
+      fail_over();
+  }
+  pry_buffer_fini(&out);
+  rig_free(rig);
+}
+
+/* What is open when the state goes. */
+static void use_cancel(void)
+{
+  fail_quiet();
+  struct rig *rig = rig_new(ON_ERROR("http.request { url = 'https://help.test/x' }"));
+  push_answers(rig);
+  fail_loud();
+  rig_prepare(rig, &rig->ask, PRY_ON_ERROR);
+  struct pry_state *state = rig->engine->worker.state;
+  if (rig_run(rig, &rig->ask) == PRY_ASK_PENDING)
+    state->ops->cancel(state, &rig->ask);
+  FAIL_CHECK(pry_http_open_count(rig->http) == 0);
+  rig_free(rig);
+}
+
+static void use_script(void)
+{
+  char fault[PRY_FAULT_MAX] = "";
+  struct pry_script *script = pry_script_new(NULL, fault);
+  FAIL_CHECK(script || *fault);
+  pry_script_free(script);
+}
+
+int main(void)
+{
+  static const struct fail_scenario scenarios[] = {
+      {"a Lua state", use_script, FAIL_BOTH, 400},  {"values", use_values, FAIL_MEMORY, 400},
+      {"json", use_json, FAIL_MEMORY, 400},         {"store, log, alert", use_store, FAIL_BOTH, 400},
+      {"http.request", use_http, FAIL_MEMORY, 400}, {"respond", use_respond, FAIL_MEMORY, 400},
+      {"route", use_route, FAIL_MEMORY, 400},       {"refresh", use_refresh, FAIL_MEMORY, 400},
+      {"dialect", use_dialect, FAIL_MEMORY, 400},   {"cancel", use_cancel, FAIL_MEMORY, 400},
+  };
+  return fail_main(scenarios, sizeof scenarios / sizeof *scenarios);
+}

@@ -1,0 +1,428 @@
+/* Calls in virtual time against scripted providers, with each allocation failing: whatever fails, the client hears `done`
+ * exactly once, everything taken is given back, and the next call is a good one. */
+#include "../unit/call_policies.h"
+#include "fail.h"
+
+enum { ASKERS = 2 };
+
+struct asker {
+  struct pry_call *call;
+  struct rig *rig;
+  unsigned heads, dones;
+  int status;
+  size_t bytes;
+  bool truncated, paused;
+  struct pry_outcome outcome;
+};
+
+static void on_head(void *user, int status, const struct pry_headers *headers, int64_t body_size)
+{
+  struct asker *asker = user;
+  (void)headers, (void)body_size;
+  FAIL_CHECK(asker->heads++ == 0 && asker->dones == 0);
+  asker->status = status;
+}
+
+static bool on_data(void *user, struct pry_slice data)
+{
+  struct asker *asker = user;
+  FAIL_CHECK(asker->heads == 1 && asker->dones == 0);
+  bool go_on = asker->bytes || !asker->paused;
+  asker->bytes += data.size;
+  return go_on;
+}
+
+static void on_done(void *user, const struct pry_outcome *outcome, bool truncated)
+{
+  struct asker *asker = user;
+  FAIL_CHECK(asker->dones++ == 0);
+  asker->outcome = *outcome;
+  asker->truncated = truncated;
+  asker->call = NULL;
+}
+
+static const struct pry_sink_ops sink = {on_head, on_data, on_done};
+
+static void ask(struct rig *rig, struct asker *asker, const char *path)
+{
+  struct pry_headers headers;
+  struct pry_buffer body;
+  fail_quiet(); /* the owner's part */
+  pry_headers_init(&headers);
+  pry_buffer_init(&body, 0);
+  FAIL_CHECK(pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json")) &&
+             pry_headers_add(&headers, PRY_SLICE("X-Stainless-Retry-Count"), PRY_SLICE("1")) &&
+             pry_headers_add(&headers, PRY_SLICE("Idempotency-Key"), PRY_SLICE("i")) &&
+             pry_buffer_append_text(&body, BODY));
+  fail_loud();
+  struct pry_call_request request = {
+      .method = PRY_SLICE("POST"), .path = pry_slice_of(path), .headers = &headers, .body = &body};
+  asker->rig = rig;
+  asker->call = pry_call_start(&rig->engine->worker, &request, &sink, asker);
+  FAIL_CHECK(asker->dones == 0);
+  FAIL_CHECK(asker->call || fail_struck());
+  pry_buffer_fini(&body);
+  pry_headers_fini(&headers);
+}
+
+/* Through all waits, deadlines and timeouts; a reader that paused goes on. */
+static void finish(struct asker *asker)
+{
+  for (unsigned i = 0; i < 20000 && asker->call; i++) {
+    if (asker->paused && asker->bytes)
+      pry_call_resume(asker->call);
+    if (!pry_loop_turn(asker->rig->loop, 60 * PRY_SECOND))
+      break;
+  }
+  FAIL_CHECK(!asker->call);
+}
+
+static void prepare(struct rig *rig, void (*use)(struct rig *rig))
+{
+  rig->repeatable = PRY_ONLY_TRUE;
+  rig->timeouts = (struct pry_timeouts){.first_byte = 5 * PRY_SECOND, .idle = 5 * PRY_SECOND};
+  use(rig);
+  rig_commit(rig);
+}
+
+/* Everything taken by whoever has ended is back. */
+static void nothing_held(struct rig *rig)
+{
+  pry_loop_advance(rig->loop, 100 * PRY_SECOND); /* observers, deliveries and renewals are through */
+  FAIL_CHECK(rig->engine->replay_used == 0);
+  FAIL_CHECK(pry_queue_key_count(rig->engine->queues) == 0);
+  FAIL_CHECK(pry_budget_remaining(rig->engine->budgets, PRY_SLICE("p/m")) == 1);
+  FAIL_CHECK(pry_budget_remaining(rig->engine->budgets, PRY_SLICE("q/m2")) == 1);
+}
+
+/* A few calls after one another or at once, while things fail; then a good one. */
+static void run(void (*use)(struct rig *rig), unsigned at_once, void (*meanwhile)(struct asker *askers),
+                int good_status)
+{
+  struct asker askers[ASKERS] = {{0}}, good = {0};
+  fail_quiet();
+  struct rig *rig = rig_new();
+  prepare(rig, use);
+  fail_loud();
+  for (unsigned i = 0; i < at_once; i++)
+    ask(rig, &askers[i], "/v1/first");
+  if (meanwhile)
+    meanwhile(askers);
+  for (unsigned i = 0; i < at_once; i++)
+    finish(&askers[i]);
+  for (unsigned i = 0; i < at_once; i++)
+    FAIL_CHECK(askers[i].outcome.ok || askers[i].status >= 400 || askers[i].truncated || !askers[i].heads ||
+               askers[i].outcome.committed);
+  nothing_held(rig);
+  fail_over();
+  rig->counter = 1000; /* policies that do something once have done it */
+  rig_plays(rig, (struct pry_http_step){.url_part = "good"}, json, "{}", NULL);
+  ask(rig, &good, "/v1/good");
+  finish(&good);
+  FAIL_CHECK(good.dones == 1 && good.status == good_status);
+  nothing_held(rig);
+  rig_end(NULL, rig);
+}
+
+/* ---- what happens -------------------------------------------------------------------------------------------- */
+
+static const struct pry_http_step first = {.url_part = "first"};
+
+static void well(struct rig *rig)
+{
+  rig_plays(rig, first, json, "{\"a\":", "1}", NULL);
+}
+
+static void use_well(void)
+{
+  run(well, 1, NULL, 200);
+}
+
+static void retried(struct rig *rig)
+{
+  struct pry_http_step busy = {.url_part = "first", .status = 503};
+  static const char *const later[] = {"Content-Type", "application/json", "Retry-After", "2", NULL};
+  rig_use(rig, "retry", PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_OUTCOME), retry_twice);
+  rig_plays(rig, busy, later, "{\"error\":{}}", NULL);
+  rig_plays(rig, busy, json, "{\"error\":{}}", NULL);
+  rig_plays(rig, first, json, "{}", NULL);
+}
+
+static void use_retried(void)
+{
+  run(retried, 1, NULL, 200);
+}
+
+static void fallen_back(struct rig *rig)
+{
+  rig_use(rig, "fallback", PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_DONE), fall_back);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .status = 500}, json, "{}", NULL);
+  rig_plays(rig, first, json, "{}", NULL);
+}
+
+static void use_fallback(void)
+{
+  run(fallen_back, 1, NULL, 200);
+}
+
+static void renewed(struct rig *rig)
+{
+  rig->with_credential = true;
+  rig->refresh_delay = 1;
+  rig_use(rig, "renew", PRY_HANDLER_BIT(PRY_ON_ERROR), renew);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .status = 401}, json, "{}", NULL);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .status = 401}, json, "{}", NULL);
+  rig_plays(rig, first, json, "{}", NULL);
+  rig_plays(rig, first, json, "{}", NULL);
+}
+
+static void use_renewed(void)
+{
+  run(renewed, 2, NULL, 200);
+}
+
+static void streamed(struct rig *rig)
+{
+  rig_plays(rig, first, sse, ROLE, CONTENT, CONTENT FINISH, DONE, NULL);
+}
+
+static void pause_first(struct asker *askers)
+{
+  askers[0].paused = true;
+}
+
+static void use_stream(void)
+{
+  run(streamed, 1, pause_first, 200);
+}
+
+static void stream_fails(struct rig *rig)
+{
+  rig_plays(rig, first, sse, ROLE, CONTENT, STREAM_ERROR, NULL);
+}
+
+static void use_stream_error(void)
+{
+  run(stream_fails, 1, NULL, 200);
+}
+
+static void stream_is_cut(struct rig *rig)
+{
+  rig_use(rig, "retry", PRY_HANDLER_BIT(PRY_ON_ERROR), retry_twice);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .cut = true}, sse, ROLE, NULL);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .cut = true}, sse, ROLE, CONTENT, NULL);
+}
+
+static void use_cut(void)
+{
+  run(stream_is_cut, 1, NULL, 200);
+}
+
+static void held(struct rig *rig)
+{
+  rig_use(rig, "hold", PRY_HANDLER_BIT(PRY_ON_ATTEMPT), hold_one);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .delay = 1}, json, "{}", NULL);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .delay = 1}, json, "{}", NULL);
+}
+
+static void use_hold(void)
+{
+  run(held, 2, NULL, 200);
+}
+
+static void second_leaves(struct asker *askers)
+{
+  pry_loop_advance(askers[0].rig->loop, PRY_SECOND / 2);
+  for (int i = ASKERS - 1; i >= 0; i--)
+    if (askers[i].call)
+      pry_call_cancel(askers[i].call);
+}
+
+static void use_leaving_hold(void)
+{
+  run(held, 2, second_leaves, 200);
+}
+
+static void use_leaving_stream(void)
+{
+  run(streamed, 1, second_leaves, 200);
+}
+
+static void backing_off(struct rig *rig)
+{
+  static const char *const later[] = {"Retry-After", "20", NULL};
+  rig_use(rig, "retry", PRY_HANDLER_BIT(PRY_ON_ERROR), retry_twice);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .status = 429}, later, "{}", NULL);
+}
+
+static void use_leaving_backoff(void)
+{
+  run(backing_off, 1, second_leaves, 200);
+}
+
+static void held_until(struct rig *rig)
+{
+  rig_use(rig, "until", PRY_HANDLER_BIT(PRY_ON_REQUEST), hold_until);
+  rig_plays(rig, first, json, "{}", NULL);
+}
+
+static void use_hold_until(void)
+{
+  run(held_until, 1, NULL, 200);
+}
+
+static void responded(struct rig *rig)
+{
+  rig_use(rig, "respond", PRY_HANDLER_BIT(PRY_ON_REQUEST), respond);
+}
+
+static void use_respond(void)
+{
+  run(responded, 1, NULL, 203);
+}
+
+static enum pry_ask_status inject_once(struct rig *rig, struct pry_ask *asked)
+{
+  if (rig->counter++ == 0) {
+    asked->verdict.kind = PRY_VERDICT_INJECT;
+    asked->verdict.status = 503;
+    asked->verdict.delay = 0.25;
+  }
+  return PRY_ASK_DONE;
+}
+
+static void injected(struct rig *rig)
+{
+  rig_use(rig, "chaos", PRY_HANDLER_BIT(PRY_ON_ATTEMPT), inject_once);
+  rig_use(rig, "retry", PRY_HANDLER_BIT(PRY_ON_ERROR), retry_twice);
+  rig_plays(rig, first, json, "{}", NULL);
+}
+
+static void use_inject(void)
+{
+  run(injected, 1, NULL, 200);
+}
+
+static void hangs(struct rig *rig)
+{
+  rig->deadline = 20 * PRY_SECOND;
+  rig_use(rig, "retry", PRY_HANDLER_BIT(PRY_ON_ERROR), retry_always);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .hang_connect = true}, json, NULL);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .hang = true}, json, NULL);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .hang = true}, sse, ROLE, NULL);
+}
+
+static void use_timeouts(void)
+{
+  run(hangs, 1, NULL, 200);
+}
+
+static void waits_in_handler(struct rig *rig)
+{
+  rig_use(rig, "wait", PRY_HANDLER_BIT(PRY_ON_REQUEST), wait_once);
+  rig_plays(rig, first, json, "{}", NULL);
+}
+
+static void end_wait(struct asker *askers)
+{
+  struct rig *rig = askers[0].rig;
+  pry_loop_advance(rig->loop, PRY_MILLISECOND);
+  if (rig->pending)
+    rig_pending_done(rig);
+}
+
+static void use_waiting_handler(void)
+{
+  run(waits_in_handler, 1, end_wait, 200);
+}
+
+static void large(struct rig *rig)
+{
+  static char piece[300 * 1024];
+  memset(piece, 'x', sizeof piece - 1);
+  rig_plays(rig, first, NULL, piece, piece, NULL);
+}
+
+static void use_large(void)
+{
+  run(large, 1, pause_first, 200);
+}
+
+/* The engine itself, and a generation taken over while things fail. */
+static void use_engine(void)
+{
+  fail_quiet();
+  struct rig *rig = rig_new();
+  rig_free_engine(rig);
+  fail_loud();
+  struct pry_engine_options options = {.loop = rig->loop, .http = rig->http, .loader = &rig_loader, .seed = 1};
+  rig->engine = pry_engine_new(&options);
+  struct pry_buffer text;
+  pry_buffer_init(&text, 0);
+  if (rig->engine) {
+    pry_engine_emit(rig->engine, "hello", PRY_SLICE("{\"a\":1}"));
+    pry_engine_metrics(rig->engine, &text);
+    fail_over();
+    prepare(rig, well);
+    pry_engine_emit(rig->engine, "hello", PRY_SLICE("{\"a\":1}"));
+    pry_loop_advance(rig->loop, PRY_SECOND);
+  }
+  pry_buffer_fini(&text);
+  rig_free(rig);
+}
+
+static enum pry_ask_status count_job(struct rig *rig, struct pry_ask *asked)
+{
+  rig->counter += asked->handler == PRY_EVERY;
+  return PRY_ASK_DONE;
+}
+
+static void jobs(struct rig *rig)
+{
+  rig_use(rig, "job", PRY_HANDLER_BIT(PRY_EVERY) | PRY_HANDLER_BIT(PRY_ON_EVENT), count_job);
+  rig->policies[0].every = 10 * PRY_SECOND;
+}
+
+/* Jobs and a host's events; a job that could not run once runs the next time. */
+static void use_jobs(void)
+{
+  fail_quiet();
+  struct rig *rig = rig_new();
+  prepare(rig, jobs);
+  fail_loud();
+  for (int i = 0; i < 3; i++) {
+    pry_engine_emit(rig->engine, "hello", PRY_SLICE("{\"a\":1}"));
+    pry_loop_advance(rig->loop, 15 * PRY_SECOND);
+  }
+  fail_over();
+  rig->counter = 0;
+  pry_loop_advance(rig->loop, 100 * PRY_SECOND);
+  FAIL_CHECK(rig->counter >= 9);
+  rig_end(NULL, rig);
+}
+
+int main(void)
+{
+  static const struct fail_scenario scenarios[] = {
+      {"call", use_well, FAIL_MEMORY, 0},
+      {"call retried", use_retried, FAIL_MEMORY, 0},
+      {"call fallen back", use_fallback, FAIL_MEMORY, 0},
+      {"two calls renewed", use_renewed, FAIL_MEMORY, 0},
+      {"stream, paused", use_stream, FAIL_MEMORY, 0},
+      {"stream with an error", use_stream_error, FAIL_MEMORY, 0},
+      {"streams cut", use_cut, FAIL_MEMORY, 0},
+      {"two calls held", use_hold, FAIL_MEMORY, 0},
+      {"leaving a hold", use_leaving_hold, FAIL_MEMORY, 0},
+      {"leaving a stream", use_leaving_stream, FAIL_MEMORY, 0},
+      {"leaving a backoff", use_leaving_backoff, FAIL_MEMORY, 0},
+      {"hold until", use_hold_until, FAIL_MEMORY, 0},
+      {"respond", use_respond, FAIL_MEMORY, 0},
+      {"inject", use_inject, FAIL_MEMORY, 0},
+      {"timeouts", use_timeouts, FAIL_MEMORY, 0},
+      {"a handler that waits", use_waiting_handler, FAIL_MEMORY, 0},
+      {"a large answer", use_large, FAIL_MEMORY, 0},
+      {"engine", use_engine, FAIL_BOTH, 0},
+      {"jobs and events", use_jobs, FAIL_MEMORY, 0},
+  };
+  return fail_main(scenarios, sizeof scenarios / sizeof *scenarios);
+}
