@@ -110,9 +110,11 @@ static bool read_folder(struct reading *reading, int parent, const char *name, c
   }
   bool ok = true;
   struct dirent *entry;
-  while (ok && (entry = readdir(folder)))
+  while (ok && (errno = 0, entry = readdir(folder)))
     if (entry->d_name[0] != '.') /* also the ..data of a ConfigMap, which would load everything twice */
       ok = read_entry(reading, dirfd(folder), entry->d_name, prefix, depth);
+  if (ok && errno) /* what is listed in part would be taken for a set without the rest */
+    ok = complain(reading, *prefix ? prefix : name, strerror(errno));
   closedir(folder);
   return ok;
 }
