@@ -32,26 +32,37 @@ struct pry_generation *pry_engine_generation(const struct pry_engine *engine)
   return engine->kept[0].generation;
 }
 
-static void scrub_generation(struct pry_engine *engine, const struct pry_generation *generation, bool live)
+static void unscrub_secrets(struct pry_engine *engine, const struct pry_generation *generation, size_t count)
+{
+  for (size_t i = 0; i < count; i++) {
+    struct pry_slice value = pry_slice_of(generation->config->secrets[i].value);
+    if (value.size)
+      pry_scrubber_remove(engine->scrubber, value);
+  }
+}
+
+/* False: memory; none of them was added. */
+static bool scrub_secrets(struct pry_engine *engine, const struct pry_generation *generation)
 {
   for (size_t i = 0; i < generation->config->secret_count; i++) {
     struct pry_slice value = pry_slice_of(generation->config->secrets[i].value);
-    if (value.size && live)
-      pry_scrubber_add(engine->scrubber, value);
-    else if (value.size)
-      pry_scrubber_remove(engine->scrubber, value);
+    if (value.size && !pry_scrubber_add(engine->scrubber, value)) {
+      unscrub_secrets(engine, generation, i);
+      return false;
+    }
   }
+  return true;
 }
 
 void pry_engine_forget(struct pry_engine *engine, struct pry_generation *generation)
 {
   if (!generation)
     return;
-  scrub_generation(engine, generation, false);
+  unscrub_secrets(engine, generation, generation->config->secret_count);
   pry_generation_unref(generation);
 }
 
-/* Puts the generation first, where it stood before or in place of the oldest. */
+/* Its secrets are scrubbed already. Puts the generation first, where it stood before or in place of the oldest. */
 static void keep(struct pry_engine *engine, struct pry_generation *generation)
 {
   size_t place = 0;
@@ -60,7 +71,6 @@ static void keep(struct pry_engine *engine, struct pry_generation *generation)
     place++;
   struct pry_generation *replaced = engine->kept[place].generation;
   pry_generation_ref(generation);
-  scrub_generation(engine, generation, true);
   memmove(engine->kept + 1, engine->kept, place * sizeof *engine->kept);
   engine->kept[0] = (struct pry_kept){.generation = generation};
   pry_engine_forget(engine, replaced);
@@ -159,7 +169,7 @@ void pry_engine_refused(struct pry_engine *engine)
 /* Everything that can fail; what has been taken over already goes back. */
 static bool take_over(struct pry_engine *engine, struct pry_rollout *rollout, struct pry_report *report)
 {
-  const struct pry_config *config = rollout->generation->config;
+  const struct pry_generation *generation = rollout->generation;
   struct pry_generation **live = live_place(engine);
   if (!live) {
     char where[PRY_WHERE_MAX] = "";
@@ -171,13 +181,17 @@ static bool take_over(struct pry_engine *engine, struct pry_rollout *rollout, st
                    PRY_GENERATIONS_LIVE_MAX);
     return false;
   }
-  if (pry_credentials_adopt(engine->credentials, config) && pry_jobs_adopt(engine->jobs, config)) {
+  bool scrubbed = scrub_secrets(engine, generation); /* first: no line may show what it does not know */
+  if (scrubbed && pry_credentials_adopt(engine->credentials, generation->config) &&
+      pry_jobs_adopt(engine->jobs, generation->config)) {
     publish(engine, rollout, live);
     return true;
   }
   pry_report_add(report, PRY_FINDING_ERROR, "init.lua", "memory is short");
   if (engine->kept[0].generation)
     pry_credentials_adopt(engine->credentials, engine->kept[0].generation->config);
+  if (scrubbed)
+    unscrub_secrets(engine, generation, generation->config->secret_count);
   return false;
 }
 
