@@ -138,6 +138,24 @@ static void accept_value(struct search *search, const char *value, size_t size, 
              search->secret->name, SCRUBBED_MIN);
   search->secret->value = pry_arena_copy(arena, (struct pry_slice){value, size});
   search->secret->origin = pry_arena_copy(arena, pry_slice_of(origin));
+  if (!search->secret->value || !search->secret->origin)
+    pry_complain(search->d, search->place, "secret \"%s\" cannot be kept: memory is short", search->secret->name);
+}
+
+/* What says nothing about the file: to go on without a secret that is there would take its provider out of service. */
+static bool is_passing(int code)
+{
+  return code == EMFILE || code == ENFILE || code == ENOMEM || code == EIO;
+}
+
+static void cannot_read(struct search *search, const char *origin, int code)
+{
+  if (is_passing(code))
+    pry_complain(search->d, search->place, "secret \"%s\": cannot read %s now: %s; load the policies again",
+                 search->secret->name, origin, strerror(code));
+  else
+    pry_warn(search->d, search->place, "secret \"%s\": cannot read %s: %s", search->secret->name, origin,
+             code ? strerror(code) : "not a regular file");
 }
 
 /* False: no such file; look on. A file that is there but cannot be read ends the search with a warning. */
@@ -150,15 +168,18 @@ static bool read_secret_file(struct search *search, const char *path)
     return false;
   struct stat about;
   size_t size = 0;
-  if (fd < 0 || fstat(fd, &about) < 0 || !S_ISREG(about.st_mode) || !(text = malloc(SECRET_MAX + 1))) {
-    pry_warn(search->d, search->place, "secret \"%s\": cannot read %s: %s", search->secret->name, origin,
-             fd < 0 ? strerror(errno) : "not a regular file");
+  if (fd < 0 || fstat(fd, &about) < 0) {
+    cannot_read(search, origin, errno);
+    goto done;
+  }
+  text = S_ISREG(about.st_mode) ? malloc(SECRET_MAX + 1) : NULL;
+  if (!text) {
+    cannot_read(search, origin, S_ISREG(about.st_mode) ? ENOMEM : 0);
     goto done;
   }
   for (ssize_t got; size <= SECRET_MAX && (got = read(fd, text + size, SECRET_MAX + 1 - size)) != 0;) {
     if (got < 0 && errno != EINTR) {
-      pry_warn(search->d, search->place, "secret \"%s\": cannot read %s: %s", search->secret->name, origin,
-               strerror(errno));
+      cannot_read(search, origin, errno);
       goto done;
     }
     size += got > 0 ? (size_t)got : 0;
