@@ -159,8 +159,11 @@ enum pry_door_result pry_task_start(struct pry_script *script, const struct pry_
   if (task)
     *task = NULL;
   struct pry_task *mine = take(script, run);
-  if (!mine)
+  if (!mine) {
+    if (run && !run->fault[0])
+      snprintf(run->fault, sizeof run->fault, "not enough memory to run a handler");
     return PRY_DOOR_NO_MEMORY;
+  }
   mine->call = *call;
   pry_run_init(&mine->run, script, 1);
   mine->run.watch = call->watch;
