@@ -77,7 +77,9 @@ static int load(struct parry *engine)
   struct pry_policy_set *set = pry_policy_set_read(engine->policy_dir, &engine->report);
   bool loaded = set && pry_engine_load(engine->engine, set, true, &report);
   pry_report_text(&report, &engine->report);
-  pry_buffer_text(&engine->report); /* keeps a NUL behind the bytes for parry_report() */
+  engine->report_text = pry_buffer_text(&engine->report);
+  if (!engine->report_text || (!loaded && !*engine->report_text))
+    engine->report_text = loaded ? "" : "memory is short\n";
   pry_report_fini(&report);
   return loaded ? PARRY_OK : PARRY_EPOLICY;
 }
@@ -109,7 +111,7 @@ int parry_new(parry **out, const struct parry_options *options)
 
 const char *parry_report(const parry *engine)
 {
-  return valid(engine) && engine->report.data ? engine->report.data : "";
+  return valid(engine) && engine->report_text ? engine->report_text : "";
 }
 
 void parry_free(parry *engine)

@@ -21,7 +21,8 @@ struct parry {
   struct pry_log *log;
   struct pry_engine *engine;
   struct pry_buffer report;
-  struct pry_list calls; /* struct host_call */
+  const char *report_text; /* its bytes, or a constant when there was no memory for them; NULL before the first load */
+  struct pry_list calls;   /* struct host_call */
   size_t call_count;
   uint64_t next_call;
   struct pry_list decisions; /* pending ones */
