@@ -220,11 +220,11 @@ static void use_script(void)
 int main(void)
 {
   static const struct fail_scenario scenarios[] = {
-      {"a Lua state", use_script, FAIL_BOTH, 400},  {"values", use_values, FAIL_MEMORY, 400},
-      {"json", use_json, FAIL_MEMORY, 400},         {"store, log, alert", use_store, FAIL_BOTH, 400},
-      {"http.request", use_http, FAIL_MEMORY, 400}, {"respond", use_respond, FAIL_MEMORY, 400},
-      {"route", use_route, FAIL_MEMORY, 400},       {"refresh", use_refresh, FAIL_MEMORY, 400},
-      {"dialect", use_dialect, FAIL_MEMORY, 400},   {"cancel", use_cancel, FAIL_MEMORY, 400},
+      {"a Lua state", use_script, FAIL_BOTH, 100},  {"values", use_values, FAIL_MEMORY, 100},
+      {"json", use_json, FAIL_MEMORY, 100},         {"store, log, alert", use_store, FAIL_BOTH, 100},
+      {"http.request", use_http, FAIL_MEMORY, 100}, {"respond", use_respond, FAIL_MEMORY, 100},
+      {"route", use_route, FAIL_MEMORY, 100},       {"refresh", use_refresh, FAIL_MEMORY, 100},
+      {"dialect", use_dialect, FAIL_MEMORY, 100},   {"cancel", use_cancel, FAIL_MEMORY, 100},
   };
   return fail_main(scenarios, sizeof scenarios / sizeof *scenarios);
 }

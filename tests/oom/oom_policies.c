@@ -259,10 +259,10 @@ static void use_tests(void)
 int main(void)
 {
   static const struct fail_scenario scenarios[] = {
-      {"policies read and loaded", use_shipped, FAIL_BOTH, 200},
-      {"policies taken over", use_reload, FAIL_BOTH, 500},
-      {"policies with mistakes", use_bad_set, FAIL_MEMORY, 300},
-      {"policies' tests", use_tests, FAIL_BOTH, 300},
+      {"policies read and loaded", use_shipped, FAIL_BOTH, 50},
+      {"policies taken over", use_reload, FAIL_BOTH, 100},
+      {"policies with mistakes", use_bad_set, FAIL_MEMORY, 100},
+      {"policies' tests", use_tests, FAIL_BOTH, 100},
   };
   return fail_main(scenarios, sizeof scenarios / sizeof *scenarios);
 }

@@ -291,10 +291,10 @@ static void use_drain(void)
 int main(void)
 {
   static const struct fail_scenario scenarios[] = {
-      {"program start", use_start, FAIL_BOTH, 200},  {"a call through the gateway", use_call, FAIL_BOTH, 300},
-      {"a call retried", use_retry, FAIL_BOTH, 300}, {"a stream", use_stream, FAIL_BOTH, 300},
-      {"admin", use_admin, FAIL_BOTH, 200},          {"reload", use_reload, FAIL_BOTH, 100},
-      {"drain", use_drain, FAIL_BOTH, 100},
+      {"program start", use_start, FAIL_BOTH, 60},  {"a call through the gateway", use_call, FAIL_BOTH, 80},
+      {"a call retried", use_retry, FAIL_BOTH, 80}, {"a stream", use_stream, FAIL_BOTH, 80},
+      {"admin", use_admin, FAIL_BOTH, 40},          {"reload", use_reload, FAIL_BOTH, 40},
+      {"drain", use_drain, FAIL_BOTH, 30},
   };
   return fail_main(scenarios, sizeof scenarios / sizeof *scenarios);
 }
