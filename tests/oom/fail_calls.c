@@ -68,7 +68,7 @@ struct spared {
 static struct spared spared[] = {
     {.function = "evutil_make_internal_pipe_", .what = FAIL_SYSTEM},
     {.function = "curl_multi_socket_action", .what = FAIL_MEMORY, .sizes = {416, 56}},
-    {.function = "EVP_MD_fetch", .what = FAIL_MEMORY},
+    {.function = "EVP_MD_fetch", .what = FAIL_MEMORY, .sizes = {7}}, /* "SHA256" */
 };
 
 /* What libraries keep or lose of their own when something fails: blocks made below these functions. */
