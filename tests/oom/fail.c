@@ -23,6 +23,13 @@ enum { PLACES = 1 << 20, WATCHDOG = 30, RUNS_DEFAULT = 1000, REPORTS_DEFAULT = 1
 #if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
 void __lsan_do_leak_check(void);
 #define LOOK_FOR_LEAKS() __lsan_do_leak_check()
+
+/* What the loader keeps of the library that backtrace() needs. */
+const char *__lsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void)
+{
+  return "leak:_dl_map_object_deps\n";
+}
 #else
 #define LOOK_FOR_LEAKS() (void)0
 #endif
