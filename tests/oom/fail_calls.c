@@ -452,11 +452,7 @@ static int error_of(const int *errors, unsigned count)
     }                                                                                                                  \
     return real_##name arguments;                                                                                      \
   }
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpragmas"
-#pragma GCC diagnostic ignored "-Wnonnull-compare"
 CALLS(X)
-#pragma GCC diagnostic pop
 #undef X
 
 /* These have a form of their own: arguments that vary, or an error that is returned. */
