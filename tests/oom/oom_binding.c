@@ -120,7 +120,7 @@ static void use_route(void)
 /* Renewals by the shipped grants and by a function of one's own. */
 static void renew(struct rig *rig, size_t i, bool must)
 {
-  struct pry_renewal renewal = {.credential = &rig->engine->worker.state->generation->config->credentials[i],
+  struct pry_renewal renewal = {.credential = &rig->engine->control->state->generation->config->credentials[i],
                                 .refresh_token = PRY_SLICE("the-refresh-token"),
                                 .expires_in = -1};
   pry_buffer_init(&renewal.token, 0);
@@ -152,11 +152,11 @@ static void use_refresh(void)
   pry_headers_fini(&headers);
   fail_loud();
   for (size_t i = 0; i < 3; i++)
-    if (rig->engine->worker.state->generation->config->credentials[i].name[0] != 'k')
+    if (rig->engine->control->state->generation->config->credentials[i].name[0] != 'k')
       renew(rig, i, false);
   fail_over();
   for (size_t i = 0; i < 3; i++)
-    if (rig->engine->worker.state->generation->config->credentials[i].name[0] == 'p')
+    if (rig->engine->control->state->generation->config->credentials[i].name[0] == 'p')
       renew(rig, i, true);
   rig_free(rig);
 }
@@ -176,7 +176,7 @@ static void use_dialect(void)
   fail_quiet();
   struct rig *rig = rig_new_set(ON_ERROR("return nil"), NULL, OWN_DIALECT, NULL);
   fail_loud();
-  struct pry_state *state = rig->engine->worker.state;
+  struct pry_state *state = rig->engine->control->state;
   const struct pry_dialect *dialect = state->generation->config->dialects[0];
   answer.headers = &rig->headers;
   pry_buffer_init(&out, 0);
@@ -202,7 +202,7 @@ static void use_cancel(void)
   push_answers(rig);
   fail_loud();
   rig_prepare(rig, &rig->ask, PRY_ON_ERROR);
-  struct pry_state *state = rig->engine->worker.state;
+  struct pry_state *state = rig->engine->control->state;
   if (rig_run(rig, &rig->ask) == PRY_ASK_PENDING)
     state->ops->cancel(state, &rig->ask);
   FAIL_CHECK(pry_http_open_count(rig->http) == 0);

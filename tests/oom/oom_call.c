@@ -58,7 +58,7 @@ static void ask(struct rig *rig, struct asker *asker, const char *path)
   struct pry_call_request request = {
       .method = PRY_SLICE("POST"), .path = pry_slice_of(path), .headers = &headers, .body = &body};
   asker->rig = rig;
-  asker->call = pry_call_start(&rig->engine->worker, &request, &sink, asker);
+  asker->call = pry_call_start(rig->engine->control, &request, &sink, asker);
   FAIL_CHECK(asker->dones == 0);
   FAIL_CHECK(asker->call || fail_struck());
   pry_buffer_fini(&body);

@@ -87,7 +87,7 @@ static void close_stand(struct stand *stand)
 /* Asks the one handler of the small set that serves. */
 static void still_serves(struct stand *stand)
 {
-  struct pry_state *state = stand->engine->worker.state;
+  struct pry_state *state = stand->engine->control->state;
   const struct pry_instance *instance = state->generation->config->instances[0];
   struct pry_failure failure = pry_failure_from_status(503);
   struct pry_call_view view = {.id = "c_0_1", .route = "/*", .dialect = "openai", .deadline = 30 * PRY_SECOND};
@@ -116,7 +116,7 @@ static void check_load(struct stand *stand, bool ok, const struct pry_report *re
   const struct pry_generation *serving = pry_engine_generation(stand->engine);
   FAIL_CHECK(ok || strcmp(serving->id, before) == 0);
   FAIL_CHECK(ok || report->errors > 0);
-  FAIL_CHECK(stand->engine->worker.state->generation == serving);
+  FAIL_CHECK(stand->engine->control->state->generation == serving);
   FAIL_CHECK(has_secrets(serving->config));
   if (!ok && !fail_struck())
     for (size_t i = 0; i < report->count; i++)
