@@ -318,7 +318,7 @@ static void sink_done(void *user, const struct pry_outcome *outcome, bool trunca
   call->call = NULL;
 }
 
-static const struct pry_sink_ops sink_ops = {sink_head, sink_data, sink_done};
+static const struct pry_sink_ops sink_ops = {sink_head, sink_data, sink_done, NULL};
 
 struct pry_world_call *pry_world_start(struct pry_world *world, const struct pry_call_request *request)
 {

@@ -27,7 +27,7 @@ struct serve {
   struct pry_admin_options_given admin;
   unsigned long workers, instructions, wall_ms;
   double drain_timeout, drain_delay;
-  size_t memory;
+  size_t memory, max_body;
 };
 
 /* What they come to. */
@@ -51,6 +51,7 @@ static int parse(struct serve *serve, int argc, char **argv)
       {"drain-timeout", 0, PRY_OPTION_SECONDS, "SECONDS", "time for open calls at the end (30)", &serve->drain_timeout},
       {"drain-delay", 0, PRY_OPTION_SECONDS, "SECONDS", "not ready, but accepting, before that (0)",
        &serve->drain_delay},
+      {"max-body", 0, PRY_OPTION_BYTES, "BYTES", "longest body a client may send; more is 413 (1G)", &serve->max_body},
       {"log-format", 0, PRY_OPTION_TEXT, "FORMAT", "auto, text or json (auto: text on a terminal)", &serve->log_format},
       {"log-level", 0, PRY_OPTION_TEXT, "LEVEL", "debug, info, warn or error (info)", &serve->log_level},
       {"lua-instructions", 0, PRY_OPTION_COUNT, "N", "budget of one run of a handler (1000000)", &serve->instructions},
@@ -101,6 +102,7 @@ static int prepare(const struct serve *serve, struct setup *setup)
                                    .workers = serve->workers == ALL_PROCESSORS ? 0 : (unsigned)serve->workers,
                                    .drain_timeout = serve->drain_timeout,
                                    .drain_delay = serve->drain_delay,
+                                   .max_body = serve->max_body,
                                    .log = pry_log_output_write,
                                    .log_user = &setup->output,
                                    .log_level = PRY_LOG_INFO,

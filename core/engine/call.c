@@ -105,6 +105,8 @@ static void init_parts(struct pry_call *call)
   pry_headers_init(&call->out_headers);
   pry_headers_init(&call->injection.headers);
   pry_buffer_init(&call->injection.body, PRY_RESPOND_MAX);
+  pry_buffer_init(&call->upload.waiting, 0);
+  pry_buffer_init(&call->undecoded, 0);
   pry_call_answer_init(&call->answer);
 }
 
@@ -133,6 +135,9 @@ static void free_call(struct pry_call *call)
   pry_headers_fini(&call->out_headers);
   pry_headers_fini(&call->injection.headers);
   pry_buffer_fini(&call->injection.body);
+  pry_buffer_fini(&call->upload.waiting);
+  pry_buffer_fini(&call->undecoded);
+  pry_decoder_free(call->decoder);
   pry_headers_fini(&call->answer.headers);
   pry_buffer_fini(&call->answer.body);
   if (call->stream_open)
@@ -146,12 +151,20 @@ static void free_call(struct pry_call *call)
 
 static void begin(void *user);
 
+/* A body that is not kept is bounded by the client's pace; of it only the beginning counts, and never too much. */
+static bool take_room(struct pry_engine *engine, const struct pry_call_request *request)
+{
+  if (!request->more)
+    return request->body->size <= engine->options.replay_limit && pry_engine_take_replay(engine, request->body->size);
+  pry_engine_add_replay(engine, request->body->size);
+  return true;
+}
+
 struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call_request *request,
                                 const struct pry_sink_ops *sink, void *user)
 {
   struct pry_engine *engine = worker->engine;
-  if (atomic_load(&engine->closing) || request->body->size > engine->options.replay_limit ||
-      !pry_engine_take_replay(engine, request->body->size))
+  if (atomic_load(&engine->closing) || !take_room(engine, request))
     return NULL;
   struct pry_call *call = calloc(1, sizeof *call);
   if (!call) {
@@ -172,7 +185,11 @@ struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call
   write_id(call);
   call->body = *request->body;
   pry_buffer_init(request->body, request->body->limit);
-  call->view.body = pry_buffer_slice(&call->body);
+  call->upload.streamed = request->more;
+  call->upload.size = request->body_size;
+  call->upload.attempt_left = call->upload.deadline_left = -1;
+  if (!request->more)
+    call->view.body = pry_buffer_slice(&call->body);
   call->view.headers = &call->headers;
   call->view.route = "";
   call->models = request->models;
@@ -221,6 +238,8 @@ static const char *read_body(struct pry_call *call, char *complaint, size_t size
   if (!call->is_json)
     return NULL;
   enum pry_json_result result = pry_json_request(pry_buffer_slice(&call->body), &call->json);
+  if (call->upload.streamed && result != PRY_JSON_DUPLICATE)
+    result = PRY_JSON_OK; /* it is not all here: what is wrong with it is for the provider to say */
   if (!said && result != PRY_JSON_OK && result != PRY_JSON_DUPLICATE) {
     call->is_json = false; /* it only looked like it */
     return NULL;
@@ -233,6 +252,8 @@ static const char *read_body(struct pry_call *call, char *complaint, size_t size
     snprintf(complaint, size, "the body is not a JSON object that can be read: %s", pry_json_result_text(result));
     return complaint;
   }
+  if (call->upload.streamed && call->json.model.type != PRY_JSON_STRING)
+    return NULL;
   if (call->json.model.type == PRY_JSON_NONE || call->json.model.type == PRY_JSON_NULL)
     return NULL;
   struct pry_buffer model;
@@ -348,6 +369,14 @@ static void deadline_passed(void *user)
   pry_call_finish_failure(call);
 }
 
+/* The provider and the model to begin with. */
+static bool find_first_target(struct pry_call *call)
+{
+  const struct pry_model_rule *rule = pry_route_rule(call->route, pry_slice_of(call->view.model));
+  return rule && !(rule->model && !pry_call_can_rename(call)) &&
+         pry_call_set_target(call, rule->provider, pry_slice_of(rule->model ? rule->model : call->view.model));
+}
+
 static void begin(void *user)
 {
   struct pry_call *call = user;
@@ -370,6 +399,10 @@ static void begin(void *user)
     return;
   }
   call->view.route = call->route->pattern;
+  if (pry_path_has_dot_segment(call->view.path)) {
+    refuse_request(call, PRY_INVALID_REQUEST, "invalid_path", "the path holds a `.` or `..` segment");
+    return;
+  }
   call->view.deadline = call->arrived + call->route->deadline;
   const char *wrong = read_body(call, complaint, sizeof complaint);
   if (wrong) {
@@ -381,12 +414,14 @@ static void begin(void *user)
     return;
   }
   call->models = NULL;
-  const struct pry_model_rule *rule = pry_route_rule(call->route, pry_slice_of(call->view.model));
-  if (!rule || !pry_call_set_target(call, rule->provider, pry_slice_of(rule->model ? rule->model : call->view.model))) {
-    refuse_request(call, PRY_NOT_FOUND, "model_not_found", "no provider is declared for this model");
+  if (!find_first_target(call)) {
+    refuse_request(call, PRY_NOT_FOUND, "model_not_found",
+                   pry_call_can_rename(call) ? "no provider is declared for this model"
+                                             : "a body of this size is not kept, and what was read of it names no "
+                                               "model: put `model` before the long parts");
     return;
   }
-  call->view.repeatable = is_repeatable(call);
+  call->view.repeatable = !call->upload.streamed && is_repeatable(call);
   read_session(call);
   pry_call_start_timer(call, &call->deadline_timer, pry_call_deadline_left(call), deadline_passed);
   pry_call_request_pass(call);
@@ -526,6 +561,7 @@ void pry_call_cancel(struct pry_call *call)
     return;
   bool was_open = call->attempt_open;
   call->cancelled = true;
+  pry_call_stop_upload(call);
   pry_timer_cancel(&call->begin_timer);
   pry_timer_cancel(&call->deadline_timer);
   pry_call_stop_waiting(call);

@@ -45,6 +45,9 @@ struct pry_sink_ops {
   /* Exactly once, last. `truncated`: what was given is not whole and must not be ended cleanly (a stream that got
    * its dialect's error event is not truncated). */
   void (*done)(void *user, const struct pry_outcome *outcome, bool truncated);
+  /* The call can take more of a streamed body, after pry_call_upload() had said to wait. May be NULL where no body is
+   * streamed; may call pry_call_upload(). */
+  void (*want_body)(void *user);
 };
 
 /* What the client asked. Everything is copied, except `body`, which is taken when start succeeds, and `models`, which
@@ -56,6 +59,8 @@ struct pry_call_request {
   struct pry_slice client;            /* its name, for policies, log and metrics; empty: calls need no key */
   const struct pry_text_list *models; /* globs of what this client may ask for; a body without a readable model fits
                                        * only "*", no body fits always. NULL or empty: any */
+  bool more;                          /* streamed: `body` is only its beginning, see below */
+  int64_t body_size;                  /* with `more`: its whole length, or -1 when the client did not say */
 };
 
 /* Starts a call on the worker's serving generation. NULL: memory is short, the body is over the replay limit or all kept
@@ -63,6 +68,26 @@ struct pry_call_request {
  * everything else is told through the sink. */
 struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call_request *request,
                                 const struct pry_sink_ops *sink, void *user);
+
+/* A streamed body (`more`) is one that is too long to be kept: it passes through, in as many bytes of memory as lie
+ * between a client and a provider of different speeds. The rules, all because nobody can send it a second time:
+ *
+ *   - Only `body`, its beginning, is read. `model`, `stream` and a session field are known if they are in it; without a
+ *     model only the rule "*" of a route matches, and a rule or policy that would change a model whose place is not
+ *     known is refused. What stands behind, a second `model` too, is the provider's to judge. call:json() has nothing.
+ *   - Until the first byte is given to an attempt all is as usual: a refused attempt or a connection that was not made
+ *     can be followed by another, at another target with another model. From then on verdicts that need another
+ *     attempt are not carried out, because "body not kept". `repeatable` is false.
+ *   - Content-Length goes on as the client said it (a changed model's length allowed for), else it is sent in chunks.
+ *   - While the attempt waits for the client, its timeouts and the deadline stand still. While the provider does not
+ *     take what there is, `idle` runs; `first_byte` begins when it has all.
+ *   - An answer that comes before the body's end reaches the client at once, by the rules of any answer. */
+
+/* More of the body, copied. False: enough for now, until the sink's want_body. Ignored once the call has no use for it. */
+bool pry_call_upload(struct pry_call *call, struct pry_slice data);
+
+/* That was all of the body. */
+void pry_call_upload_end(struct pry_call *call);
 
 /* The client took what was given. */
 void pry_call_resume(struct pry_call *call);

@@ -101,6 +101,23 @@ static bool render_built_in(const struct pry_failure *failure, bool anthropic, e
          (!event || pry_buffer_append_text(out, "\n\n"));
 }
 
+/* curl's words name addresses of ours, and are for logs. What has a code was found by parry, and is in its words. */
+static const char *words_for_client(const struct pry_failure *failure)
+{
+  if (!failure->curl_code || failure->code[0])
+    return failure->message[0] ? failure->message : pry_category_doc(failure->category);
+  if (pry_http_code_is_tls(failure->curl_code))
+    return "no secure connection to the provider could be made";
+  if (!failure->sent)
+    return failure->category == PRY_TIMEOUT ? "the provider could not be reached in time"
+                                            : "the provider could not be reached";
+  if (failure->category == PRY_TIMEOUT)
+    return "the provider did not answer in time";
+  return failure->curl_code == PRY_HTTP_RECEIVE_FAILED
+             ? "the connection to the provider broke, or its answer could not be read"
+             : "the connection to the provider broke before its answer was complete";
+}
+
 static const struct pry_dialect *client_dialect_of(const struct pry_call *call)
 {
   return call->script ? pry_config_dialect(call->script->generation->config, call->client_dialect) : NULL;
@@ -111,8 +128,7 @@ static bool render(struct pry_call *call, const struct pry_failure *failure, enu
 {
   const struct pry_dialect *dialect = client_dialect_of(call);
   struct pry_failure told = *failure;
-  if (!told.message[0])
-    pry_failure_set_message(&told, pry_slice_of(pry_category_doc(told.category)));
+  pry_failure_set_message(&told, pry_slice_of(words_for_client(failure)));
   pry_scrubber_apply_text(call->worker->engine->scrubber, told.message);
   if (dialect && dialect->has_render &&
       call->script->ops->render(call->script, dialect, &told, call->view.id, form, out))
@@ -193,7 +209,7 @@ static bool can_pass_on(const struct pry_call *call)
 {
   const struct call_answer *answer = &call->answer;
   return call->failure.source == PRY_SOURCE_PROVIDER && answer->complete && answer->status >= 400 &&
-         answer->client_shaped;
+         answer->client_shaped && !answer->unreadable;
 }
 
 /* When several targets in a row refused the call: the soonest chance at any of them. */

@@ -1,17 +1,7 @@
 #include "call_internal.h"
 
-#include "retry_after.h"
-
 #include <stdio.h>
 #include <stdlib.h>
-
-enum {
-  CLASSIFY_BODY_MAX = 64 * 1024,            /* of an error body, what a dialect gets to see */
-  ANSWER_FIELDS_MAX = PRY_HEADERS_MAX - 16, /* leaves room for our own */
-};
-
-/* After the end marker of a stream the connection may stay open a little: it is worth reusing. */
-#define END_GRACE PRY_SECOND
 
 /* ---- target and ledger -------------------------------------------------------------------------------- */
 
@@ -69,20 +59,25 @@ static void stop_attempt_timers(struct pry_call *call)
   pry_timer_cancel(&call->phase_timer);
   pry_timer_cancel(&call->attempt_timer);
   pry_timer_cancel(&call->wait_timer);
+  pry_timer_cancel(&call->decode_timer);
 }
 
 void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *failure)
 {
   struct pry_attempt *attempt = &call->ledger[call->view.ledger_count - 1];
   bool was_sent = call->state == CALL_SEND || call->state == CALL_HEAD || call->state == CALL_RELAY;
+  pry_call_stop_upload(call);
   stop_attempt_timers(call);
   if (call->exchange)
     pry_http_cancel(call->exchange);
   call->exchange = NULL;
   if (call->stream_open && !call->cancelled) { /* else the sink may be reading what it holds: free_call() */
     pry_stream_fini(&call->stream);
+    pry_decoder_free(call->decoder);
+    call->decoder = NULL;
     call->stream_open = false;
   }
+  pry_buffer_clear(&call->undecoded);
   call->injection.armed = false;
   call->attempt_open = false;
   pry_permits_release_unobserved(&call->attempt_permits);
@@ -124,6 +119,10 @@ void pry_call_answer_clear(struct call_answer *answer)
   answer->length = -1;
   answer->complete = false;
   answer->is_stream = false;
+  answer->coding = PRY_CODING_NONE;
+  answer->unreadable = false;
+  answer->broken = false;
+  answer->pass_at_once = false;
 }
 
 static void refuse_here(struct pry_call *call, enum pry_category category, const char *code, const char *message)
@@ -170,10 +169,13 @@ static bool add_auth(struct pry_call *call, const struct pry_auth *auth, struct 
 }
 
 /* Byte for byte what the client sent, but for the model when the target's is another. */
-static bool build_body(struct pry_call *call, struct pry_slice *body)
+static bool build_body(struct pry_call *call, struct pry_http_request *request)
 {
-  *body = pry_buffer_slice(&call->body);
+  struct pry_slice *body = &request->body;
   bool same_model = strcmp(call->view.target.model, call->view.model) == 0 || !call->view.target.model[0];
+  if (call->upload.streamed)
+    return pry_call_build_upload(call, call->is_json && !same_model, request);
+  *body = pry_buffer_slice(&call->body);
   if (!call->is_json || call->json.model.type != PRY_JSON_STRING || same_model)
     return true;
   pry_buffer_clear(&call->out_body);
@@ -196,7 +198,7 @@ static bool build_request(struct pry_call *call, struct pry_slice token, struct 
     if (!pry_headers_set(&call->out_headers, line.name, line.value))
       return false;
   }
-  if (!add_auth(call, &provider->auth, token) || !build_body(call, &request->body))
+  if (!add_auth(call, &provider->auth, token) || !build_body(call, request))
     return false;
   request->method = call->text.data; /* NUL-terminated by copy_request() */
   request->url = pry_buffer_text(&call->url);
@@ -207,344 +209,6 @@ static bool build_request(struct pry_call *call, struct pry_slice token, struct 
   return request->url;
 }
 
-/* ---- timeouts --------------------------------------------------------------------------------------------- */
-
-static pry_time timeout_of(pry_time of_provider, pry_time of_route, pry_time otherwise)
-{
-  return of_provider ? of_provider : of_route ? of_route : otherwise;
-}
-
-static void timed_out(struct pry_call *call, const char *code, const char *message, bool sent)
-{
-  struct pry_failure failure = pry_failure_from_curl(PRY_HTTP_TIMED_OUT, sent);
-  pry_failure_set_code(&failure, pry_slice_of(code));
-  pry_failure_set_message(&failure, pry_slice_of(message));
-  if (call->committed)
-    pry_call_finish_answer(call, &failure, false);
-  else
-    pry_call_attempt_failed(call, &failure);
-}
-
-static void connect_timed_out(void *user)
-{
-  timed_out(user, "connect_timeout", "no connection within the connect timeout", false);
-}
-
-static void first_byte_timed_out(void *user)
-{
-  timed_out(user, "first_byte_timeout", "no answer within the first_byte timeout", true);
-}
-
-static void idle_timed_out(void *user)
-{
-  timed_out(user, "idle_timeout", "the answer stopped coming: nothing within the idle timeout", true);
-}
-
-static void attempt_timed_out(void *user)
-{
-  timed_out(user, "attempt_timeout", "the attempt took longer than its timeout", true);
-}
-
-static void stream_too_long(void *user)
-{
-  timed_out(user, "max_stream", "the stream lasted longer than max_stream", true);
-}
-
-static void end_grace_over(void *user)
-{
-  pry_call_finish_answer(user, NULL, false);
-}
-
-static void start_idle_timer(struct pry_call *call)
-{
-  if (pry_timer_running(&call->phase_timer) && call->phase_timer.fire == end_grace_over)
-    return; /* what trickles in after the end does not prolong it */
-  const struct pry_timeouts *provider = &call->view.target.provider->timeouts;
-  bool ended = call->stream_open && call->stream.state == PRY_STREAM_ENDED;
-  pry_time idle = timeout_of(provider->idle, call->route->timeouts.idle, PRY_IDLE_DEFAULT);
-  pry_call_start_timer(call, &call->phase_timer, ended ? END_GRACE : idle, ended ? end_grace_over : idle_timed_out);
-}
-
-/* ---- classification ---------------------------------------------------------------------------------------- */
-
-struct pry_failure pry_classify(struct pry_state *state, const struct pry_dialect *dialect,
-                                const struct pry_answer_view *answer, double unix_time)
-{
-  struct pry_failure failure = pry_failure_from_status(answer->status);
-  bool in_200 = failure.category == PRY_NONE && (answer->in_stream || pry_dialect_error_in_200(dialect, answer->body));
-  if (failure.category == PRY_NONE && !in_200)
-    return failure;
-  if (in_200)
-    pry_failure_set_category(&failure, PRY_UNKNOWN);
-  double seconds;
-  if (pry_retry_after(answer->headers, unix_time, &seconds))
-    failure.retry_after = seconds;
-  if (dialect->has_classify && state) {
-    struct pry_failure refined = failure;
-    struct pry_answer_view bounded = *answer;
-    if (bounded.body.size > CLASSIFY_BODY_MAX)
-      bounded.body.size = CLASSIFY_BODY_MAX;
-    if (state->ops->classify(state, dialect, &bounded, &refined))
-      failure = refined;
-  }
-  enum pry_should_retry should = pry_should_retry(answer->headers);
-  if (should != PRY_SHOULD_RETRY_UNSAID)
-    failure.retryable = should == PRY_SHOULD_RETRY_YES;
-  failure.retry_forbidden = should == PRY_SHOULD_RETRY_NO;
-  return failure;
-}
-
-static struct pry_failure classify_answer(struct pry_call *call, struct pry_slice body, bool in_stream,
-                                          struct pry_slice event_type)
-{
-  struct pry_answer_view answer = {.provider = call->view.target.provider->name,
-                                   .status = call->answer.status,
-                                   .headers = &call->answer.headers,
-                                   .body = body,
-                                   .in_stream = in_stream,
-                                   .event_type = event_type};
-  const struct pry_dialect *ours = call->view.target.provider->dialect;
-  const struct pry_dialect *scripts = pry_call_dialect(call, ours);
-  return pry_classify(scripts ? call->script : NULL, scripts ? scripts : ours, &answer,
-                      pry_loop_unix_time(call->worker->loop));
-}
-
-/* ---- the answer --------------------------------------------------------------------------------------------- */
-
-static void on_connected(void *user)
-{
-  struct pry_call *call = user;
-  const struct pry_timeouts *provider = &call->view.target.provider->timeouts;
-  call->sent_at = pry_loop_now(call->worker->loop);
-  pry_call_start_timer(call, &call->phase_timer,
-                       timeout_of(provider->first_byte, call->route->timeouts.first_byte, PRY_FIRST_BYTE_DEFAULT),
-                       first_byte_timed_out);
-}
-
-static bool is_event_stream(const struct pry_headers *headers)
-{
-  struct pry_slice type;
-  struct pry_slice wanted = PRY_SLICE("text/event-stream");
-  return pry_headers_get(headers, PRY_SLICE("content-type"), &type) && type.size >= wanted.size &&
-         pry_slice_equal_nocase((struct pry_slice){type.data, wanted.size}, wanted);
-}
-
-static int64_t content_length(const struct pry_headers *headers)
-{
-  struct pry_slice text;
-  int64_t length;
-  bool said = pry_headers_get(headers, PRY_SLICE("content-length"), &text) && pry_json_integer(text, &length);
-  return said && length >= 0 ? length : -1;
-}
-
-/* A good answer with content (RFC 9110 §6.4.1). */
-static bool has_body(const struct pry_call *call, int status)
-{
-  return status < 300 && status != 204 && !pry_slice_equal(call->view.method, PRY_SLICE("HEAD"));
-}
-
-static void on_head(void *user, int status, const struct pry_headers *headers)
-{
-  struct pry_call *call = user;
-  struct call_answer *answer = &call->answer;
-  const struct pry_dialect *dialect = call->view.target.provider->dialect;
-  call->state = CALL_HEAD;
-  answer->status = status;
-  answer->length = content_length(headers);
-  answer->is_stream = has_body(call, status) && is_event_stream(headers);
-  answer->client_shaped = pry_dialect_carries(dialect, call->client_dialect);
-  if (headers->count > ANSWER_FIELDS_MAX || !pry_headers_add_all(&answer->headers, headers)) {
-    struct pry_failure failure = pry_failure_of(PRY_SERVER);
-    failure.sent = true;
-    failure.status = status;
-    pry_failure_set_code(&failure, PRY_SLICE("head_too_large"));
-    pry_failure_set_message(&failure, PRY_SLICE("the answer's head has too many fields, or memory is short"));
-    pry_call_attempt_failed(call, &failure);
-    return;
-  }
-  if (answer->is_stream) {
-    pry_stream_init(&call->stream, dialect, call->worker->engine->options.hold_limit);
-    call->stream_open = true;
-  }
-}
-
-static void first_byte(struct pry_call *call)
-{
-  if (call->got_byte)
-    return;
-  call->got_byte = true;
-  pry_metrics_add(call->worker->engine->metrics, PRY_M_FIRST_BYTE, call->view.target.name, NULL,
-                  pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->sent_at));
-}
-
-static enum pry_http_flow give(struct pry_call *call, struct pry_slice data)
-{
-  if (data.size && !call->sink.data(call->user, data) && !call->paused) {
-    call->paused = true;
-    pry_timer_cancel(&call->phase_timer); /* a slow client is not the provider's silence */
-  }
-  return call->paused ? PRY_HTTP_PAUSE : PRY_HTTP_CONTINUE;
-}
-
-static void commit(struct pry_call *call, int64_t body_size)
-{
-  call->state = CALL_RELAY;
-  pry_timer_cancel(&call->attempt_timer);
-  pry_timer_cancel(&call->deadline_timer);
-  if (call->route->max_stream)
-    pry_call_start_timer(call, &call->stream_timer, call->route->max_stream, stream_too_long);
-  pry_call_commit(call, body_size);
-}
-
-static void stream_broke(struct pry_call *call, const struct pry_stream_output *output)
-{
-  struct pry_failure failure = classify_answer(call, output->data, true, output->type);
-  if (!call->committed) {
-    pry_call_attempt_failed(call, &failure);
-    return;
-  }
-  struct pry_buffer words; /* a provider's error may repeat our key: it is not the client's */
-  pry_buffer_init(&words, 0);
-  bool copied = pry_buffer_append_slice(&words, output->out);
-  pry_scrubber_apply(call->worker->engine->scrubber, &words);
-  if (copied)
-    give(call, pry_buffer_slice(&words));
-  pry_buffer_fini(&words);
-  pry_call_finish_answer(call, &failure, copied);
-}
-
-static void out_of_memory(struct pry_call *call)
-{
-  struct pry_failure failure = pry_call_own_failure(PRY_UNKNOWN, "memory", "memory is short");
-  failure.sent = true;
-  if (call->committed)
-    pry_call_finish_answer(call, &failure, false);
-  else
-    pry_call_attempt_failed(call, &failure);
-}
-
-static enum pry_http_flow on_stream_data(struct pry_call *call, struct pry_slice data)
-{
-  for (;;) {
-    struct pry_stream_output output;
-    switch (pry_stream_feed(&call->stream, &data, &output)) {
-    case PRY_STREAM_MORE:
-      if (!call->paused)
-        start_idle_timer(call);
-      return call->paused ? PRY_HTTP_PAUSE : PRY_HTTP_CONTINUE;
-    case PRY_STREAM_OUTPUT:
-      if (!call->committed)
-        commit(call, -1);
-      if (call->attempt_open)
-        give(call, output.out);
-      if (!call->attempt_open) /* the sink cancelled the call */
-        return PRY_HTTP_CONTINUE;
-      break;
-    case PRY_STREAM_BROKEN:
-      stream_broke(call, &output);
-      return PRY_HTTP_CONTINUE;
-    case PRY_STREAM_NO_MEMORY:
-      out_of_memory(call);
-      return PRY_HTTP_CONTINUE;
-    }
-  }
-}
-
-/* An ordinary body is held until it is whole; a long good one commits. A long bad one is cut: what a dialect reads
- * of it is bounded anyway, and the client then gets parry's rendering. */
-static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice data)
-{
-  struct call_answer *answer = &call->answer;
-  size_t hold_limit = call->worker->engine->options.hold_limit;
-  start_idle_timer(call);
-  if (call->committed)
-    return give(call, data);
-  if (answer->body.size + data.size <= hold_limit) {
-    if (!pry_buffer_append_slice(&answer->body, data))
-      out_of_memory(call);
-    return PRY_HTTP_CONTINUE;
-  }
-  if (answer->status >= 400) {
-    struct pry_failure failure = classify_answer(call, pry_buffer_slice(&answer->body), false, PRY_SLICE(""));
-    pry_call_attempt_failed(call, &failure);
-    return PRY_HTTP_CONTINUE;
-  }
-  commit(call, answer->length);
-  if (call->attempt_open)
-    give(call, pry_buffer_slice(&answer->body));
-  pry_buffer_fini(&answer->body);
-  return call->attempt_open ? give(call, data) : PRY_HTTP_CONTINUE;
-}
-
-static enum pry_http_flow on_data(void *user, struct pry_slice data)
-{
-  struct pry_call *call = user;
-  first_byte(call);
-  return call->answer.is_stream ? on_stream_data(call, data) : on_body_data(call, data);
-}
-
-static void stream_ended(struct pry_call *call)
-{
-  struct pry_slice rest;
-  bool clean = pry_stream_finish(&call->stream, &rest);
-  if (clean && call->committed) {
-    give(call, rest);
-    pry_call_finish_answer(call, NULL, false);
-    return;
-  }
-  struct pry_failure failure = pry_failure_of(PRY_NETWORK);
-  failure.sent = true;
-  failure.status = call->answer.status;
-  pry_failure_set_code(&failure, PRY_SLICE("truncated_stream"));
-  pry_failure_set_message(&failure, PRY_SLICE("the stream ended without its end marker"));
-  if (call->committed)
-    pry_call_finish_answer(call, &failure, false);
-  else
-    pry_call_attempt_failed(call, &failure);
-}
-
-static void body_ended(struct pry_call *call)
-{
-  struct call_answer *answer = &call->answer;
-  answer->complete = true;
-  if (call->committed) {
-    pry_call_finish_answer(call, NULL, false);
-    return;
-  }
-  struct pry_failure failure = classify_answer(call, pry_buffer_slice(&answer->body), false, PRY_SLICE(""));
-  if (failure.category != PRY_NONE) {
-    pry_call_attempt_failed(call, &failure);
-    return;
-  }
-  bool head_only = pry_slice_equal(call->view.method, PRY_SLICE("HEAD"));
-  commit(call, head_only ? answer->length : (int64_t)answer->body.size);
-  if (call->attempt_open)
-    give(call, pry_buffer_slice(&answer->body));
-  pry_call_finish_answer(call, NULL, false);
-}
-
-static void on_done(void *user, const struct pry_http_result *result)
-{
-  struct pry_call *call = user;
-  call->exchange = NULL;
-  bool stream_done = call->stream_open && call->stream.state == PRY_STREAM_ENDED;
-  if (!result->curl_code || stream_done) {
-    if (call->stream_open)
-      stream_ended(call);
-    else
-      body_ended(call);
-    return;
-  }
-  struct pry_failure failure = pry_failure_from_curl(result->curl_code, result->sent);
-  pry_failure_set_message(&failure, pry_slice_of(result->message));
-  if (call->committed)
-    pry_call_finish_answer(call, &failure, false);
-  else
-    pry_call_attempt_failed(call, &failure);
-}
-
-static const struct pry_http_ops http_ops = {on_connected, on_head, on_data, on_done};
-
 /* ---- injected faults ------------------------------------------------------------------------------------------ */
 
 static void send_request(struct pry_call *call);
@@ -552,7 +216,7 @@ static void send_request(struct pry_call *call);
 static void injection_end(void *user)
 {
   struct pry_http_result result = {.connected = true, .sent = true, .head_received = true};
-  on_done(user, &result);
+  pry_call_http_ops.on_done(user, &result);
 }
 
 /* Each step is armed before the one that may end the attempt, or the call with it: then it never fires. */
@@ -561,7 +225,7 @@ static void injection_body(void *user)
   struct pry_call *call = user;
   pry_call_start_timer(call, &call->wait_timer, 0, injection_end);
   if (call->injection.body.size)
-    on_data(call, pry_buffer_slice(&call->injection.body));
+    pry_call_http_ops.on_data(call, pry_buffer_slice(&call->injection.body));
 }
 
 /* Plays an answer that no provider gave, through the same functions as a real one. */
@@ -576,12 +240,12 @@ static void play_injection(void *user)
   }
   if (injection->curl_code) {
     struct pry_http_result result = {.curl_code = injection->curl_code, .sent = injection->sent, .message = "injected"};
-    on_done(call, &result);
+    pry_call_http_ops.on_done(call, &result);
     return;
   }
-  on_connected(call);
+  pry_call_await_answer(call);
   pry_call_start_timer(call, &call->wait_timer, 0, injection_body);
-  on_head(call, injection->status, &injection->headers);
+  pry_call_http_ops.on_head(call, injection->status, &injection->headers);
 }
 
 /* ---- sending ---------------------------------------------------------------------------------------------------- */
@@ -618,7 +282,7 @@ static void send_request(struct pry_call *call)
   const struct pry_timeouts *route = &call->route->timeouts;
   struct pry_http_request request = {0};
   call->exchange = build_request(call, pry_buffer_slice(&call->token), &request)
-                       ? pry_http_start(call->worker->http, &request, &http_ops, call)
+                       ? pry_http_start(call->worker->http, &request, &pry_call_http_ops, call)
                        : NULL;
   if (!call->exchange) {
     refuse_here(call, PRY_UNKNOWN, "memory", "memory is short");
@@ -626,11 +290,10 @@ static void send_request(struct pry_call *call)
   }
   call->state = CALL_SEND;
   call->sent_attempts++;
-  pry_call_start_timer(call, &call->phase_timer, timeout_of(provider->connect, route->connect, PRY_CONNECT_DEFAULT),
-                       connect_timed_out);
-  pry_time attempt = timeout_of(provider->attempt, route->attempt, 0);
+  pry_call_await_connection(call);
+  pry_time attempt = pry_call_timeout(provider->attempt, route->attempt, 0);
   if (attempt)
-    pry_call_start_timer(call, &call->attempt_timer, attempt, attempt_timed_out);
+    pry_call_start_timer(call, &call->attempt_timer, attempt, pry_call_attempt_timed_out);
 }
 
 void pry_call_send(struct pry_call *call)
@@ -655,17 +318,4 @@ void pry_call_send(struct pry_call *call)
   call->state = CALL_SEND;
   call->sent_attempts += call->injection.status || call->injection.curl_code;
   pry_call_start_timer(call, &call->phase_timer, call->injection.delay, play_injection);
-}
-
-/* ---- the client's pace --------------------------------------------------------------------------------------------- */
-
-void pry_call_resume(struct pry_call *call)
-{
-  if (!call->paused)
-    return;
-  call->paused = false;
-  if (!call->exchange)
-    return;
-  start_idle_timer(call);
-  pry_http_resume(call->exchange);
 }

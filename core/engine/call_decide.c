@@ -259,6 +259,8 @@ static const char *target_complaint(struct pry_call *call, const char *name, con
     return "the target's provider speaks another dialect than the client";
   if (model->size >= PRY_TARGET_MAX - strlen((*provider)->name) - 1)
     return "the target's name is too long";
+  if (!pry_call_can_rename(call))
+    return "the body is not kept, and its model is not in the part that was read";
   return NULL;
 }
 
@@ -462,6 +464,8 @@ static const char *attempt_complaint(struct pry_call *call, const char *target, 
     return "max_attempts_per_call is reached";
   if (!known && targets >= call->route->max_targets)
     return "max_targets is reached";
+  if (call->upload.begun)
+    return "body not kept";
   if (!may_repeat(call))
     return "the request may have been carried out and is not repeatable";
   if (wait >= pry_call_deadline_left(call))

@@ -1,9 +1,11 @@
 /*
- * call_internal.h: the inside of a call, shared by the four files that make one.
+ * call_internal.h: the inside of a call, shared by the files that make one.
  *
  *   call.c          life: start, understanding the request, cancel, end
  *   call_decide.c   chain passes and the execution of verdicts
- *   call_attempt.c  one attempt: target, credential, exchange, timeouts, hold and relay
+ *   call_attempt.c  one attempt: target, credential, request
+ *   call_upload.c   the body of a request that is too long to be kept
+ *   call_receive.c  what comes back: timeouts, classification, hold and relay
  *   call_answer.c   what the client is told
  *
  * Control goes round: call.c begins on_request → call_decide.c → call_attempt.c → (failure) call_decide.c → … →
@@ -14,6 +16,7 @@
 #define PRY_CALL_INTERNAL_H
 
 #include "call.h"
+#include "decode.h"
 #include "stream.h"
 #include "trace.h"
 
@@ -39,6 +42,26 @@ struct call_answer {
   bool is_stream;
   int64_t length;     /* Content-Length, -1: not said */
   bool client_shaped; /* its dialect is one the client understands */
+  enum pry_coding coding;
+  bool unreadable;   /* its body cannot be decoded, and so neither classified nor scrubbed */
+  bool broken;       /* in a coding that we know: it is no whole answer */
+  bool pass_at_once; /* a stream in a coding that we do not know */
+};
+
+/* A body longer than what is kept: it passes through, and has one attempt. */
+struct call_upload {
+  bool streamed;
+  bool begun;                /* some of it was given to an attempt: there is no other */
+  bool ended;                /* the client has sent all of it */
+  bool complete;             /* the attempt has all of it */
+  bool full;                 /* the client was told to wait */
+  bool failed;               /* some of it was lost: memory was short */
+  int64_t size;              /* the whole length as the client said it; -1: not said */
+  struct pry_slice start;    /* of call->body or call->out_body: still to be sent, before `waiting` */
+  struct pry_buffer waiting; /* what came since the call began */
+  size_t taken;              /* bytes at its front that were sent */
+  bool waits_for_client;     /* the attempt would take more: its clocks and the deadline stand still */
+  pry_time waiting_since, attempt_left, deadline_left;
 };
 
 /* What an `inject` verdict does to the attempt. */
@@ -77,6 +100,7 @@ struct pry_call {
   const struct pry_text_list *models; /* of the request; NULL once it was looked at */
   char trace_id[PRY_TRACE_ID_MAX];
   size_t replay_bytes; /* counted in engine->replay_used */
+  struct call_upload upload;
   pry_time arrived;
 
   /* deciding */
@@ -114,6 +138,9 @@ struct pry_call {
   struct call_injection injection;
   struct pry_stream stream;
   bool stream_open;
+  struct pry_decoder *decoder;   /* of an encoded stream, else NULL */
+  struct pry_buffer undecoded;   /* what came of it before the client was found slow */
+  struct pry_timer decode_timer; /* goes on with that */
 
   /* telling the client */
   bool committed, paused, finished, cancelled;
@@ -173,6 +200,45 @@ bool pry_call_set_target(struct pry_call *call, const struct pry_provider *provi
 
 void pry_call_answer_init(struct call_answer *answer);
 void pry_call_answer_clear(struct call_answer *answer);
+
+/* ---- call_upload.c ---- */
+
+/* May the model be replaced? Not in a body that is not kept and whose beginning does not hold it. */
+bool pry_call_can_rename(const struct pry_call *call);
+
+/* Body and length of a streamed request; `rename`: with the target's model in place of the client's. False: memory. */
+bool pry_call_build_upload(struct pry_call *call, bool rename, struct pry_http_request *request);
+
+/* The body is not all with the attempt yet. */
+bool pry_call_is_uploading(const struct pry_call *call);
+
+/* The provider took something, or is about to: its idle time begins anew. */
+void pry_call_upload_goes_on(struct pry_call *call);
+
+/* The attempt is over: clocks that stood still go on. */
+void pry_call_stop_upload(struct pry_call *call);
+
+/* on_upload of the exchange (http.h). */
+ptrdiff_t pry_call_take_upload(void *user, char *to, size_t room);
+
+/* ---- call_receive.c ---- */
+
+extern const struct pry_http_ops pry_call_http_ops;
+
+pry_time pry_call_timeout(pry_time of_provider, pry_time of_route, pry_time otherwise);
+pry_time pry_call_idle_timeout(const struct pry_call *call);
+
+/* The request is with the provider: its time to answer, or the rest of it, begins. */
+void pry_call_await_answer(struct pry_call *call);
+
+/* The timer for a connection, which an attempt begins with. */
+void pry_call_await_connection(struct pry_call *call);
+
+/* Fires when the attempt as a whole has taken too long. */
+void pry_call_attempt_timed_out(void *user);
+
+/* The open attempt ends as a timeout. */
+void pry_call_timed_out(struct pry_call *call, const char *code, const char *message, bool sent);
 
 /* ---- call_answer.c ---- */
 

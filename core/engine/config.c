@@ -123,6 +123,48 @@ const char *pry_client_dialect(const struct pry_route *route, struct pry_slice p
   return pry_slice_starts_with(path, PRY_SLICE("/v1/messages")) ? "anthropic" : "openai";
 }
 
+static int hex_value(char c)
+{
+  if (c >= '0' && c <= '9')
+    return c - '0';
+  char lower = (char)(c | 0x20);
+  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+/* The byte at *i as the next server may read it: a dot or a slash may be percent-encoded, once. */
+static char decoded_at(struct pry_slice path, size_t *i)
+{
+  const char *text = path.data + *i;
+  int high = -1, low = -1;
+  if (text[0] == '%' && path.size - *i >= 3) {
+    high = hex_value(text[1]);
+    low = hex_value(text[2]);
+  }
+  bool encoded = high >= 0 && low >= 0;
+  *i += encoded ? 3 : 1;
+  return encoded ? (char)(high << 4 | low) : text[0];
+}
+
+static bool is_dots(size_t size, bool only_dots)
+{
+  return only_dots && (size == 1 || size == 2);
+}
+
+bool pry_path_has_dot_segment(struct pry_slice path)
+{
+  size_t size = 0;
+  bool only_dots = true;
+  for (size_t i = 0; i < path.size;) {
+    char c = decoded_at(path, &i);
+    bool end = c == '/' || c == '\\' || c == ';';
+    if (end && is_dots(size, only_dots))
+      return true;
+    size = end ? 0 : size + 1;
+    only_dots = end ? c != ';' : only_dots && c == '.'; /* what follows ";" is a parameter, no segment */
+  }
+  return is_dots(size, only_dots);
+}
+
 bool pry_join_url(struct pry_buffer *url, const char *base_url, struct pry_slice rest, struct pry_slice query)
 {
   struct pry_slice base = pry_slice_of(base_url);

@@ -183,6 +183,10 @@ const struct pry_service *pry_config_service(const struct pry_config *config, co
 /* The dialect a client speaks on a path: "/v1/messages…" anthropic, all else openai, unless the route says. */
 const char *pry_client_dialect(const struct pry_route *route, struct pry_slice path);
 
+/* Does a segment say "." or ".." to a server that resolves such (RFC 3986 §5.2.4)? Percent-encoded dots and slashes
+ * count, and so do dots before a ";" parameter. Such a path could leave base_url, with the provider's key. */
+bool pry_path_has_dot_segment(struct pry_slice path);
+
 /* base_url + "/" + rest + "?" + query, with exactly one '/' between; false: memory. */
 bool pry_join_url(struct pry_buffer *url, const char *base_url, struct pry_slice rest, struct pry_slice query);
 

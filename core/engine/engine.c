@@ -14,6 +14,7 @@ enum {
 };
 
 #define REPLAY_TOTAL ((size_t)1024 * 1024 * 1024)
+#define MAX_BODY ((size_t)1024 * 1024 * 1024)
 #define SWEEP_PERIOD PRY_SECOND
 
 /* ---- making and freeing -------------------------------------------------------------------------------- */
@@ -63,6 +64,8 @@ static void set_defaults(struct pry_engine_options *options)
     options->replay_limit = REPLAY_LIMIT;
   if (!options->replay_total)
     options->replay_total = REPLAY_TOTAL;
+  if (!options->max_body)
+    options->max_body = MAX_BODY;
   if (!options->hold_limit)
     options->hold_limit = HOLD_LIMIT;
   if (!options->seed && getrandom(&options->seed, sizeof options->seed, 0) != sizeof options->seed)
@@ -224,11 +227,16 @@ bool pry_engine_take_replay(struct pry_engine *engine, size_t bytes)
 {
   size_t used = atomic_load_explicit(&engine->replay_used, memory_order_relaxed);
   do
-    if (bytes > engine->options.replay_total - used)
+    if (used > engine->options.replay_total || bytes > engine->options.replay_total - used)
       return false;
   while (!atomic_compare_exchange_weak_explicit(&engine->replay_used, &used, used + bytes, memory_order_relaxed,
                                                 memory_order_relaxed));
   return true;
+}
+
+void pry_engine_add_replay(struct pry_engine *engine, size_t bytes)
+{
+  atomic_fetch_add_explicit(&engine->replay_used, bytes, memory_order_relaxed);
 }
 
 void pry_engine_give_replay(struct pry_engine *engine, size_t bytes)

@@ -52,6 +52,7 @@ struct pry_engine_options {
   struct pry_script_limits limits;
   size_t replay_limit; /* bytes of one body kept for another attempt; 0: 16 MiB */
   size_t replay_total; /* bytes of all of them; 0: 1 GiB */
+  size_t max_body;     /* bytes of one request's body, kept or not; more is 413; 0: 1 GiB */
   size_t hold_limit;   /* bytes of an answer held back before the commit point; 0: 256 KiB */
   uint64_t seed;       /* of random(); 0: from the kernel */
   /* Told of each rollback, from the loop. May be NULL. */
@@ -182,6 +183,8 @@ uint64_t pry_engine_seed(const struct pry_engine *engine, const char *call_id, u
 
 /* Counts bytes of a kept body. False: over the bound of all bodies together, nothing counted. Any thread. */
 bool pry_engine_take_replay(struct pry_engine *engine, size_t bytes);
+/* The same without a bound, for the beginnings of bodies, which are always held. */
+void pry_engine_add_replay(struct pry_engine *engine, size_t bytes);
 void pry_engine_give_replay(struct pry_engine *engine, size_t bytes);
 
 /* Brings the gauges (breakers, budgets, queues, credentials) up to date, then renders all metrics. */

@@ -1,11 +1,6 @@
-#include "http.h"
+#include "http_internal.h"
 
 #include "address.h"
-#include "http_head.h"
-#include "http_sockets.h"
-#include "list.h"
-
-#include <curl/curl.h>
 
 #include <assert.h>
 #include <pthread.h>
@@ -23,57 +18,10 @@ static_assert((int)PRY_HTTP_NO_MEMORY == (int)CURLE_OUT_OF_MEMORY, "");
 static_assert((int)PRY_HTTP_TIMED_OUT == (int)CURLE_OPERATION_TIMEDOUT, "");
 static_assert((int)PRY_HTTP_GOT_NOTHING == (int)CURLE_GOT_NOTHING, "");
 static_assert((int)PRY_HTTP_RECEIVE_FAILED == (int)CURLE_RECV_ERROR, "");
+static_assert((int)PRY_HTTP_UPLOAD_ENDED == (int)CURLE_ABORTED_BY_CALLBACK, "");
 static_assert(PRY_HTTP_CHUNK_MAX >= CURL_MAX_WRITE_SIZE, "curl's pieces are ours");
 
 enum { DEFAULT_MAX_CONNECTIONS = 256 };
-
-struct client {
-  struct pry_http base;
-  struct pry_loop *loop;
-  CURLM *multi;
-  char *ca_file;
-  char *proxy;
-  struct pry_timer curl_timer;     /* what curl asked to be called back for */
-  struct pry_timer deferred_timer; /* for exchanges in `deferred` */
-  bool inside_curl;                /* no multi function may be called now */
-  struct pry_list open;            /* exchanges */
-  struct pry_list deferred;        /* exchanges that need settle() */
-  struct pry_list end_of_pass;     /* in `deferred` while settle_deferred() runs */
-  struct pry_list cancelled;       /* exchanges to free once curl has returned */
-  size_t open_count;
-  struct pry_http_sockets sockets;
-};
-
-enum exchange_state {
-  STATE_NEW,     /* not with curl yet */
-  STATE_RUNNING, /* with curl */
-  STATE_COMPLETE /* curl is through with it; on_done is due when not paused */
-};
-
-struct exchange {
-  struct pry_http_exchange base;
-  struct client *client;
-  struct pry_list link;  /* in client->open */
-  struct pry_list queue; /* in client->deferred or client->cancelled */
-  const struct pry_http_ops *ops;
-  void *user;
-  CURL *easy;
-  struct curl_slist *lines;
-  enum exchange_state state;
-  bool repeatable; /* curl may send it again when a kept connection turns out dead */
-  bool public_only;
-  bool refused; /* an address was not public */
-  bool connected, cancelled, finished;
-  bool fresh;       /* curl opened a socket for it */
-  bool stale;       /* it was to go out on a kept connection that cannot be trusted */
-  bool paused;      /* by on_data */
-  bool curl_paused; /* curl was told so and waits */
-  int code;         /* how it ended; valid when complete */
-  int fault;        /* our own reason to end it; wins over curl's */
-  const char *fault_message;
-  struct pry_http_head head;
-  char error[CURL_ERROR_SIZE];
-};
 
 static const struct pry_http_driver driver;
 
@@ -107,19 +55,6 @@ static void defer(struct exchange *exchange)
   pry_timer_start(client->loop, &client->deferred_timer, 0, settle_deferred, client);
 }
 
-static void set_fault(struct exchange *exchange, int code, const char *message)
-{
-  if (exchange->fault)
-    return;
-  exchange->fault = code;
-  exchange->fault_message = message;
-}
-
-static bool unwelcome(const struct exchange *exchange)
-{
-  return exchange->cancelled || exchange->fault;
-}
-
 /* curl caps a single line at 100 KB, and up to 8.5 calls a longer one a lack of memory. */
 static bool is_line_too_long(const struct exchange *exchange, int code)
 {
@@ -130,9 +65,9 @@ static bool is_line_too_long(const struct exchange *exchange, int code)
 static void complete(struct exchange *exchange, int code)
 {
   if (is_line_too_long(exchange, code))
-    set_fault(exchange, PRY_HTTP_RECEIVE_FAILED, "a line of the answer is too long, or memory is short");
+    pry_http_set_fault(exchange, PRY_HTTP_RECEIVE_FAILED, "a line of the answer is too long, or memory is short");
   if (code == CURLE_OK && !exchange->head.complete) /* curl takes an end within the head for an end */
-    set_fault(exchange, PRY_HTTP_RECEIVE_FAILED, "the connection was closed within the head of the answer");
+    pry_http_set_fault(exchange, PRY_HTTP_RECEIVE_FAILED, "the connection was closed within the head of the answer");
   if (exchange->state == STATE_RUNNING)
     curl_multi_remove_handle(exchange->client->multi, exchange->easy);
   exchange->state = STATE_COMPLETE;
@@ -176,14 +111,14 @@ static void free_cancelled(struct client *client)
 /* True: nothing of it was sent, curl has closed the stale connection, and it goes out again on a new one. */
 static bool start_afresh(struct exchange *exchange)
 {
-  if (!exchange->stale || unwelcome(exchange))
+  if (!exchange->stale || pry_http_unwelcome(exchange))
     return false;
   curl_multi_remove_handle(exchange->client->multi, exchange->easy);
   exchange->state = STATE_NEW;
   exchange->stale = false;
   exchange->error[0] = '\0';
   if (curl_easy_setopt(exchange->easy, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK)
-    set_fault(exchange, PRY_HTTP_NO_MEMORY, NULL);
+    pry_http_set_fault(exchange, PRY_HTTP_NO_MEMORY, NULL);
   defer(exchange);
   return true;
 }
@@ -237,12 +172,16 @@ static int on_curl_timer(CURLM *multi, long milliseconds, void *user)
   return 0;
 }
 
+/* Each direction goes on by itself: what is not named here stays as it is. */
 static void resume_curl(struct exchange *exchange)
 {
   struct client *client = exchange->client;
-  exchange->curl_paused = false;
+  exchange->curl_paused = exchange->curl_paused && exchange->paused;
+  exchange->upload_paused = exchange->upload_paused && !exchange->upload_ready;
+  exchange->upload_ready = false;
+  int paused = (exchange->curl_paused ? CURLPAUSE_RECV : 0) | (exchange->upload_paused ? CURLPAUSE_SEND : 0);
   client->inside_curl = true; /* what curl had kept is delivered from in there */
-  CURLcode code = curl_easy_pause(exchange->easy, CURLPAUSE_CONT);
+  CURLcode code = curl_easy_pause(exchange->easy, paused);
   client->inside_curl = false;
   if (code == CURLE_OK || exchange->cancelled)
     return;
@@ -257,15 +196,14 @@ static void settle(struct exchange *exchange)
     if (curl_multi_add_handle(exchange->client->multi, exchange->easy) == CURLM_OK)
       exchange->state = STATE_RUNNING;
     else
-      set_fault(exchange, PRY_HTTP_NO_MEMORY, NULL);
+      pry_http_set_fault(exchange, PRY_HTTP_NO_MEMORY, NULL);
   }
   if (exchange->fault && exchange->state != STATE_COMPLETE)
     complete(exchange, exchange->fault);
-  if (exchange->paused)
-    return;
-  if (exchange->state == STATE_COMPLETE)
+  bool resumed = exchange->curl_paused && !exchange->paused;
+  if (exchange->state == STATE_COMPLETE && !exchange->paused)
     deliver_done(exchange);
-  else if (exchange->curl_paused)
+  else if (exchange->state == STATE_RUNNING && (resumed || exchange->upload_ready))
     resume_curl(exchange);
 }
 
@@ -303,7 +241,7 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *user, vo
     return 0;
   struct exchange *exchange = exchange_of(easy);
   if (exchange && !exchange->cancelled && !exchange->finished) {
-    set_fault(exchange, PRY_HTTP_NO_MEMORY, "the socket could not be watched");
+    pry_http_set_fault(exchange, PRY_HTTP_NO_MEMORY, "the socket could not be watched");
     defer(exchange);
   }
   return 0;
@@ -336,47 +274,57 @@ static int on_prerequest(void *user, char *peer, char *local, int peer_port, int
   (void)local, (void)peer_port;
   struct exchange *exchange = user;
   if (exchange->connected && !exchange->repeatable)
-    set_fault(exchange, PRY_HTTP_GOT_NOTHING, "the kept connection was closed before an answer came");
+    pry_http_set_fault(exchange, PRY_HTTP_GOT_NOTHING, "the kept connection was closed before an answer came");
   else if (exchange->public_only && !pry_address_text_is_public(peer))
-    set_fault(exchange, PRY_HTTP_COULDNT_CONNECT, not_public);
+    pry_http_set_fault(exchange, PRY_HTTP_COULDNT_CONNECT, not_public);
   /* The rest of an answer that was longer than it said, a 408 before closing. curl would take it for the answer to this
    * request, and from then on each request on the connection would get its predecessor's. */
   exchange->stale = !exchange->fresh && pry_http_sockets_has_unasked(&exchange->client->sockets, local_port);
-  if (unwelcome(exchange) || exchange->stale)
+  if (pry_http_unwelcome(exchange) || exchange->stale)
     return CURL_PREREQFUNC_ABORT;
   if (!exchange->connected) {
     exchange->connected = true;
     if (exchange->ops->on_connected)
       exchange->ops->on_connected(exchange->user);
   }
-  return unwelcome(exchange) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+  return pry_http_unwelcome(exchange) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
+/* curl sends no more of a request that is refused, but waits for a paused body all the same. */
+static void stop_refused_upload(struct exchange *exchange)
+{
+  if (!exchange->upload_paused || exchange->head.status < 300)
+    return;
+  exchange->upload_ready = true;
+  defer(exchange);
 }
 
 static size_t on_header(char *data, size_t unit, size_t count, void *user)
 {
   struct exchange *exchange = user;
   size_t size = unit * count;
-  if (unwelcome(exchange))
+  if (pry_http_unwelcome(exchange))
     return 0;
   const char *why;
   switch (pry_http_head_add(&exchange->head, (struct pry_slice){data, size}, &why)) {
   case PRY_HTTP_HEAD_MORE:
     break;
   case PRY_HTTP_HEAD_COMPLETE:
+    stop_refused_upload(exchange);
     exchange->ops->on_head(exchange->user, exchange->head.status, &exchange->head.headers);
     break;
   case PRY_HTTP_HEAD_BAD:
-    set_fault(exchange, PRY_HTTP_RECEIVE_FAILED, why);
+    pry_http_set_fault(exchange, PRY_HTTP_RECEIVE_FAILED, why);
     break;
   }
-  return unwelcome(exchange) ? 0 : size;
+  return pry_http_unwelcome(exchange) ? 0 : size;
 }
 
 static size_t on_body(char *data, size_t unit, size_t count, void *user)
 {
   struct exchange *exchange = user;
   size_t size = unit * count;
-  if (unwelcome(exchange))
+  if (pry_http_unwelcome(exchange))
     return size + 1; /* anything but the size is an error; 0 would not be for an empty piece */
   if (!size)
     return 0;
@@ -386,77 +334,10 @@ static size_t on_body(char *data, size_t unit, size_t count, void *user)
   }
   if (exchange->ops->on_data(exchange->user, (struct pry_slice){data, size}) == PRY_HTTP_PAUSE)
     exchange->paused = true;
-  return unwelcome(exchange) ? 0 : size;
+  return pry_http_unwelcome(exchange) ? 0 : size;
 }
 
 /* ---- Starting an exchange ------------------------------------------------------------------------------- */
-
-static bool one_of(struct pry_slice name, const char *const *list)
-{
-  for (; *list; list++)
-    if (pry_slice_equal_nocase(name, pry_slice_of(*list)))
-      return true;
-  return false;
-}
-
-/* Framing and the connection are ours; Transfer-Encoding and Upgrade would change how curl frames. */
-static const char *const our_headers[] = {
-    "host", "content-length", "connection", "keep-alive", "proxy-connection", "transfer-encoding",
-    "te",   "trailer",        "upgrade",    "expect",     "accept-encoding",  NULL};
-
-/* "Name:" without a value tells curl not to send its own. */
-static const char *const silenced_headers[] = {"Accept", "User-Agent", "Content-Type", NULL};
-
-static bool append_line(struct exchange *exchange, const char *line)
-{
-  struct curl_slist *lines = line ? curl_slist_append(exchange->lines, line) : NULL;
-  if (!lines)
-    return false;
-  exchange->lines = lines;
-  return true;
-}
-
-static bool append_header(struct exchange *exchange, struct pry_header header, struct pry_buffer *scratch)
-{
-  pry_buffer_clear(scratch);
-  if (!pry_buffer_append_slice(scratch, header.name))
-    return false;
-  bool written = header.value.size
-                     ? pry_buffer_append_text(scratch, ": ") && pry_buffer_append_slice(scratch, header.value)
-                     : pry_buffer_append_text(scratch, ";"); /* how curl spells an empty value */
-  return written && append_line(exchange, pry_buffer_text(scratch));
-}
-
-static bool build_lines(struct exchange *exchange, const struct pry_headers *headers)
-{
-  struct pry_buffer scratch;
-  pry_buffer_init(&scratch, 0);
-  bool built = append_line(exchange, "Accept-Encoding: identity") && append_line(exchange, "Expect:");
-  for (size_t i = 0; built && headers && i < headers->count; i++) {
-    struct pry_header header = pry_headers_at(headers, i);
-    if (!pry_http_is_token(header.name))
-      set_fault(exchange, PRY_HTTP_BAD_REQUEST, "a header's name is not a token");
-    else if (!one_of(header.name, our_headers))
-      built = append_header(exchange, header, &scratch);
-  }
-  for (const char *const *name = silenced_headers; built && *name; name++) {
-    struct pry_slice ignored;
-    if (headers && pry_headers_get(headers, pry_slice_of(*name), &ignored))
-      continue;
-    pry_buffer_clear(&scratch);
-    built = pry_buffer_append_format(&scratch, "%s:", *name) && append_line(exchange, pry_buffer_text(&scratch));
-  }
-  pry_buffer_fini(&scratch);
-  return built;
-}
-
-static bool url_is_clean(const char *url)
-{
-  for (const unsigned char *c = (const unsigned char *)url; *c; c++)
-    if (*c <= ' ' || *c == 0x7F)
-      return false;
-  return true;
-}
 
 #define SET(option, value) (code = code ? code : curl_easy_setopt(exchange->easy, option, value))
 
@@ -478,78 +359,17 @@ static CURLcode set_callbacks(struct exchange *exchange)
   return code;
 }
 
-static CURLcode set_transport(struct exchange *exchange)
-{
-  const struct client *client = exchange->client;
-  CURLcode code = CURLE_OK;
-  SET(CURLOPT_NOSIGNAL, 1L);
-  SET(CURLOPT_QUICK_EXIT, 1L); /* or cancelling would wait for the resolver's thread */
-  SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-  SET(CURLOPT_PROTOCOLS_STR, "http,https");
-  SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
-  SET(CURLOPT_PATH_AS_IS, 1L);
-  SET(CURLOPT_TCP_NODELAY, 1L);
-  SET(CURLOPT_TCP_KEEPALIVE, 1L);
-  SET(CURLOPT_BUFFERSIZE, (long)PRY_HTTP_CHUNK_MAX);
-  SET(CURLOPT_UPLOAD_BUFFERSIZE, (long)PRY_HTTP_CHUNK_MAX);
-  SET(CURLOPT_HTTP_CONTENT_DECODING, 0L);
-  SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-  SET(CURLOPT_PROXY, client->proxy ? client->proxy : ""); /* "": not the environment's either */
-  SET(CURLOPT_NOPROXY, "");
-  if (client->ca_file)
-    SET(CURLOPT_CAINFO, client->ca_file);
-  return code;
-}
-
-static CURLcode set_request(struct exchange *exchange, const struct pry_http_request *request)
-{
-  CURLcode code = CURLE_OK;
-  SET(CURLOPT_URL, request->url);
-  SET(CURLOPT_HTTPHEADER, exchange->lines);
-  if (strcmp(request->method, "HEAD") == 0) {
-    SET(CURLOPT_NOBODY, 1L);
-    return code;
-  }
-  if (request->body.size || request->has_body) {
-    SET(CURLOPT_POST, 1L);
-    SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body.size);
-    SET(CURLOPT_POSTFIELDS, request->body.size ? request->body.data : "");
-  } else
-    SET(CURLOPT_HTTPGET, 1L);
-  SET(CURLOPT_CUSTOMREQUEST, request->method);
-  return code;
-}
-
 #undef SET
-
-static bool method_is_idempotent(const char *method)
-{
-  static const char *const idempotent[] = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", NULL};
-  for (const char *const *name = idempotent; *name; name++)
-    if (strcmp(method, *name) == 0)
-      return true;
-  return false;
-}
 
 /* False: memory is short. What else is wrong becomes the exchange's fault. */
 static bool prepare(struct exchange *exchange, const struct pry_http_request *request)
 {
   exchange->easy = curl_easy_init();
-  if (!exchange->easy || !build_lines(exchange, request->headers))
+  if (!exchange->easy || !pry_http_prepare_request(exchange, request))
     return false;
-  if (!pry_http_is_token(pry_slice_of(request->method)))
-    set_fault(exchange, PRY_HTTP_BAD_REQUEST, "the method is not a token");
-  if (!url_is_clean(request->url))
-    set_fault(exchange, PRY_HTTP_BAD_REQUEST, "the URL has spaces or control characters");
-  exchange->repeatable = method_is_idempotent(request->method);
-  exchange->public_only = request->public_only;
   CURLcode code = set_callbacks(exchange);
-  if (code == CURLE_OK)
-    code = set_transport(exchange);
-  if (code == CURLE_OK)
-    code = set_request(exchange, request);
   if (code != CURLE_OK && code != CURLE_OUT_OF_MEMORY)
-    set_fault(exchange, (int)code, NULL);
+    pry_http_set_fault(exchange, (int)code, NULL);
   return code != CURLE_OUT_OF_MEMORY;
 }
 
@@ -595,6 +415,15 @@ static void client_resume(struct pry_http_exchange *base)
     defer(exchange);
 }
 
+static void client_upload(struct pry_http_exchange *base)
+{
+  struct exchange *exchange = (struct exchange *)base;
+  if (!exchange->upload_paused || exchange->cancelled || exchange->finished)
+    return;
+  exchange->upload_ready = true;
+  defer(exchange);
+}
+
 static void client_cancel(struct pry_http_exchange *base)
 {
   struct exchange *exchange = (struct exchange *)base;
@@ -635,6 +464,7 @@ static void client_free(struct pry_http *http)
 static const struct pry_http_driver driver = {
     .start = client_start,
     .resume = client_resume,
+    .upload = client_upload,
     .cancel = client_cancel,
     .open_count = client_open_count,
     .free = client_free,
@@ -699,4 +529,22 @@ struct pry_http *pry_http_new(struct pry_loop *loop, const struct pry_http_optio
 const char *pry_http_code_text(int curl_code)
 {
   return curl_easy_strerror((CURLcode)curl_code);
+}
+
+bool pry_http_code_is_tls(int curl_code)
+{
+  switch (curl_code) {
+  case CURLE_SSL_CONNECT_ERROR:
+  case CURLE_SSL_CERTPROBLEM:
+  case CURLE_SSL_CIPHER:
+  case CURLE_PEER_FAILED_VERIFICATION:
+  case CURLE_SSL_CACERT_BADFILE:
+  case CURLE_SSL_ISSUER_ERROR:
+  case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+  case CURLE_SSL_INVALIDCERTSTATUS:
+  case CURLE_SSL_CLIENTCERT:
+    return true;
+  default:
+    return false;
+  }
 }

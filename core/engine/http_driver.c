@@ -18,6 +18,11 @@ void pry_http_resume(struct pry_http_exchange *exchange)
   exchange->driver->resume(exchange);
 }
 
+void pry_http_upload(struct pry_http_exchange *exchange)
+{
+  exchange->driver->upload(exchange);
+}
+
 void pry_http_cancel(struct pry_http_exchange *exchange)
 {
   exchange->driver->cancel(exchange);

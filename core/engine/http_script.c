@@ -12,8 +12,9 @@ struct step {
   size_t *chunk_ends;     /* offsets into body */
   size_t chunk_count;
   int curl_code;
-  bool after_body, cut, hang_connect, hang, unsent;
-  pry_time delay, chunk_delay;
+  bool after_body, cut, hang_connect, hang, unsent, early;
+  pry_time delay, chunk_delay, take_delay;
+  size_t takes;
   char *url_part;
   unsigned references; /* the script's and one per exchange */
 };
@@ -45,6 +46,8 @@ struct exchange {
   bool inside_chunk;
   bool no_body; /* the answer to HEAD */
   bool connected, sent, head_received;
+  bool uploading;    /* a body is to be asked for */
+  bool upload_waits; /* its sender had nothing */
   bool paused;
   bool due_while_paused;
   bool calling; /* inside a callback: cancel must leave the memory */
@@ -99,6 +102,9 @@ static struct step *step_new(const struct pry_http_step *from)
   step->unsent = from->unsent;
   step->delay = pry_time_from_seconds(from->delay);
   step->chunk_delay = pry_time_from_seconds(from->chunk_delay);
+  step->take_delay = pry_time_from_seconds(from->take_delay);
+  step->takes = from->takes;
+  step->early = from->early;
   step->url_part = from->url_part ? strdup(from->url_part) : NULL;
   if ((from->url_part && !step->url_part) || (from->headers && !pry_headers_add_all(&step->headers, from->headers)) ||
       !step_copy_chunks(step, from)) {
@@ -195,6 +201,33 @@ static void finish(struct exchange *exchange, int curl_code, const char *message
   exchange->ops->on_done(exchange->user, &result);
 }
 
+/* One piece per turn of the loop. True: no more is wanted, or to come; the answer may begin. */
+static bool take_piece(struct exchange *exchange)
+{
+  struct pry_http_seen *seen = exchange->seen;
+  size_t most = exchange->step->takes ? exchange->step->takes - seen->body.size : PRY_HTTP_CHUNK_MAX;
+  size_t room = most < PRY_HTTP_CHUNK_MAX ? most : PRY_HTTP_CHUNK_MAX;
+  char *body = realloc((char *)seen->body.data, seen->body.size + room + 1);
+  if (!body) {
+    finish(exchange, PRY_HTTP_NO_MEMORY, "memory is short");
+    return false;
+  }
+  seen->body.data = body;
+  ptrdiff_t size = exchange->ops->on_upload(exchange->user, body + seen->body.size, room);
+  if (exchange->cancelled)
+    return false;
+  exchange->upload_waits = size == PRY_HTTP_UPLOAD_WAIT;
+  if (size == PRY_HTTP_UPLOAD_FAILED)
+    finish(exchange, PRY_HTTP_UPLOAD_ENDED, "the request's body broke off");
+  if (size < 0)
+    return exchange->upload_waits && exchange->step->early && exchange->phase == PHASE_HEAD;
+  seen->body.size += (size_t)size;
+  /* With a length, as in life, it is not asked whether that was all. */
+  seen->uploaded = size == PRY_HTTP_UPLOAD_END || (int64_t)seen->body.size == seen->upload_size;
+  exchange->uploading = !seen->uploaded && seen->body.size != exchange->step->takes;
+  return !exchange->uploading;
+}
+
 static void connect_to_peer(struct exchange *exchange)
 {
   exchange->connected = true;
@@ -209,9 +242,9 @@ static void answer_head(struct exchange *exchange)
   bool fails_now = step->curl_code && !step->after_body;
   if (step->hang_connect)
     return;
-  if (!(fails_now && step->unsent))
+  if (!(fails_now && step->unsent) && !exchange->connected)
     connect_to_peer(exchange);
-  if (exchange->cancelled)
+  if (exchange->cancelled || (exchange->uploading && !(fails_now && !step->takes) && !take_piece(exchange)))
     return;
   if (fails_now) {
     finish(exchange, step->curl_code, pry_http_code_text(step->curl_code));
@@ -250,12 +283,14 @@ static void wait_for(struct exchange *exchange, pry_time delay)
 static bool hangs_here(const struct exchange *exchange)
 {
   if (exchange->phase == PHASE_HEAD)
-    return true; /* answer_head() stopped before the head */
-  return exchange->phase == PHASE_END && exchange->step->hang;
+    return !exchange->uploading || exchange->upload_waits || !exchange->connected;
+  return exchange->phase == PHASE_END && (exchange->step->hang || exchange->upload_waits);
 }
 
 static pry_time delay_before_next(const struct exchange *exchange)
 {
+  if (exchange->uploading && exchange->phase != PHASE_BODY)
+    return exchange->step->take_delay;
   return exchange->phase == PHASE_BODY && !exchange->inside_chunk ? exchange->step->chunk_delay : 0;
 }
 
@@ -267,7 +302,7 @@ static void advance(struct exchange *exchange)
     answer_head(exchange);
   else if (exchange->phase == PHASE_BODY)
     answer_piece(exchange);
-  else
+  else if (!exchange->uploading || !exchange->step->early || take_piece(exchange))
     finish(exchange, exchange->step->curl_code, pry_http_code_text(exchange->step->curl_code));
 }
 
@@ -306,6 +341,8 @@ static struct pry_http_exchange *script_start(struct pry_http *http, const struc
   exchange->user = user;
   exchange->seen = seen;
   exchange->no_body = strcmp(request->method, "HEAD") == 0;
+  exchange->uploading = request->upload;
+  seen->upload_size = request->upload ? request->upload_size : 0;
   exchange->step = take_step(script, request->url);
   pry_list_push(&script->open, &exchange->link);
   wait_for(exchange, exchange->step ? exchange->step->delay : 0);
@@ -321,6 +358,14 @@ static void script_resume(struct pry_http_exchange *base)
   if (exchange->due_while_paused)
     wait_for(exchange, 0);
   exchange->due_while_paused = false;
+}
+
+static void script_upload(struct pry_http_exchange *base)
+{
+  struct exchange *exchange = (struct exchange *)base;
+  if (exchange->upload_waits && exchange->phase != PHASE_BODY)
+    wait_for(exchange, 0);
+  exchange->upload_waits = false;
 }
 
 static void script_cancel(struct pry_http_exchange *base)
@@ -364,6 +409,7 @@ static void script_free(struct pry_http *http)
 static const struct pry_http_driver driver = {
     .start = script_start,
     .resume = script_resume,
+    .upload = script_upload,
     .cancel = script_cancel,
     .open_count = script_open_count,
     .free = script_free,

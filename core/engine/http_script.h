@@ -15,7 +15,7 @@
 struct pry_http_script;
 
 /* One scripted answer. Everything is copied by pry_http_script_push(). Zero-initialised it is a 200 with an
- * empty body at once. Order in time: `delay`, then connected and head, then the chunks with `chunk_delay`
+ * empty body at once. Order in time: `delay`, then connected, then an upload's body, then the head, then the chunks with `chunk_delay`
  * before each, then the end. As over a network, the provider's clock does not stop while we have it paused: what
  * came meanwhile is there at once after the resume. HEAD gets no chunks; a chunk above PRY_HTTP_CHUNK_MAX comes
  * in pieces at the same time. */
@@ -24,14 +24,17 @@ struct pry_http_step {
   const struct pry_headers *headers; /* NULL: none */
   const struct pry_slice *chunks;    /* the body in pieces; each is delivered by itself */
   size_t chunk_count;
-  int curl_code;        /* fail with this: before the head, or after the chunks when `after_body` */
-  bool after_body;      /* curl_code (or, when that is 0, CURLE_PARTIAL_FILE for `cut`) comes after the chunks */
-  bool cut;             /* the connection breaks after the chunks */
-  bool hang_connect;    /* never connects */
-  bool hang;            /* connects, then never answers; with chunks: never ends */
-  double delay;         /* seconds before anything happens */
-  double chunk_delay;   /* seconds before each chunk */
-  bool unsent;          /* with curl_code: nothing had been sent (connection refused) */
+  int curl_code;      /* fail with this: before the head, or after the chunks when `after_body` */
+  bool after_body;    /* curl_code (or, when that is 0, CURLE_PARTIAL_FILE for `cut`) comes after the chunks */
+  bool cut;           /* the connection breaks after the chunks */
+  bool hang_connect;  /* never connects */
+  bool hang;          /* connects, then never answers; with chunks: never ends */
+  double delay;       /* seconds before anything happens */
+  double chunk_delay; /* seconds before each chunk */
+  size_t takes;       /* of an upload: answers (or fails, or hangs) after so many bytes; 0: when it has all of it */
+  bool early;        /* of an upload: answers as soon as its sender has to wait for more; takes that after the chunks */
+  double take_delay; /* seconds between two pieces of an upload, each of at most PRY_HTTP_CHUNK_MAX bytes */
+  bool unsent;       /* with curl_code: nothing had been sent (connection refused) */
   const char *url_part; /* only for exchanges whose URL contains this; NULL: any. Copied. */
 };
 
@@ -53,10 +56,12 @@ bool pry_http_script_set_default(struct pry_http_script *script, const struct pr
 struct pry_http_seen {
   const char *method, *url;
   struct pry_headers headers;
-  struct pry_slice body;
-  pry_time started; /* loop clock */
-  bool cancelled;   /* pry_http_cancel() before its end */
-  bool finished;    /* on_done was called */
+  struct pry_slice body; /* of an upload: what was taken so far */
+  int64_t upload_size;   /* of an upload, as the request said it; 0: it was none */
+  bool uploaded;         /* all of an upload was taken, its end included */
+  pry_time started;      /* loop clock */
+  bool cancelled;        /* pry_http_cancel() before its end */
+  bool finished;         /* on_done was called */
 };
 
 size_t pry_http_script_seen_count(const struct pry_http_script *script);

@@ -244,7 +244,7 @@ static void host_done(void *user, const struct pry_outcome *outcome, bool trunca
   free(call);
 }
 
-static const struct pry_sink_ops host_sink = {host_head, host_data, host_done};
+static const struct pry_sink_ops host_sink = {host_head, host_data, host_done, NULL};
 
 static bool read_headers(const struct parry_header *from, size_t count, struct pry_headers *headers)
 {

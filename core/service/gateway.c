@@ -1,13 +1,12 @@
 #include "gateway.h"
 
 #include "call.h"
-#include "http1_text.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 
-/* What the server reads of a body at most; the engine's replay limit comes first and is told in the client's dialect. */
-enum { BODY_MAX = 1 << 30 };
+/* What is held of any body, be all other memory for bodies taken: where its model is looked for. */
+enum { BEGINNING_MAX = 64 * 1024 };
 
 #define DRAIN_LOOK (20 * PRY_MILLISECOND)
 
@@ -40,15 +39,20 @@ struct request {
   struct pry_buffer head; /* method, path and query, one after the other */
   struct pry_slice method, path, query;
   struct pry_buffer body;
-  size_t counted; /* of it in engine->replay_used */
   struct pry_lease lease;
+  int64_t length;    /* -1: not said */
+  uint64_t received; /* bytes of the body so far */
+  size_t counted;    /* of it in engine->replay_used */
+  bool streamed;     /* the call began before its body was complete */
 };
 
 /* Bodies being collected count like those that calls hold: the process's memory is bounded, not a connection's. */
 static bool collect(struct request *request, struct pry_slice data)
 {
   struct pry_engine *engine = request->listener->gateway->engine;
-  if (!pry_engine_take_replay(engine, data.size))
+  if (request->body.size + data.size <= BEGINNING_MAX)
+    pry_engine_add_replay(engine, data.size);
+  else if (!pry_engine_take_replay(engine, data.size))
     return false;
   request->counted += data.size;
   return pry_buffer_append_slice(&request->body, data);
@@ -99,12 +103,6 @@ static void answer_too_large(struct request *request)
   answer_early(request, 413, "request_too_large", "the body is larger than this gateway takes");
 }
 
-/* The way from a route's pattern up to what lies beside base_url, with the provider's key. */
-static void answer_dot_segment(struct request *request)
-{
-  answer_early(request, 400, "invalid_request_error", "the path holds a `.` or `..` segment");
-}
-
 static void answer_no_memory(struct request *request)
 {
   answer_early(request, 503, "overloaded_error", "memory is short");
@@ -138,7 +136,14 @@ static void sink_done(void *user, const struct pry_outcome *outcome, bool trunca
   free_request(request);
 }
 
-static const struct pry_sink_ops sink_ops = {sink_head, sink_data, sink_done};
+static void sink_want_body(void *user)
+{
+  struct request *request = user;
+  if (request->exchange)
+    pry_reply_hold_body(request->exchange, false);
+}
+
+static const struct pry_sink_ops sink_ops = {sink_head, sink_data, sink_done, sink_want_body};
 
 /* ---- what the client says ------------------------------------------------------------------------------ */
 
@@ -209,28 +214,84 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
   pry_headers_init(&request->headers);
   pry_buffer_init(&request->head, 0);
   pry_buffer_init(&request->body, gateway->engine->options.replay_limit);
+  request->length = from->content_length;
   pry_list_init(&request->link);
   pry_list_push(&listener->requests, &request->link);
   if (!keep_head(request, from))
     answer_no_memory(request);
-  else if (pry_http1_has_dot_segment(from->path))
-    answer_dot_segment(request);
-  else if (from->content_length > (int64_t)request->body.limit)
+  else if (from->content_length > (int64_t)gateway->engine->options.max_body)
     answer_too_large(request);
   else
     return request;
   return NULL;
 }
 
+/* ---- bodies ---------------------------------------------------------------------------------------------- */
+
+static bool start_call(struct request *request, bool more)
+{
+  struct pry_call_request call = {.method = request->method,
+                                  .path = request->path,
+                                  .query = request->query,
+                                  .headers = &request->headers,
+                                  .body = &request->body,
+                                  .more = more,
+                                  .body_size = request->length};
+  if (request->lease.client) {
+    call.client = pry_slice_of(request->lease.client->name);
+    call.models = &request->lease.client->models;
+  }
+  uncount(request);
+  request->streamed = more;
+  request->call = pry_call_start(request->listener->worker, &call, &sink_ops, request);
+  return request->call;
+}
+
+static bool is_too_long_to_keep(const struct request *request)
+{
+  return request->length > (int64_t)request->body.limit && request->body.size >= BEGINNING_MAX;
+}
+
+static void stream_on(struct request *request, struct pry_slice data)
+{
+  if (request->call && !pry_call_upload(request->call, data))
+    pry_reply_hold_body(request->exchange, true);
+}
+
+static void begin_streaming(struct request *request, struct pry_slice data)
+{
+  if (start_call(request, true))
+    stream_on(request, data);
+  else
+    answer_no_memory(request);
+}
+
+/* A client that did not say how much it would send, and sends more than any body may have. */
+static void break_off(struct request *request)
+{
+  struct pry_call *call = request->call;
+  if (pry_reply_started(request->exchange)) {
+    pry_reply_abort(request->exchange);
+    forget_exchange(request);
+  } else {
+    answer_too_large(request);
+  }
+  if (call)
+    pry_call_cancel(call);
+}
+
 static void on_body(void *user, struct pry_slice data)
 {
   struct request *request = user;
-  if (!request || !request->exchange || collect(request, data))
+  if (!request || !request->exchange)
     return;
-  if (request->body.size + data.size > request->body.limit)
-    answer_too_large(request);
-  else
-    answer_no_memory(request);
+  request->received += data.size;
+  if (request->received > request->listener->gateway->engine->options.max_body)
+    break_off(request);
+  else if (request->streamed)
+    stream_on(request, data);
+  else if (is_too_long_to_keep(request) || !collect(request, data))
+    begin_streaming(request, data);
 }
 
 static void on_end(void *user)
@@ -238,18 +299,11 @@ static void on_end(void *user)
   struct request *request = user;
   if (!request)
     return;
-  struct pry_call_request call = {.method = request->method,
-                                  .path = request->path,
-                                  .query = request->query,
-                                  .headers = &request->headers,
-                                  .body = &request->body};
-  if (request->lease.client) {
-    call.client = pry_slice_of(request->lease.client->name);
-    call.models = &request->lease.client->models;
-  }
-  uncount(request);
-  request->call = pry_call_start(request->listener->worker, &call, &sink_ops, request);
-  if (!request->call)
+  if (!request->streamed && !start_call(request, false))
+    start_call(request, true); /* others have taken all the room for bodies meanwhile */
+  if (request->call && request->streamed)
+    pry_call_upload_end(request->call);
+  else if (!request->call && request->exchange)
     answer_no_memory(request);
 }
 
@@ -316,7 +370,7 @@ size_t pry_gateway_open_count(const struct pry_gateway *gateway)
 
 static bool listen_on(struct listener *listener, const char *address, bool shared, char *error, size_t error_size)
 {
-  struct pry_server_options options = {.max_body = BODY_MAX, .share_port = shared};
+  struct pry_server_options options = {.max_body = SIZE_MAX / 2, .share_port = shared}; /* ours is told in the client's dialect */
   listener->server =
       pry_server_new(listener->worker->loop, address, &options, &server_ops, listener, error, error_size);
   return listener->server;

@@ -7,7 +7,12 @@
  *
  * Who may come in is the edge's decision (edge.h), made before anything of a request is kept.
  *
- * Request bodies are collected up to the engine's replay limit; more is 413.
+ * Request bodies are collected and kept, up to the engine's replay limit each and its replay total together. One that
+ * is longer, or would be too much, is streamed instead (call.h): its call begins with the first 64 KiB when the length
+ * says so beforehand, else with what was collected when the limit was met, and the client is read as fast as the
+ * provider takes it. So the first 64 KiB of a body are always held. A body above the engine's max_body is 413.
+ * A streaming client that is being held back and then closes is noticed behind the bytes it had sent, as TCP delivers
+ * them; a provider that takes none of them for so long is a timeout. A reset is noticed at once.
  *
  * Thread: made before the workers run and freed after they ended; drain and the count on the control worker; all else
  * happens on the workers' threads.

@@ -80,42 +80,6 @@ bool pry_http1_parse_version(struct pry_slice text, int *major, int *minor)
   return true;
 }
 
-/* ---- path ---- */
-
-/* The byte at *i as the next server may read it: a dot or a slash may be percent-encoded, once. */
-static char decoded_at(struct pry_slice path, size_t *i)
-{
-  const char *text = path.data + *i;
-  int high = -1, low = -1;
-  if (text[0] == '%' && path.size - *i >= 3) {
-    high = hex_value((unsigned char)text[1]);
-    low = hex_value((unsigned char)text[2]);
-  }
-  bool encoded = high >= 0 && low >= 0;
-  *i += encoded ? 3 : 1;
-  return encoded ? (char)(high << 4 | low) : text[0];
-}
-
-static bool is_dots(size_t size, bool only_dots)
-{
-  return only_dots && (size == 1 || size == 2);
-}
-
-bool pry_http1_has_dot_segment(struct pry_slice path)
-{
-  size_t size = 0;
-  bool only_dots = true;
-  for (size_t i = 0; i < path.size;) {
-    char c = decoded_at(path, &i);
-    bool end = c == '/' || c == '\\' || c == ';';
-    if (end && is_dots(size, only_dots))
-      return true;
-    size = end ? 0 : size + 1;
-    only_dots = end ? c != ';' : only_dots && c == '.'; /* what follows ";" is a parameter, no segment */
-  }
-  return is_dots(size, only_dots);
-}
-
 /* ---- authority ---- */
 
 static bool is_port(struct pry_slice text)

@@ -1,8 +1,8 @@
 /*
  * http1_text.h: the small grammars inside an HTTP/1.1 request, as pure functions over slices.
  *
- * Used by http1.c, and by the gateway for paths that it passes on. Each answers one question about one element of
- * RFC 9110 and RFC 9112, strictly where the RFC leaves a choice. Nothing here keeps state or allocates; any thread.
+ * Used by http1.c. Each answers one question about one element of RFC 9110 and RFC 9112, strictly where the RFC leaves
+ * a choice. Nothing here keeps state or allocates; any thread.
  */
 #ifndef PRY_HTTP1_TEXT_H
 #define PRY_HTTP1_TEXT_H
@@ -16,10 +16,6 @@ bool pry_http1_is_token(struct pry_slice text);
 
 /* Visible ASCII except "#" (a fragment never travels) and "\" (some URL parsers read it as "/"). */
 bool pry_http1_is_target_text(struct pry_slice text);
-
-/* Does a segment say "." or ".." to a server that resolves such (RFC 3986 §5.2.4)? Percent-encoded dots and slashes
- * count, and so do dots before a ";" parameter. */
-bool pry_http1_has_dot_segment(struct pry_slice path);
 
 /* field-content with obs-text (RFC 9110 §5.5): no control bytes but tabs. */
 bool pry_http1_is_field_value(struct pry_slice text);

@@ -280,6 +280,7 @@ static bool make_engine(struct starting *starting)
                                       .loader = options->loader,
                                       .state_dir = options->state_dir,
                                       .limits = options->limits,
+                                      .max_body = options->max_body,
                                       .rolled_back = rolled_back,
                                       .user = program};
   pry_service_manager_init(&program->manager, program->log);

@@ -35,6 +35,7 @@ struct pry_program_options {
   bool watch;           /* look for saved policies by itself */
   double drain_timeout; /* seconds for open calls at the end */
   double drain_delay;   /* seconds not ready and still accepting before that, for whoever polls /readyz */
+  size_t max_body;      /* bytes of a client's body; 0: the engine's default */
   pry_log_fn log;       /* where log lines go, with log_user */
   void *log_user;
   enum pry_log_level log_level;

@@ -25,13 +25,13 @@ class Things:
         self._folders = 0
 
     def sim(self, *arguments):
-        return self._keep(harness.Sim(*arguments))
+        return self.keep(harness.Sim(*arguments))
 
     def provider(self, *steps, **options):
-        return self._keep(harness.Provider(*steps, **options))
+        return self.keep(harness.Provider(*steps, **options))
 
     def receiver(self):
-        return self._keep(harness.Receiver())
+        return self.keep(harness.Receiver())
 
     def folder(self, init, **options):
         self._folders += 1
@@ -40,9 +40,10 @@ class Things:
     def gateway(self, init, *arguments, env=None, **options):
         """`init`: the text of init.lua, or a Folder."""
         folder = self.folder(init, **options) if isinstance(init, str) else init
-        return self._keep(harness.Gateway(folder, *arguments, env=env))
+        return self.keep(harness.Gateway(folder, *arguments, env=env))
 
-    def _keep(self, thing):
+    def keep(self, thing):
+        """Stops what a test made itself, too."""
         self._started.append(thing)
         return thing
 

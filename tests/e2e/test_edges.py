@@ -317,7 +317,8 @@ def test_a_large_stream_arrives_whole_at_a_slow_reader(gateway):
 
 
 @pytest.mark.parametrize("path,kind", [("/v1/chat/completions", "openai"), ("/v1/messages", "anthropic")])
-def test_a_body_that_is_too_large_is_refused_in_the_client_s_dialect(gateway, path, kind):
+def test_a_body_that_is_too_large_is_refused_in_the_client_s_dialect(start, sim, path, kind):
+    gateway = start.gateway(init_for(sim.url), "--max-body", "10M", env=SECRETS)
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     announced = raw(gateway.address, (head + "Content-Length: 99999999\r\n\r\n").encode() + b"{")
     assert announced.startswith(b"HTTP/1.1 413 "), announced[:300]

@@ -2,15 +2,19 @@
 
 Shows: no answer reaches a client that did not ask for it; a body whose end is in doubt is no success; what a provider
 repeats of our key in a header does not reach the client; a path cannot climb out of base_url; a client's words make no
-malformed field; a client that resets is noticed at once.
+malformed field; a client that resets is noticed at once; an answer encoded unasked hides neither an error nor a key.
 """
 
+import gzip
+import json
+import threading
 import time
+import zlib
 
 import pytest
 
-from harness import (answer, chat_bytes, chunk, connect, failure, ok, raw, reset, send, then_close, then_hang,
-                     wait_until)
+from harness import (answer, chat_bytes, chunk, connect, delta, event, failure, ok, raw, reset, send, stream,
+                     stream_head, then_close, then_hang, wait_until)
 
 KEY = "sk-hostile-0123456789abcdef"
 
@@ -110,3 +114,82 @@ def test_a_reset_right_behind_a_request_is_noticed(start, size):
     began = time.monotonic()
     gateway.wait_idle()
     assert time.monotonic() - began < 5
+
+
+# --- Encoded answers: we ask for none --------------------------------------------------------------------------
+
+
+def encoded(status, body, coding="gzip", pack=gzip.compress):
+    return answer(status, pack(body), {"content-encoding": coding, "content-type": "application/json"})
+
+
+def test_an_encoded_error_is_read_and_scrubbed(start):
+    body = json.dumps({"error": {"message": f"wrong key {KEY}", "type": "invalid_request_error"}}).encode()
+    provider = start.provider(encoded(401, body), encoded(401, body, "deflate", zlib.compress))
+    gateway = gateway_for(start, provider)
+    for _ in range(2):
+        reply = gateway.chat("m")
+        assert reply.status == 401 and "content-encoding" not in reply.headers, reply
+        assert reply.json()["error"]["message"] == "wrong key ***", reply
+
+
+def test_an_error_that_nobody_can_read_is_not_passed_on(start):
+    bomb = gzip.compress(bytes(50_000_000))
+    provider = start.provider(encoded(400, KEY.encode(), "br", bytes), encoded(400, bomb, "gzip", bytes),
+                              encoded(400, KEY.encode(), "gzip", bytes))
+    gateway = gateway_for(start, provider)
+    for _ in range(3):
+        reply = gateway.chat("m")
+        assert reply.status == 400 and KEY not in reply.text and len(reply.body) < 1000, reply
+        assert reply.json()["error"]["code"] and "content-encoding" not in reply.headers
+
+
+def test_a_good_encoded_answer_passes_as_it_is(start):
+    packed = gzip.compress(b'{"fine": true}')
+    provider = start.provider(encoded(200, packed, "gzip", bytes), encoded(200, b"\x1b\x00", "br", bytes))
+    gateway = gateway_for(start, provider)
+    reply = gateway.chat("m")
+    assert reply.status == 200 and reply.body == packed and reply.headers["content-encoding"] == "gzip"
+    reply = gateway.chat("m")
+    assert reply.status == 200 and reply.body == b"\x1b\x00" and reply.headers["content-encoding"] == "br"
+
+
+def test_an_encoded_stream_arrives_decoded_and_at_once(start):
+    going = threading.Event()
+
+    def step(asked):
+        packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+        head = stream_head().replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+        asked.send(head + chunk(packer.compress(delta(content="one")) + packer.flush(zlib.Z_SYNC_FLUSH)))
+        assert going.wait(20)
+        rest = packer.compress(delta(content="two") + event("[DONE]")) + packer.flush()
+        asked.send(chunk(rest) + b"0\r\n\r\n")
+        return True
+
+    gateway = gateway_for(start, start.provider(step))
+    with connect(gateway.address) as made:
+        made.sendall(chat_bytes("m", {"connection": "close"}, stream=True))
+        got = b""
+        while b"one" not in got:  # before the provider goes on
+            got += made.recv(65536)
+        assert b"two" not in got and b"content-encoding" not in got.lower()
+        going.set()
+        while piece := made.recv(65536):
+            got += piece
+    assert b"two" in got and b"[DONE]" in got
+
+
+def test_an_encoded_error_at_the_start_of_a_stream_recovers(start):
+    def step(asked):
+        head = stream_head().replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+        asked.send(head + chunk(gzip.compress(event({"error": {"message": "busy", "type": "server_error"}}))) +
+                   b"0\r\n\r\n")
+        return True
+
+    provider = start.provider(step, stream(delta(content="fine"), event("[DONE]")))
+    gateway = start.gateway(f"""
+provider "p" {{ base_url = "{provider.url}/v1", dialect = "openai" }}
+route "/v1/*" {{ to = "p", chain = {{ use "retry" {{ max_attempts = 3, base = 0.01, cap = 0.02 }} }} }}
+""")
+    reply = gateway.chat("m", stream=True)
+    assert reply.status == 200 and reply.said() == "fine" and reply.attempts == 2, reply

@@ -363,7 +363,7 @@ static inline void client_leave(struct client *client)
   pry_call_cancel(client->call);
 }
 
-static const struct pry_sink_ops client_ops = {client_head, client_data, client_done};
+static const struct pry_sink_ops client_ops = {client_head, client_data, client_done, NULL};
 
 /* Starts a request with these headers and no others. */
 static inline struct client *client_start_method(struct rig *rig, const char *method, const char *path,

@@ -467,6 +467,61 @@ static void no_call_begins_while_the_engine_is_freed(void **unused)
   rig_free(rig);
 }
 
+/* Clients were told in curl's words, and so where the provider is. */
+static void clients_hear_parrys_words_for_a_broken_connection(void **unused)
+{
+  (void)unused;
+  static const struct {
+    struct pry_http_step step;
+    int status;
+    const char *words;
+  } rows[] = {
+      {{.curl_code = PRY_HTTP_COULDNT_CONNECT, .unsent = true}, 502, "the provider could not be reached"},
+      {{.curl_code = PRY_HTTP_COULDNT_RESOLVE, .unsent = true}, 502, "the provider could not be reached"},
+      {{.curl_code = PRY_HTTP_TIMED_OUT, .unsent = true}, 504, "the provider could not be reached in time"},
+      {{.curl_code = PRY_HTTP_TIMED_OUT}, 504, "the provider did not answer in time"},
+      {{.curl_code = 60, .unsent = true}, 502, "no secure connection to the provider could be made"},
+      {{.curl_code = PRY_HTTP_GOT_NOTHING}, 502, "before its answer was complete"},
+      {{.curl_code = PRY_HTTP_RECEIVE_FAILED}, 502, "its answer could not be read"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct rig *rig = rig_on_error(silent);
+    rig_plays(rig, rows[i].step, NULL, NULL);
+    struct client *client = client_call(rig, BODY);
+    const char *curls = pry_http_code_text(rows[i].step.curl_code);
+    assert_int_equal(client->status, rows[i].status);
+    assert_non_null(strstr(pry_buffer_text(&client->body), rows[i].words));
+    assert_null(strstr(pry_buffer_text(&client->body), curls));
+    assert_string_equal(rig->last_failure.message, curls); /* policies and logs keep them */
+    rig_end(client, rig);
+  }
+}
+
+/* Only the gateway looked, so a host's call could climb out of base_url, with the provider's key. */
+static void no_path_climbs_out_of_base_url(void **unused)
+{
+  (void)unused;
+  static const char *const climbing[] = {"/v1/..",         "/v1/../admin", "/v1/./x",      "/v1/%2e%2E/admin",
+                                         "/v1/..%2fadmin", "/v1/a%5c..",   "/v1/..;a=b/x", "/v1/a/.%2e"};
+  static const char *const harmless[] = {"/v1/...", "/v1/a..b", "/v1/.well-known", "/v1/x;..", "/v1/%2", "/v1/%zz"};
+  for (size_t i = 0; i < sizeof climbing / sizeof *climbing; i++) {
+    struct rig *rig = rig_on_error(silent);
+    struct client *client = client_start(rig, climbing[i], BODY, NULL);
+    client_finish(client);
+    assert_int_equal(client->status, 400);
+    assert_int_equal(rig_upstream(rig), 0);
+    rig_end(client, rig);
+  }
+  for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++) {
+    struct rig *rig = rig_on_error(silent);
+    rig_answers(rig, 200, json, "{}", NULL);
+    struct client *client = client_start(rig, harmless[i], BODY, NULL);
+    client_finish(client);
+    assert_int_equal(client->status, 200);
+    rig_end(client, rig);
+  }
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
@@ -490,6 +545,8 @@ int main(void)
       cmocka_unit_test(a_body_over_the_replay_limit_starts_no_call),
       cmocka_unit_test(kept_bodies_are_bounded_together),
       cmocka_unit_test(no_call_begins_while_the_engine_is_freed),
+      cmocka_unit_test(clients_hear_parrys_words_for_a_broken_connection),
+      cmocka_unit_test(no_path_climbs_out_of_base_url),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

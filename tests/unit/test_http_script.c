@@ -76,7 +76,7 @@ static void on_done(void *user, const struct pry_http_result *result)
     start_url(probe->world, probe->start_when_done, "POST", "http://b/");
 }
 
-static const struct pry_http_ops ops = {on_connected, on_head, on_data, on_done};
+static const struct pry_http_ops ops = {on_connected, on_head, on_data, on_done, NULL};
 
 static void start_url(struct world *world, struct probe *probe, const char *method, const char *url)
 {
