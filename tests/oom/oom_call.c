@@ -41,7 +41,7 @@ static void on_done(void *user, const struct pry_outcome *outcome, bool truncate
   asker->call = NULL;
 }
 
-static const struct pry_sink_ops sink = {on_head, on_data, on_done};
+static const struct pry_sink_ops sink = {on_head, on_data, on_done, NULL};
 
 static void ask(struct rig *rig, struct asker *asker, const char *path)
 {

@@ -215,7 +215,7 @@ static void test_failures(void **state)
       "FAIL refused: again_test.lua:14: the configuration of this test was refused: init.lua:2: again: max must be at "
       "least 1, got 0\n"
       "FAIL field: again_test.lua:15: t:call{} has no field \"modle\"; it takes model, messages, stream, max_tokens, "
-      "temperature, path, method, body, headers, client, client\n"
+      "temperature, path, method, body, headers, client\n"
       "FAIL step: again_test.lua:16: a step{} has no field \"satus\"; it takes status, headers, body, chunks, sse, "
       "delay, "
       "chunk_delay, cut, hang, curl, after_body, hang_connect\n"
@@ -353,7 +353,7 @@ static void test_calls_at_once(void **state)
       "t:calls(N, { model = ... })\n"
       "FAIL no table: again_test.lua:14: number 1 of t:calls must be a table { model = ... }, got string\n"
       "FAIL field: again_test.lua:15: t:calls{} has no field \"modle\"; it takes model, messages, stream, max_tokens, "
-      "temperature, path, method, body, headers, client\n"
+      "temperature, path, method, body, headers, client, client\n"
       "FAIL too many: again_test.lua:16: t:calls starts 1 to 1000 calls: t:calls { { model = ... }, ... } or "
       "t:calls(N, { model = ... })\n");
 }

@@ -1,0 +1,110 @@
+/* What a reload of ten policies costs, on one thread and without their tests: `stage` reads nothing from disk, but compiles
+ * and checks the set; `commit` warms the worker's state and lets it serve. Prints one JSON object: milliseconds, median and
+ * most.
+ *
+ *     bench_reload [ROUNDS (50)]
+ *
+ * Ten policies are the five shipped ones and five copies of them under other names; each round changes a comment. */
+#include "engine_rig.h"
+#include "loader.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { DEFAULT_ROUNDS = 50, ROUNDS_MAX = 10000 };
+
+static const char *const names[] = {"circuit_breaker", "token_refresh", "retry", "fallback_model", "alert"};
+
+enum { NAMES = sizeof names / sizeof *names };
+
+static const char INIT[] =
+    "-- %u\n"
+    "provider 'up' { base_url = 'http://up.test/v1', dialect = 'openai' }\n"
+    "route '/*' { to = 'up', chain = {\n"
+    "  use 'circuit_breaker', use 'token_refresh', use 'retry', use 'fallback_model', use 'alert',\n"
+    "  use 'circuit_breaker2', use 'token_refresh2', use 'retry2', use 'fallback_model2', use "
+    "'alert2',\n"
+    "} }\n";
+
+static void fail(const char *what)
+{
+  fprintf(stderr, "bench_reload: %s\n", what);
+  exit(1);
+}
+
+/* A policy under the name "NAME2". */
+static void add_copy(struct pry_policy_set *set, const char *name)
+{
+  char path[64], declared[64];
+  snprintf(path, sizeof path, "%s.lua", name);
+  snprintf(declared, sizeof declared, "name = \"%s\"", name);
+  const struct pry_policy_file *file = NULL;
+  for (size_t i = 0; i < set->count && !file; i++)
+    if (strcmp(set->files[i].path, path) == 0)
+      file = &set->files[i];
+  const char *at = file ? strstr(file->text, declared) : NULL;
+  if (!at)
+    fail(path);
+  int before = (int)(at - file->text + (ptrdiff_t)strlen(declared) - 1);
+  char *text = NULL;
+  if (asprintf(&text, "%.*s2%s", before, file->text, file->text + before) < 0)
+    fail("memory is short");
+  snprintf(path, sizeof path, "%s2.lua", name);
+  engine_rig_add(set, path, text);
+  free(text);
+}
+
+static struct pry_policy_set *make_set(unsigned number)
+{
+  char init[sizeof INIT + 16];
+  struct pry_policy_set *set = engine_rig_shipped();
+  for (size_t i = 0; i < NAMES; i++)
+    add_copy(set, names[i]);
+  snprintf(init, sizeof init, INIT, number);
+  engine_rig_add(set, "init.lua", init);
+  if (!pry_policy_set_seal(set))
+    fail("memory is short");
+  return set;
+}
+
+struct times {
+  double stage[ROUNDS_MAX], commit[ROUNDS_MAX], both[ROUNDS_MAX];
+};
+
+static void reload(struct engine_rig *rig, unsigned round, struct times *times)
+{
+  struct pry_policy_set *set = make_set(round);
+  struct pry_report report;
+  pry_report_init(&report);
+  double start = engine_rig_seconds();
+  struct pry_generation *generation =
+      pry_generation_stage(&pry_lua_loader, set, &rig->engine->options.limits, false, &report);
+  double staged = engine_rig_seconds();
+  if (!generation || generation->policies != 2 * NAMES || !pry_engine_commit(rig->engine, generation, &report))
+    fail(report.count ? report.findings[0].what : "the policies were refused");
+  double committed = engine_rig_seconds();
+  times->stage[round] = (staged - start) * 1e3;
+  times->commit[round] = (committed - staged) * 1e3;
+  times->both[round] = (committed - start) * 1e3;
+  pry_report_fini(&report);
+}
+
+int main(int argc, char **argv)
+{
+  static struct times times;
+  struct engine_rig rig;
+  unsigned long rounds = argc > 1 ? strtoul(argv[1], NULL, 10) : DEFAULT_ROUNDS;
+  if (!rounds || rounds > ROUNDS_MAX) {
+    fprintf(stderr, "usage: bench_reload [ROUNDS (%d)]\n", DEFAULT_ROUNDS);
+    return 2;
+  }
+  engine_rig_init(&rig);
+  for (unsigned round = 0; round < rounds; round++)
+    reload(&rig, round, &times);
+  double stage = engine_rig_median(times.stage, rounds), commit = engine_rig_median(times.commit, rounds),
+         both = engine_rig_median(times.both, rounds);
+  printf("{\"rounds\":%lu,\"stage\":%.3f,\"commit\":%.3f,\"both\":%.3f,\"most\":%.3f}\n", rounds, stage, commit, both,
+         times.both[rounds - 1]);
+  engine_rig_fini(&rig);
+  return 0;
+}
