@@ -1,7 +1,7 @@
 /* What an error event costs, no I/O: handlers asked through a state, the event record included. Prints one JSON object a
  * line: {"group", "name", "ns" (median of rounds), "least"}.
  *
- *     bench_ask [ROUNDS (9)] [ASKS (20000)] [NAME: only what has it in its name]
+ *     bench_ask [ROUNDS (9)] [ASKS (4000)] [NAME: only what has it in its name]
  *
  * "event": a 503 under the shipped chain. "all five" runs every policy's handler that such an event can reach, as if no
  * `when` held one back and no verdict ended the pass; "as shipped" is what really happens: `when` skips token_refresh, and
@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { DEFAULT_ROUNDS = 9, DEFAULT_ASKS = 20000, ROUNDS_MAX = 1000 };
+enum { DEFAULT_ROUNDS = 9, DEFAULT_ASKS = 4000, ROUNDS_MAX = 1000 };
 
 static const char INIT[] = "provider 'moonshot' { base_url = 'http://up.test/v1', dialect = 'openai' }\n"
                            "provider 'token360' { base_url = 'http://up.test/v1', dialect = 'openai' }\n"

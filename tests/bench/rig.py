@@ -95,6 +95,7 @@ class Cores:
 
 class Process:
     """A program that ends with us. Its output goes to a file, its standard input is a pipe of ours."""
+    ends_cleanly = False  # must its exit code be 0?
 
     def __init__(self, arguments, folder, cores, environment=None):
         self.log = tempfile.NamedTemporaryFile(dir=folder, prefix=pathlib.Path(arguments[0]).name + ".", delete=False)
@@ -127,6 +128,8 @@ class Process:
         self.popen.stdin.close()
         self.popen.stdout.close()
         self.log.close()
+        if self.ends_cleanly and self.popen.returncode:
+            raise RuntimeError(f"{self.popen.args[0]} ended with {self.popen.returncode}: {self.said()[-2000:]}")
 
 
 def wait_for(look, what):
@@ -203,16 +206,16 @@ class Nginx(Process):
 
 class Parry(Process):
     name = "parry"
-
-    name = "parry"
+    ends_cleanly = True
 
     def __init__(self, rig, folder=None, init=INIT, cores=None, name="parry", arguments=()):
         self.name = name
-        self.folder = folder or rig.folder / (name.replace(" ", "_") + "_policies")
+        own = pathlib.Path(tempfile.mkdtemp(dir=rig.folder))
+        self.folder = folder or own / "policies"
         if not folder:
             shutil.copytree(SHARE, self.folder, ignore=shutil.ignore_patterns("*_test.lua"))
         (self.folder / "init.lua").write_text(init.replace("PORT", str(rig.provider.port)))
-        self.admin = str(rig.folder / (name.replace(" ", "_") + ".sock"))
+        self.admin = str(own / "admin.sock")
         super().__init__([PARRY, "serve", "--policies", self.folder, "--listen", "127.0.0.1:0", "--admin",
                           "unix:" + self.admin, "--workers", 1, "--log-format", "json", *arguments], rig.folder,
                          cores or rig.cores.proxy, {"BENCH_KEY": "a-key-without-a-meaning"})
@@ -278,10 +281,16 @@ class Rig:
         self.running.remove(process)
         process.stop()
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        problems = []
         for process in reversed(self.running):
-            process.stop()
+            try:
+                process.stop()
+            except RuntimeError as problem:
+                problems.append(problem)
         shutil.rmtree(self.folder, ignore_errors=True)
+        if problems and kind is None:
+            raise problems[0]
 
     def load_command(self, target, **options):
         command = [str(PROGRAMS / "bench_load"), "--port", str(target.port)]
