@@ -192,7 +192,7 @@ class Nginx(Process):
     def __init__(self, rig):
         self.port = free_port()
         values = {"OWN": self.port, "PORT": rig.provider.port, "FOLDER": rig.folder, "FILES": rig.descriptors,
-                  "CONNECTIONS": rig.descriptors - 100}
+                  "CONNECTIONS": rig.descriptors + rig.descriptors // 8}  # it closes some when a sixteenth is left
         text = NGINX
         for name, value in values.items():
             text = text.replace(name, str(value))
