@@ -31,6 +31,7 @@ def check_counts(subject, run, asked, failed, fail_every):
         expect(run["errors_503"] == wanted and asked == run["started"], f"{subject.name}: {run}, {asked} asked")
     else:  # what was not tried again reached the client
         expect(asked == run["started"] + failed - run["errors_503"], f"{subject.name}: {run}, {asked} asked")
+        expect(run["errors_503"] <= wanted // 2, f"{subject.name} hardly tries again: {run}")
 
 
 def slice_of(rig, subject, fail_every, smoke):
