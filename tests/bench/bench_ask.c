@@ -184,20 +184,25 @@ struct answer {
   const char *dialect; /* NULL: the status table alone */
   int status;
   const char *body;
+  enum pry_category category; /* what it is to be classified as */
 };
 
 static const struct answer overloaded = {
     "openai", 503,
     "{\"error\":{\"message\":\"The engine is currently overloaded, please try again later\",\"type\":\"server_error\","
-    "\"param\":null,\"code\":\"engine_overloaded\"}}"};
-static const struct answer by_table = {NULL, 503, "{\"error\":{\"message\":\"The engine is currently overloaded\"}}"};
-static const struct answer kimi = {"kimi", 200, "{\"code\":-2002,\"message\":\"token expired\",\"data\":null}"};
+    "\"param\":null,\"code\":\"engine_overloaded\"}}",
+    PRY_OVERLOADED};
+static const struct answer by_table = {NULL, 503, "{\"error\":{\"message\":\"The engine is currently overloaded\"}}",
+                                       PRY_OVERLOADED};
+static const struct answer kimi = {"kimi", 200, "{\"errcode\":-2002,\"errmsg\":\"token expired\",\"data\":null}",
+                                   PRY_AUTH};
 static const struct answer good = {
     "openai", 200,
     "{\"id\":\"chatcmpl-b1946ac92492d2347c6235b4d2611184\",\"object\":\"chat.completion\",\"created\":1760000000,"
     "\"model\":\"bench-1\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"A proxy stands "
     "between a client and a server, passes requests on and answers back, and may look at both on their way.\"},"
-    "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":57,\"completion_tokens\":24,\"total_tokens\":81}}"};
+    "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":57,\"completion_tokens\":24,\"total_tokens\":81}}",
+    PRY_NONE};
 
 static const struct pry_dialect *dialect_of(const struct pry_state *state, const char *name)
 {
@@ -218,7 +223,10 @@ static void classify(struct bench *bench, const void *what)
                                  .body = pry_slice_of(answer->body),
                                  .event_type = PRY_SLICE("")};
   struct pry_failure failure = pry_classify(state, dialect_of(state, answer->dialect), &view, 1700000000);
-  bench->failure.sent = failure.category != PRY_NONE; /* so that it is not left out */
+  if (failure.category != answer->category) {
+    fprintf(stderr, "bench_ask: %s is taken for %s\n", answer->body, pry_category_name(failure.category));
+    exit(1);
+  }
 }
 
 /* ---- all of it --------------------------------------------------------------------------------------------- */
