@@ -80,7 +80,9 @@ static void reload(struct engine_rig *rig, unsigned round, struct times *times)
   struct pry_generation *generation =
       pry_generation_stage(&pry_lua_loader, set, &rig->engine->options.limits, false, &report);
   double staged = engine_rig_seconds();
-  if (!generation || generation->policies != 2 * NAMES || !pry_engine_commit(rig->engine, generation, &report))
+  bool whole = generation && generation->policies == 2 * NAMES;
+  struct pry_rollout *rollout = whole ? pry_rollout_new(rig->engine, generation, &report) : NULL;
+  if (!rollout || !pry_engine_commit(rig->engine, rollout, &report))
     fail(report.count ? report.findings[0].what : "the policies were refused");
   double committed = engine_rig_seconds();
   times->stage[round] = (staged - start) * 1e3;

@@ -74,7 +74,7 @@ void engine_rig_load(struct engine_rig *rig, struct pry_policy_set *set)
 
 struct pry_state *engine_rig_state(const struct engine_rig *rig)
 {
-  return rig->engine->worker.state;
+  return rig->engine->control->state;
 }
 
 double engine_rig_seconds(void)

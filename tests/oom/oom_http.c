@@ -45,7 +45,7 @@ static void on_done(void *user, const struct pry_http_result *result)
   asked->exchange = NULL;
 }
 
-static const struct pry_http_ops ops = {NULL, on_head, on_data, NULL, on_done};
+static const struct pry_http_ops ops = {NULL, on_head, on_data, on_done, NULL};
 
 static struct wire_provider provider;
 
