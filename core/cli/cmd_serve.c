@@ -27,6 +27,8 @@ struct serve {
   struct pry_admin_options_given admin;
   unsigned long workers, instructions, wall_ms;
   double drain_timeout, drain_delay;
+  const char *tls_cert, *tls_key;
+  unsigned long max_connections, max_connections_per_address;
   size_t memory, max_body;
 };
 
@@ -51,6 +53,12 @@ static int parse(struct serve *serve, int argc, char **argv)
       {"drain-timeout", 0, PRY_OPTION_SECONDS, "SECONDS", "time for open calls at the end (30)", &serve->drain_timeout},
       {"drain-delay", 0, PRY_OPTION_SECONDS, "SECONDS", "not ready, but accepting, before that (0)",
        &serve->drain_delay},
+      {"tls-cert", 0, PRY_OPTION_TEXT, "FILE", "speak TLS with this certificate chain (PEM); read again on SIGHUP",
+       &serve->tls_cert},
+      {"tls-key", 0, PRY_OPTION_TEXT, "FILE", "its private key (PEM)", &serve->tls_key},
+      {"max-connections", 0, PRY_OPTION_COUNT, "N", "of clients, in all (10000)", &serve->max_connections},
+      {"max-connections-per-address", 0, PRY_OPTION_COUNT, "N", "of one client address (no limit)",
+       &serve->max_connections_per_address},
       {"max-body", 0, PRY_OPTION_BYTES, "BYTES", "longest body a client may send; more is 413 (1G)", &serve->max_body},
       {"log-format", 0, PRY_OPTION_TEXT, "FORMAT", "auto, text or json (auto: text on a terminal)", &serve->log_format},
       {"log-level", 0, PRY_OPTION_TEXT, "LEVEL", "debug, info, warn or error (info)", &serve->log_level},
@@ -81,6 +89,8 @@ static bool read_words(const struct serve *serve, struct setup *setup)
     return complain("--log-level is debug, info, warn or error");
   if (serve->watch && strcmp(serve->watch, "on") != 0 && strcmp(serve->watch, "off") != 0)
     return complain("--watch is on or off");
+  if (serve->max_connections > UINT_MAX || serve->max_connections_per_address > UINT_MAX)
+    return complain("--max-connections and --max-connections-per-address are at most 4294967295");
   if (serve->workers == 0 || (serve->workers > PRY_WORKERS_MAX && serve->workers != ALL_PROCESSORS))
     return complain("--workers is 1 to 256");
   setup->program.watch = !serve->watch || strcmp(serve->watch, "on") == 0;
@@ -100,6 +110,10 @@ static int prepare(const struct serve *serve, struct setup *setup)
                                               .wall = serve->wall_ms ? (double)serve->wall_ms / 1000 : -1,
                                               .memory = serve->memory},
                                    .workers = serve->workers == ALL_PROCESSORS ? 0 : (unsigned)serve->workers,
+                                   .tls_cert = serve->tls_cert,
+                                   .tls_key = serve->tls_key,
+                                   .max_connections = (unsigned)serve->max_connections,
+                                   .max_connections_per_address = (unsigned)serve->max_connections_per_address,
                                    .drain_timeout = serve->drain_timeout,
                                    .drain_delay = serve->drain_delay,
                                    .max_body = serve->max_body,
@@ -129,7 +143,11 @@ static void say_ready(struct pry_program *program, struct setup *setup)
   struct pry_log *log = pry_log_new(pry_log_output_write, &setup->output, PRY_LOG_INFO, pry_program_clock, program);
   if (!log)
     return;
-  snprintf(url, sizeof url, "%s%s", strncmp(address, "unix:", 5) == 0 ? "" : "http://", address);
+  snprintf(url, sizeof url, "%s%s",
+           strncmp(address, "unix:", 5) == 0 ? ""
+           : setup->program.tls_cert         ? "https://"
+                                             : "http://",
+           address);
   snprintf(id, sizeof id, "%s", generation->id);
   pry_log(log, PRY_LOG_INFO, "ready", pry_log_text("gateway", url),
           pry_log_text("admin", pry_program_admin_address(program)), pry_log_text("policies", setup->program.policies),

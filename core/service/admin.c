@@ -312,7 +312,7 @@ struct pry_admin *pry_admin_new(const struct pry_admin_options *options, char *e
                               .tcp = pry_admin_needs_token(options->address),
                               .started_at = pry_loop_unix_time(options->engine->control->loop)};
   pry_list_init(&admin->waiting);
-  struct pry_server_options server = {.max_body = BODY_MAX, .max_connections = 256};
+  struct pry_server_options server = {.max_body = BODY_MAX, .max_connections = 256, .listen_fd = options->listen_fd};
   if (!admin->folder || !admin->token)
     goto failed;
   if (admin->tcp && !admin->token[0]) {

@@ -40,6 +40,7 @@ struct pry_admin_options {
   const char *folder;                     /* of the policies; for status */
   const char *address;                    /* "unix:PATH" or "ADDR:PORT" */
   const char *token;                      /* required for TCP; copied */
+  int listen_fd;                          /* above 0: an open listening socket to use instead (server.h) */
 };
 
 /* True when the address is not a unix socket, and a token is needed. */

@@ -8,6 +8,9 @@
 /* What is held of any body, be all other memory for bodies taken: where its model is looked for. */
 enum { BEGINNING_MAX = 64 * 1024 };
 
+/* Bodies above the engine's max_body are refused by us, in the client's dialect; these by the server. */
+#define BEYOND_REASON (SIZE_MAX / 4)
+
 #define DRAIN_LOOK (20 * PRY_MILLISECOND)
 
 /* One worker's share: its server and its requests. All but the atomics is that worker's thread's. */
@@ -368,34 +371,40 @@ size_t pry_gateway_open_count(const struct pry_gateway *gateway)
 
 /* ---- life ------------------------------------------------------------------------------------------------ */
 
-static bool listen_on(struct listener *listener, const char *address, bool shared, char *error, size_t error_size)
+/* The first opens the address; a TCP one is then shared by sockets of each worker's own, any other by duplicates. */
+static bool listen_all(struct pry_gateway *gateway, const struct pry_gateway_options *from, char *error,
+                       size_t error_size)
 {
-  struct pry_server_options options = {.max_body = SIZE_MAX / 2, .share_port = shared}; /* ours is told in the client's dialect */
-  listener->server =
-      pry_server_new(listener->worker->loop, address, &options, &server_ops, listener, error, error_size);
-  return listener->server;
-}
-
-/* The first says what the kernel chose for port 0. */
-static bool listen_all(struct pry_gateway *gateway, const char *address, char *error, size_t error_size)
-{
+  struct pry_server_options options = {.max_body = BEYOND_REASON,
+                                       .max_connections = from->max_connections,
+                                       .share_port = gateway->count > 1,
+                                       .listen_fd = from->listen_fd,
+                                       .tls = from->tls,
+                                       .limits = from->limits};
+  const char *address = from->address;
   for (size_t i = 0; i < gateway->count; i++) {
-    const char *where = i ? pry_gateway_address(gateway) : address;
-    if (!listen_on(&gateway->listeners[i], where, gateway->count > 1, error, error_size))
+    struct listener *listener = &gateway->listeners[i];
+    listener->server =
+        pry_server_new(listener->worker->loop, address, &options, &server_ops, listener, error, error_size);
+    if (!listener->server)
       return false;
+    address = pry_gateway_address(gateway); /* what the kernel chose for port 0 */
+    options.join_port = true;
+    if (strncmp(address, "unix:", 5) == 0 && !from->listen_fd)
+      options.listen_fd = pry_server_listen_fd(gateway->listeners[0].server);
   }
   return true;
 }
 
-struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const struct pry_edge *edge, const char *address,
-                                    char *error, size_t error_size)
+struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const struct pry_gateway_options *options, char *error,
+                                    size_t error_size)
 {
   size_t count = pry_engine_serving_count(engine);
   struct pry_gateway *gateway = calloc(1, sizeof *gateway + count * sizeof *gateway->listeners);
   if (!gateway)
     return NULL;
   gateway->engine = engine;
-  gateway->edge = edge;
+  gateway->edge = options->edge;
   gateway->count = count;
   for (size_t i = 0; i < count; i++) {
     struct listener *listener = &gateway->listeners[i];
@@ -404,7 +413,7 @@ struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const struct pry_
     listener->drain_message.deliver = drain_listener;
     pry_list_init(&listener->requests);
   }
-  if (listen_all(gateway, address, error, error_size))
+  if (listen_all(gateway, options, error, error_size))
     return gateway;
   pry_gateway_free(gateway);
   return NULL;

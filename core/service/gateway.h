@@ -26,9 +26,18 @@
 
 struct pry_gateway;
 
-/* Listens and serves; NULL: `error` says what, where and what to do. `edge` decides who may come in; borrowed. */
-struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const struct pry_edge *edge, const char *address,
-                                    char *error, size_t error_size);
+struct pry_gateway_options {
+  const struct pry_edge *edge;       /* this and all else: borrowed; outlives the gateway */
+  const char *address;               /* "ADDR:PORT", "[V6]:PORT" or "unix:PATH" */
+  int listen_fd;                     /* above 0: an open listening socket to use instead (server.h) */
+  struct pry_tls *tls;               /* NULL: plain */
+  struct pry_address_limits *limits; /* NULL: none */
+  unsigned max_connections;          /* of each worker; 0: 10000 */
+};
+
+/* Listens on every serving worker; NULL: `error` says what, where and what to do. */
+struct pry_gateway *pry_gateway_new(struct pry_engine *engine, const struct pry_gateway_options *options, char *error,
+                                    size_t error_size);
 
 /* The real address. */
 const char *pry_gateway_address(const struct pry_gateway *gateway);

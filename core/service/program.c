@@ -1,10 +1,13 @@
 #include "program.h"
 
+#include "activation.h"
 #include "client_keeper.h"
 #include "keeper.h"
 #include "last_good.h"
+#include "server_limits.h"
 #include "service_manager.h"
 #include "state_lock.h"
+#include "tls.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,6 +17,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+enum { MAX_CONNECTIONS = 10000 };
 
 #define DRAIN_LOOK (20 * PRY_MILLISECOND)
 
@@ -30,6 +35,9 @@ struct pry_program {
   struct pry_reloader *reloader;
   struct pry_admin *admin;
   struct pry_keeper *keeper;
+  struct pry_activation activation;
+  struct pry_tls *tls;
+  struct pry_address_limits *limits;
   struct pry_state_lock state_lock;
   struct pry_service_manager manager;
   struct pry_timer alive_timer; /* for the service manager's watchdog */
@@ -136,11 +144,27 @@ static void hangup_answered(void *user, const struct pry_reload_outcome *outcome
   pry_service_manager_ready(&program->manager, NULL);
 }
 
+/* Two small files, read when somebody asks: the control worker serves no calls. */
+static void reload_certificate(struct pry_program *program)
+{
+  char message[512] = "";
+  if (!program->tls)
+    return;
+  bool ok = pry_tls_reload(program->tls, message, sizeof message);
+  if (ok)
+    pry_log(program->log, PRY_LOG_INFO, "TLS certificate reloaded", pry_log_text("warning", message),
+            pry_log_number("expires_at", pry_tls_expires_at(program->tls)));
+  else
+    pry_log(program->log, PRY_LOG_ERROR, "TLS certificate not reloaded, the old one serves on",
+            pry_log_text("why", message));
+}
+
 static void told_to_reload(int signal_number, void *user)
 {
   (void)signal_number;
   struct pry_program *program = user;
   pry_client_keeper_look(program->client_keeper);
+  reload_certificate(program);
   pry_service_manager_reloading(&program->manager);
   pry_reloader_request(program->reloader, program->hung_up ? NULL : &program->hangup_waiter, hangup_answered, program);
   program->hung_up = true;
@@ -256,6 +280,48 @@ static unsigned processor_count(void)
   cpu_set_t set;
   int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
   return count < 1 ? 1 : count > PRY_WORKERS_MAX ? PRY_WORKERS_MAX : (unsigned)count;
+}
+
+/* Before there is any thread: it takes variables out of the environment. */
+static bool take_sockets(struct starting *starting)
+{
+  struct pry_program *program = starting->program;
+  char error[512];
+  if (!pry_activation_take(&program->activation, error, sizeof error))
+    return fail(starting, PRY_PROGRAM_REFUSED, error);
+  if (program->activation.gateway.fd > 0)
+    program->options.listen = program->activation.gateway.address;
+  if (program->activation.admin.fd > 0)
+    program->options.admin = program->activation.admin.address;
+  return true;
+}
+
+static bool load_certificate(struct starting *starting)
+{
+  struct pry_program *program = starting->program;
+  const struct pry_program_options *options = &program->options;
+  char message[512] = "";
+  if (!options->tls_cert && !options->tls_key)
+    return true;
+  if (!options->tls_cert || !options->tls_key)
+    return fail(starting, PRY_PROGRAM_REFUSED, "TLS needs both --tls-cert FILE and --tls-key FILE");
+  program->tls = pry_tls_new(options->tls_cert, options->tls_key, message, sizeof message);
+  if (!program->tls)
+    return fail(starting, PRY_PROGRAM_REFUSED, message);
+  if (message[0])
+    pry_log(program->log, PRY_LOG_WARN, "TLS certificate", pry_log_text("warning", message));
+  return true;
+}
+
+static bool make_limits(struct starting *starting)
+{
+  struct pry_program *program = starting->program;
+  const struct pry_address_limits_options options = {
+      .max_connections_per_address = program->options.max_connections_per_address,
+      .max_connections = program->options.max_connections ? program->options.max_connections : MAX_CONNECTIONS,
+      .exempt_local = true};
+  program->limits = pry_address_limits_new(&options);
+  return program->limits || fail(starting, PRY_PROGRAM_FAILED, "memory is short");
 }
 
 static bool lock_state_folder(struct starting *starting)
@@ -424,10 +490,19 @@ static bool listen_gateway(struct starting *starting)
 {
   struct pry_program *program = starting->program;
   const struct pry_program_options *options = &program->options;
+  struct pry_gateway_options gateway = {.edge = &program->edge,
+                                        .address = options->listen,
+                                        .listen_fd =
+                                            program->activation.gateway.fd > 0 ? program->activation.gateway.fd : 0,
+                                        .tls = program->tls,
+                                        .limits = program->limits,
+                                        .max_connections = options->max_connections};
   char error[512] = "memory is short";
-  program->gateway = pry_gateway_new(program->engine, &program->edge, options->listen, error, sizeof error);
-  if (!program->gateway && options->listen_else)
-    program->gateway = pry_gateway_new(program->engine, &program->edge, options->listen_else, error, sizeof error);
+  program->gateway = pry_gateway_new(program->engine, &gateway, error, sizeof error);
+  if (!program->gateway && options->listen_else) {
+    gateway.address = options->listen_else;
+    program->gateway = pry_gateway_new(program->engine, &gateway, error, sizeof error);
+  }
   return program->gateway || fail(starting, PRY_PROGRAM_FAILED, error);
 }
 
@@ -459,7 +534,8 @@ static bool listen_admin(struct starting *starting)
                                       .keeper = program->client_keeper,
                                       .folder = program->options.policies,
                                       .address = program->options.admin,
-                                      .token = program->options.admin_token};
+                                      .token = program->options.admin_token,
+                                      .listen_fd = program->activation.admin.fd > 0 ? program->activation.admin.fd : 0};
   program->admin = pry_admin_new(&options, error, sizeof error);
   return program->admin || fail(starting, PRY_PROGRAM_FAILED, error);
 }
@@ -500,9 +576,11 @@ struct pry_program *pry_program_new(const struct pry_program_options *options, e
   program->loop = options->loop;
   program->state_lock.fd = -1;
   program->manager.fd = -1;
-  if (check_addresses(&starting) && make_state_folder(&starting) && lock_state_folder(&starting) &&
-      make_engine(&starting) && make_edge(&starting) && load_policies(&starting) && accept_first(&starting) && listen_gateway(&starting) && start_reloader(&starting) &&
-      listen_admin(&starting) && watch_signals(&starting) && start_workers(&starting))
+  program->activation.gateway.fd = program->activation.admin.fd = -1;
+  if (take_sockets(&starting) && check_addresses(&starting) && make_state_folder(&starting) &&
+      lock_state_folder(&starting) && make_engine(&starting) && load_certificate(&starting) && make_limits(&starting) &&
+      make_edge(&starting) && load_policies(&starting) && accept_first(&starting) && listen_gateway(&starting) &&
+      start_reloader(&starting) && listen_admin(&starting) && watch_signals(&starting) && start_workers(&starting))
     return program;
   pry_program_free(program);
   return NULL;
@@ -527,6 +605,8 @@ void pry_program_free(struct pry_program *program)
   if (program->engine)
     pry_engine_stop(program->engine);
   pry_gateway_free(program->gateway);
+  pry_address_limits_unref(program->limits);
+  pry_tls_unref(program->tls);
   pry_keeper_free(program->keeper);
   pry_client_keeper_free(program->client_keeper);
   pry_clients_free(program->clients);

@@ -5,6 +5,9 @@
  * admin listener, the reloader and the signals. Ends by SIGTERM or SIGINT: not ready any more, nothing new is accepted,
  * open calls may finish within the drain timeout; a second signal ends at once. SIGHUP looks at the policies now.
  *
+ * Sockets passed by a service manager (activation.h) take the place of --listen and of the admin address. With a
+ * certificate the gateway speaks TLS; SIGHUP and every reload that is asked for read the files again.
+ *
  * With a state folder (locked: one program each) the last good policies and what was rolled back outlive the process: when
  * the policies on disk are refused at the start, or are what was rolled back, the last good ones serve, and the log says
  * so as an error. Started by systemd it says when it is ready, reloading, stopping and alive (service_manager.h).
@@ -31,12 +34,15 @@ struct pry_program_options {
   const char *admin_token;          /* for an admin listener on TCP */
   const char *state_dir;            /* made when missing (0700); NULL: none */
   struct pry_script_limits limits;
-  unsigned workers;     /* threads that serve; 0: as many as this process has processors */
-  bool watch;           /* look for saved policies by itself */
-  double drain_timeout; /* seconds for open calls at the end */
-  double drain_delay;   /* seconds not ready and still accepting before that, for whoever polls /readyz */
-  size_t max_body;      /* bytes of a client's body; 0: the engine's default */
-  pry_log_fn log;       /* where log lines go, with log_user */
+  unsigned workers;                     /* threads that serve; 0: as many as this process has processors */
+  const char *tls_cert, *tls_key;       /* PEM files of the gateway's TLS; NULL: plain */
+  unsigned max_connections;             /* of clients, all workers together; 0: 10000 */
+  unsigned max_connections_per_address; /* loopback and unix sockets apart; 0: no limit */
+  bool watch;                           /* look for saved policies by itself */
+  double drain_timeout;                 /* seconds for open calls at the end */
+  double drain_delay; /* seconds not ready and still accepting before that, for whoever polls /readyz */
+  size_t max_body;    /* bytes of a client's body; 0: the engine's default */
+  pry_log_fn log;     /* where log lines go, with log_user */
   void *log_user;
   enum pry_log_level log_level;
   const struct pry_loader *loader;

@@ -141,12 +141,18 @@ static bool start_accepting(struct pry_server *server, char *error, size_t error
   return false;
 }
 
+int pry_server_listen_fd(const struct pry_server *server)
+{
+  return server->socket.fd;
+}
+
 static bool open_socket(struct pry_server *server, const char *address, char *error, size_t error_size)
 {
   const struct pry_server_options *options = &server->options;
   if (options->listen_fd > 0)
     return pry_server_socket_adopt(&server->socket, options->listen_fd, address, error, error_size);
-  return pry_server_socket_open(&server->socket, address, options->share_port, error, error_size);
+  enum pry_port_use use = options->join_port ? PRY_PORT_JOIN : options->share_port ? PRY_PORT_SHARE : PRY_PORT_ALONE;
+  return pry_server_socket_open(&server->socket, address, use, error, error_size);
 }
 
 static bool set_up_tls(struct pry_server *server, char *error, size_t error_size)

@@ -38,6 +38,9 @@ enum {
   PRY_SERVER_ADDRESS_MAX = 128
 };
 
+/* Who else listens on the same TCP address. */
+enum pry_port_use { PRY_PORT_ALONE, PRY_PORT_SHARE, PRY_PORT_JOIN };
+
 struct pry_server_socket {
   int fd;
   char address[PRY_SERVER_ADDRESS_MAX]; /* as pry_server_address() says it */
@@ -52,8 +55,8 @@ bool pry_server_socket_adopt(struct pry_server_socket *listening, int fd, const 
                              size_t error_size);
 
 /* Opens, binds and listens, non-blocking. False: `error` says why. */
-bool pry_server_socket_open(struct pry_server_socket *listening, const char *address, bool share_port, char *error,
-                            size_t error_size);
+bool pry_server_socket_open(struct pry_server_socket *listening, const char *address, enum pry_port_use use,
+                            char *error, size_t error_size);
 
 /* Closes it, and removes the socket file when it is still ours. Safe to call twice. */
 void pry_server_socket_close(struct pry_server_socket *listening);

@@ -377,7 +377,7 @@ int main(int argc, char **argv)
   if (!load.clients)
     net_die("memory is short");
   int size = snprintf(load.request, sizeof load.request,
-                      "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+                      "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                       "User-Agent: bench/1.0\r\nAccept: application/json\r\nAuthorization: Bearer client-key\r\n"
                       "x-bench: %s\r\nContent-Length: %zu\r\n\r\n%s",
                       load.options.wish, sizeof BODY - 1, BODY);

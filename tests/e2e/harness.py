@@ -140,7 +140,7 @@ class Sim(Process):
     def __init__(self, *arguments):
         super().__init__("sim", "--listen", "127.0.0.1:0", "--quiet", *arguments)
         self.url = self.wait_line(lambda line: "ready on" in line).split("ready on ")[1].strip()
-        self.address = self.url.removeprefix("http://")
+        self.address = self.url.removeprefix("http://").removeprefix("https://")
 
     def control(self, method, path):
         reply = send(self.address, method, path)
@@ -174,7 +174,7 @@ class Gateway(Process):
                          "--log-format", "json", "--lua-wall-ms", "2000", "--workers", "4", *arguments, env=env)
         ready = json.loads(self.wait_line(lambda line: '"msg":"ready"' in line))
         self.url = ready["gateway"]
-        self.address = self.url.removeprefix("http://")
+        self.address = self.url.removeprefix("http://").removeprefix("https://")
         assert ready["admin"] == self.admin
 
     # What the log says, as dictionaries; what is no JSON line is left out.

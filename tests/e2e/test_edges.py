@@ -429,6 +429,14 @@ def test_probes_status_and_metrics(gateway):
     assert gateway.ask("GET", "/api/v1/nothing").headers["content-type"] == "application/problem+json"
 
 
+def refuses(address):
+    try:
+        connect(address).close()
+        return False
+    except ConnectionError:
+        return True
+
+
 def test_ending_lets_open_calls_finish(start, sim):
     gateway = start.gateway(init_for(sim.url), env=SECRETS)
     with connect(gateway.address) as made:
@@ -437,6 +445,7 @@ def test_ending_lets_open_calls_finish(start, sim):
         gateway.process.send_signal(signal.SIGTERM)
         wait_until(lambda: gateway.status()["draining"], "it drains")
         assert send(gateway.admin, "GET", "/readyz").status == 503
+        wait_until(lambda: refuses(gateway.address), "no worker accepts any more")
         with pytest.raises(ConnectionError):
             connect(gateway.address)
         while b"[DONE]" not in got:

@@ -103,11 +103,11 @@ def descriptors(gateway):
     return len(os.listdir(f"/proc/{gateway.process.pid}/fd"))
 
 
-def gateway_for(start, url):
+def gateway_for(start, url, *arguments):
     return start.gateway(f"""
 provider "p" {{ base_url = "{url}/v1", dialect = "openai" }}
 route "/v1/*" {{ to = "p", deadline = 60, timeouts = {{ first_byte = 60, idle = 60 }}, chain = {{}} }}
-""", env={"ASAN_OPTIONS": "detect_leaks=1:quarantine_size_mb=1"})  # else it keeps what is freed
+""", *arguments, env={"ASAN_OPTIONS": "detect_leaks=1:quarantine_size_mb=1"})  # else it keeps what is freed
 
 
 def honest(gateway, count):
@@ -228,7 +228,7 @@ def test_a_flood_behind_an_open_request(start):
 def test_a_large_upload(start, framing):
     """More than the gateway keeps for a retry: refused while it is sent, without keeping it."""
     provider = start.provider()
-    gateway = gateway_for(start, provider.url)
+    gateway = gateway_for(start, provider.url, "--max-body", "16M")
     assert gateway.ask("GET", "/livez").status == 200
     before = resident(gateway)
     with connect(gateway.address, 60) as made:

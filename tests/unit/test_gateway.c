@@ -48,7 +48,8 @@ static int set_up(void **state)
   char error[256];
   static const char *const anybody[] = {"*"};
   static const struct pry_edge edge = {.hosts = {anybody, 1}};
-  world->gateway = pry_gateway_new(rig->engine, &edge, "127.0.0.1:0", error, sizeof error);
+  const struct pry_gateway_options gateway = {.edge = &edge, .address = "127.0.0.1:0"};
+  world->gateway = pry_gateway_new(rig->engine, &gateway, error, sizeof error);
   assert_non_null(world->gateway);
   world->port = atoi(strrchr(pry_gateway_address(world->gateway), ':') + 1);
   *state = world;

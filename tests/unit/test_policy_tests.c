@@ -353,7 +353,7 @@ static void test_calls_at_once(void **state)
       "t:calls(N, { model = ... })\n"
       "FAIL no table: again_test.lua:14: number 1 of t:calls must be a table { model = ... }, got string\n"
       "FAIL field: again_test.lua:15: t:calls{} has no field \"modle\"; it takes model, messages, stream, max_tokens, "
-      "temperature, path, method, body, headers, client, client\n"
+      "temperature, path, method, body, headers, client\n"
       "FAIL too many: again_test.lua:16: t:calls starts 1 to 1000 calls: t:calls { { model = ... }, ... } or "
       "t:calls(N, { model = ... })\n");
 }

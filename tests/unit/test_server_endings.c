@@ -355,9 +355,9 @@ static void test_free_with_open_requests(void **state)
 
 /* ---- Addresses ------------------------------------------------------------------------------------------ */
 
-static struct pry_server *listen_on(struct bench *b, const char *address, bool share, char *error)
+static struct pry_server *listen_on(struct bench *b, const char *address, bool join, char *error)
 {
-  struct pry_server_options options = {.share_port = share};
+  struct pry_server_options options = {.share_port = true, .join_port = join};
   error[0] = '\0';
   return pry_server_new(b->loop, address, &options, &SERVER_RIG_OPS, b, error, 256);
 }
