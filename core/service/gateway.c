@@ -371,27 +371,24 @@ size_t pry_gateway_open_count(const struct pry_gateway *gateway)
 
 /* ---- life ------------------------------------------------------------------------------------------------ */
 
-/* The first opens the address; a TCP one is then shared by sockets of each worker's own, any other by duplicates. */
+/* The first opens the address, the others listen beside it. */
 static bool listen_all(struct pry_gateway *gateway, const struct pry_gateway_options *from, char *error,
                        size_t error_size)
 {
   struct pry_server_options options = {.max_body = BEYOND_REASON,
                                        .max_connections = from->max_connections,
-                                       .share_port = gateway->count > 1,
+                                       .shared = gateway->count > 1,
                                        .listen_fd = from->listen_fd,
                                        .tls = from->tls,
                                        .limits = from->limits};
-  const char *address = from->address;
   for (size_t i = 0; i < gateway->count; i++) {
     struct listener *listener = &gateway->listeners[i];
     listener->server =
-        pry_server_new(listener->worker->loop, address, &options, &server_ops, listener, error, error_size);
+        pry_server_new(listener->worker->loop, from->address, &options, &server_ops, listener, error, error_size);
     if (!listener->server)
       return false;
-    address = pry_gateway_address(gateway); /* what the kernel chose for port 0 */
-    options.join_port = true;
-    if (strncmp(address, "unix:", 5) == 0 && !from->listen_fd)
-      options.listen_fd = pry_server_listen_fd(gateway->listeners[0].server);
+    options.shared = false;
+    options.beside = gateway->listeners[0].server;
   }
   return true;
 }

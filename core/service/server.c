@@ -98,7 +98,8 @@ static void accept_ready(evutil_socket_t listener, short what, void *user)
 {
   (void)listener, (void)what;
   struct pry_server *server = user;
-  accept_some(server, server->socket.adopted ? SHARED_ACCEPTS_PER_RUN : ACCEPTS_PER_RUN);
+  bool one_socket = server->socket.adopted || (server->options.shared && server->socket.unix_path);
+  accept_some(server, one_socket ? SHARED_ACCEPTS_PER_RUN : ACCEPTS_PER_RUN);
 }
 
 static void set_defaults(struct pry_server_options *options)
@@ -141,18 +142,18 @@ static bool start_accepting(struct pry_server *server, char *error, size_t error
   return false;
 }
 
-int pry_server_listen_fd(const struct pry_server *server)
-{
-  return server->socket.fd;
-}
-
 static bool open_socket(struct pry_server *server, const char *address, char *error, size_t error_size)
 {
   const struct pry_server_options *options = &server->options;
   if (options->listen_fd > 0)
     return pry_server_socket_adopt(&server->socket, options->listen_fd, address, error, error_size);
-  enum pry_port_use use = options->join_port ? PRY_PORT_JOIN : options->share_port ? PRY_PORT_SHARE : PRY_PORT_ALONE;
-  return pry_server_socket_open(&server->socket, address, use, error, error_size);
+  if (!options->beside)
+    return pry_server_socket_open(&server->socket, address, options->shared ? PRY_SHARE_BEGIN : PRY_SHARE_NOT, error,
+                                  error_size);
+  const struct pry_server_socket *first = &options->beside->socket;
+  if (first->unix_path)
+    return pry_server_socket_adopt(&server->socket, first->fd, first->address, error, error_size);
+  return pry_server_socket_open(&server->socket, first->address, PRY_SHARE_JOIN, error, error_size);
 }
 
 static bool set_up_tls(struct pry_server *server, char *error, size_t error_size)

@@ -91,8 +91,8 @@ struct pry_server_options {
   double keep_alive;                 /* seconds between requests; 0: 75 */
   double write_idle;                 /* seconds without a byte taken by the client while output waits; 0: 60 */
   size_t output_high;                /* bytes of output at which pry_reply_write() says false; 0: 256 KiB */
-  bool share_port;                   /* more servers (one per worker) will listen on the same TCP address */
-  bool join_port;                    /* this is one of them: another server of this process listens there already */
+  bool shared;                       /* other servers of this process (one per worker) will listen beside this one */
+  const struct pry_server *beside;   /* listen where that one, which is `shared`, does; see below. NULL: by itself */
   int listen_fd;                     /* above 0: listen on this socket instead of an address; see below */
   struct pry_tls *tls;               /* speak TLS with it; borrowed, must outlive the server; NULL: plain */
   struct pry_address_limits *limits; /* counted in it; borrowed, must outlive the server; NULL: none */
@@ -102,9 +102,11 @@ struct pry_server_options {
  * manager, or opened once for all workers. Each server duplicates it (so the caller may close it, and must, at the latest
  * when all have been freed), makes it non-blocking, and never removes a socket file. All waiting servers wake for a
  * client and one gets it: libevent 2.1 cannot ask for EPOLLEXCLUSIVE, so each takes a few per turn and leaves the rest to
- * others. Where the address is TCP and ours, the first server has share_port and the others join_port: each has a socket of
- * its own (SO_REUSEPORT) and the kernel spreads the clients. The first still fails when another program is there. The `address` given to
- * pry_server_new() is then only what messages call it, and may be NULL.
+ * others. The `address` given to pry_server_new() is then only what messages call it, and may be NULL.
+ *
+ * One address for several servers. The first is `shared`, the others are `beside` it, and need no address. On TCP each has
+ * a socket of its own (SO_REUSEPORT), among which the kernel spreads clients; on a unix socket they share the first one's,
+ * as above. Only servers beside it join: to another program, `shared` or not, the address is in use.
  *
  * Draining: an address of its own is closed only after whoever waits in its backlog was accepted, because the kernel
  * would reset them; with listen_fd they are left to the other servers. */
@@ -123,9 +125,6 @@ struct pry_server *pry_server_new(struct pry_loop *loop, const char *address, co
 
 /* The real address: "127.0.0.1:43117" or "unix:PATH". */
 const char *pry_server_address(const struct pry_server *server);
-
-/* The listening socket, for the listen_fd of other servers; -1 while draining. */
-int pry_server_listen_fd(const struct pry_server *server);
 
 /* Stops accepting; open requests go on, idle connections are closed, replies say Connection: close. Who is in the
  * backlog of a socket of our own is still let in, for one request. */

@@ -38,25 +38,25 @@ enum {
   PRY_SERVER_ADDRESS_MAX = 128
 };
 
-/* Who else listens on the same TCP address. */
-enum pry_port_use { PRY_PORT_ALONE, PRY_PORT_SHARE, PRY_PORT_JOIN };
-
 struct pry_server_socket {
   int fd;
   char address[PRY_SERVER_ADDRESS_MAX]; /* as pry_server_address() says it */
   const char *unix_path;                /* in address; NULL for TCP */
   dev_t device;                         /* of the socket file, so that we remove ours and no successor's */
   ino_t inode;
-  bool adopted; /* others may listen on the same socket */
+  bool adopted; /* a duplicate: others listen on the same socket */
 };
 
 /* Takes a duplicate of a socket that listens already. False: `error` says why. `name`: what to call it; may be NULL. */
 bool pry_server_socket_adopt(struct pry_server_socket *listening, int fd, const char *name, char *error,
                              size_t error_size);
 
+/* Who else may bind a TCP address: nobody; whoever joins; and joining. */
+enum pry_share { PRY_SHARE_NOT, PRY_SHARE_BEGIN, PRY_SHARE_JOIN };
+
 /* Opens, binds and listens, non-blocking. False: `error` says why. */
-bool pry_server_socket_open(struct pry_server_socket *listening, const char *address, enum pry_port_use use,
-                            char *error, size_t error_size);
+bool pry_server_socket_open(struct pry_server_socket *listening, const char *address, enum pry_share share, char *error,
+                            size_t error_size);
 
 /* Closes it, and removes the socket file when it is still ours. Safe to call twice. */
 void pry_server_socket_close(struct pry_server_socket *listening);

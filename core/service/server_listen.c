@@ -112,14 +112,15 @@ static bool format_tcp(int fd, char *text, size_t size)
   return true;
 }
 
-static bool allow_sharing(int fd)
+static bool let_share(int fd)
 {
   int one = 1;
   return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) == 0;
 }
 
-/* The first to share a port asks for that only when it has it: or it would share it with another program that does, too. */
-static bool open_tcp(struct pry_server_socket *out, enum pry_port_use use, const struct complaint *complaint)
+/* The first binds before it lets others share: with the option set, bind() would take a port that another program of the
+ * same user shares with its own workers, and get half of that one's clients. */
+static bool open_tcp(struct pry_server_socket *out, enum pry_share share, const struct complaint *complaint)
 {
   union tcp_name name;
   socklen_t size;
@@ -128,9 +129,9 @@ static bool open_tcp(struct pry_server_socket *out, enum pry_port_use use, const
   out->fd = socket(name.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   int one = 1;
   if (out->fd < 0 || setsockopt(out->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
-      (use == PRY_PORT_JOIN && !allow_sharing(out->fd)) ||
+      (share == PRY_SHARE_JOIN && !let_share(out->fd)) ||
       (name.any.sa_family == AF_INET6 && setsockopt(out->fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) < 0) ||
-      bind(out->fd, &name.any, size) < 0 || (use == PRY_PORT_SHARE && !allow_sharing(out->fd)) ||
+      bind(out->fd, &name.any, size) < 0 || (share == PRY_SHARE_BEGIN && !let_share(out->fd)) ||
       listen(out->fd, BACKLOG) < 0 || !format_tcp(out->fd, out->address, sizeof out->address))
     return complain_errno(complaint);
   set_inherited_options(out->fd);
@@ -283,13 +284,13 @@ bool pry_server_address_is_valid(const char *address)
   return strncmp(address, "unix:", 5) == 0 ? address[5] != '\0' : parse_tcp(address, &name, &size);
 }
 
-bool pry_server_socket_open(struct pry_server_socket *listening, const char *address, enum pry_port_use use,
-                            char *error, size_t error_size)
+bool pry_server_socket_open(struct pry_server_socket *listening, const char *address, enum pry_share share, char *error,
+                            size_t error_size)
 {
   struct complaint complaint = {address, error, error_size};
   *listening = (struct pry_server_socket){.fd = -1};
   bool is_unix = strncmp(address, "unix:", 5) == 0;
-  if (is_unix ? open_unix(listening, address + 5, &complaint) : open_tcp(listening, use, &complaint))
+  if (is_unix ? open_unix(listening, address + 5, &complaint) : open_tcp(listening, share, &complaint))
     return true;
   pry_server_socket_close(listening);
   return false;

@@ -355,11 +355,16 @@ static void test_free_with_open_requests(void **state)
 
 /* ---- Addresses ------------------------------------------------------------------------------------------ */
 
-static struct pry_server *listen_on(struct bench *b, const char *address, bool join, char *error)
+static struct pry_server *listen_as(struct bench *b, const char *address, const struct pry_server_options *options,
+                                    char *error)
 {
-  struct pry_server_options options = {.share_port = true, .join_port = join};
   error[0] = '\0';
-  return pry_server_new(b->loop, address, &options, &SERVER_RIG_OPS, b, error, 256);
+  return pry_server_new(b->loop, address, options, &SERVER_RIG_OPS, b, error, 256);
+}
+
+static struct pry_server *listen_on(struct bench *b, const char *address, char *error)
+{
+  return listen_as(b, address, NULL, error);
 }
 
 static void test_addresses(void **state)
@@ -367,25 +372,55 @@ static void test_addresses(void **state)
   (void)state;
   struct bench b;
   char error[256];
-  bench_start(&b, "127.0.0.1:0", &(struct pry_server_options){.share_port = true});
+  bench_start(&b, "127.0.0.1:0", &(struct pry_server_options){.shared = true});
   static const char *const BAD[] = {
       "",        "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:8x", "example.com:80",
       "[::1:80", "::1:80",    "unix:",      "127.0.0.1:080000"};
   for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
-    assert_null(listen_on(&b, BAD[i], false, error));
+    assert_null(listen_on(&b, BAD[i], error));
     assert_non_null(strstr(error, "cannot listen on "));
   }
-  assert_null(listen_on(&b, pry_server_address(b.server), false, error));
+  assert_null(listen_on(&b, pry_server_address(b.server), error));
   assert_non_null(strstr(error, "in use"));
-  struct pry_server *shared = listen_on(&b, pry_server_address(b.server), true, error);
-  assert_non_null(shared);
-  pry_server_free(shared);
-  struct pry_server *six = listen_on(&b, "[::1]:0", false, error);
+  struct pry_server *six = listen_on(&b, "[::1]:0", error);
   if (six) { /* where there is IPv6 */
     assert_ptr_equal(strstr(pry_server_address(six), "[::1]:"), pry_server_address(six));
     pry_server_free(six);
   }
   bench_stop(&b);
+}
+
+/* Two programs of one user, each with several workers, once had half of the clients each, and nobody was told. And a unix
+ * socket could not be listened on by more than one worker. */
+static void listen_beside(const char *address)
+{
+  struct bench b;
+  char error[256];
+  bench_start(&b, address, &(struct pry_server_options){.shared = true});
+  const char *bound = pry_server_address(b.server);
+  assert_null(listen_as(&b, bound, &(struct pry_server_options){.shared = true}, error)); /* as another program would */
+  assert_true(strstr(error, "in use") || strstr(error, "a running program listens there"));
+  struct pry_server *others[3];
+  for (size_t i = 0; i < 3; i++) {
+    others[i] = listen_as(&b, NULL, &(struct pry_server_options){.beside = b.server}, error);
+    assert_non_null(others[i]);
+    assert_string_equal(pry_server_address(others[i]), bound);
+  }
+  assert_null(listen_as(&b, bound, &(struct pry_server_options){.shared = true}, error));
+  for (size_t i = 0; i < 3; i++)
+    pry_server_free(others[i]);
+  bench_stop(&b);
+}
+
+static void test_only_servers_beside_it_share_an_address(void **state)
+{
+  (void)state;
+  char folder[] = "/tmp/parry-beside-XXXXXX", path[64];
+  assert_non_null(mkdtemp(folder));
+  snprintf(path, sizeof path, "unix:%s/socket", folder);
+  listen_beside("127.0.0.1:0");
+  listen_beside(path);
+  assert_int_equal(rmdir(folder), 0); /* the socket was removed */
 }
 
 static void test_virtual_loop_is_refused(void **state)
@@ -420,7 +455,7 @@ static void test_unix_socket(void **state)
   hear_part(&b, fd, &text, "world");
   client_close(fd);
 
-  assert_null(listen_on(&b, address, false, error)); /* somebody lives there */
+  assert_null(listen_on(&b, address, error)); /* somebody lives there */
   assert_non_null(strstr(error, "a running program listens there"));
   pry_server_free(b.server);
   assert_int_equal(lstat(path, &file), -1);
@@ -430,7 +465,7 @@ static void test_unix_socket(void **state)
   int dead = socket(AF_UNIX, SOCK_STREAM, 0); /* bound, closed: what a killed process leaves */
   assert_int_equal(bind(dead, (struct sockaddr *)&name, sizeof name), 0);
   close(dead);
-  b.server = listen_on(&b, address, false, error);
+  b.server = listen_on(&b, address, error);
   assert_non_null(b.server);
   assert_int_equal(lstat(path, &file), 0);
   assert_int_equal(file.st_mode & 07777, 0600);
@@ -444,7 +479,7 @@ static void test_unix_socket(void **state)
   unlink(path);
 
   int plain = open(path, O_CREAT | O_WRONLY, 0600);
-  assert_null(listen_on(&b, address, false, error));
+  assert_null(listen_on(&b, address, error));
   assert_non_null(strstr(error, "not a socket"));
   assert_int_equal(lstat(path, &file), 0);
   close(plain);
@@ -474,6 +509,7 @@ int main(void)
       cmocka_unit_test(test_drain),
       cmocka_unit_test(test_free_with_open_requests),
       cmocka_unit_test(test_addresses),
+      cmocka_unit_test(test_only_servers_beside_it_share_an_address),
       cmocka_unit_test(test_virtual_loop_is_refused),
       cmocka_unit_test(test_unix_socket),
   };
