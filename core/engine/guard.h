@@ -41,7 +41,7 @@ struct pry_guard_sample {
 struct pry_guard {
   struct pry_engine *engine;
   struct pry_timer timer;
-  struct pry_guard_sample samples[PRY_GUARD_SECONDS + 1]; /* the oldest ten seconds ago */
+  struct pry_guard_sample samples[PRY_GUARD_SECONDS]; /* one a second; the next to go is ten seconds old */
   size_t next;
   pry_time until;
   bool helpless; /* said already that there is nothing to go back to */

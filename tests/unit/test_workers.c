@@ -334,7 +334,7 @@ static void faults_long_ago_or_long_after_a_commit_undo_nothing(void **unused)
   struct pry_generation *serving = pry_engine_generation(rig->engine);
   for (unsigned i = 0; i < 20; i++) {
     count_runs(rig, 0, 15);
-    pry_loop_advance(rig->loop, 11 * PRY_SECOND);
+    pry_loop_advance(rig->loop, PRY_GUARD_SECONDS * PRY_SECOND);
   }
   assert_ptr_equal(pry_engine_generation(rig->engine), serving);
   pry_loop_advance(rig->loop, 600 * PRY_SECOND);
