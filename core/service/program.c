@@ -213,6 +213,7 @@ static void rolled_back(void *user, const struct pry_rollback *rollback)
   snprintf(set.first_fault, sizeof set.first_fault, "%s", rollback->fault);
   pry_keeper_keep_out(program->keeper, &set);
   pry_keeper_let_in(program->keeper, serving->id); /* a person may go back to a bad one by name */
+  pry_reloader_let_in(program->reloader, serving->id);
   pry_keeper_serves(program->keeper, serving, serving->loaded_at);
   hold(program, &set);
   pry_client_keeper_look(program->client_keeper);

@@ -310,17 +310,6 @@ static void tell_waiters(struct pry_reloader *reloader, const struct pry_reload_
   }
 }
 
-static void lift(struct pry_reloader *reloader, const char *id)
-{
-  for (size_t i = 0; i < reloader->held_count; i++) {
-    if (strcmp(reloader->held[i].id, id) != 0)
-      continue;
-    reloader->held_count--;
-    memmove(&reloader->held[i], &reloader->held[i + 1], (reloader->held_count - i) * sizeof *reloader->held);
-    return;
-  }
-}
-
 /* On disk is what serves: whatever was refused before is history. */
 static bool back_to_serving(struct pry_reloader *reloader)
 {
@@ -345,7 +334,7 @@ static enum pry_reload_result conclude(struct pry_reloader *reloader, bool *news
   }
   if (look->result == LOOK_STAGED && pry_engine_commit(reloader->engine, rollout, &look->report)) {
     reloader->refused[0] = '\0';
-    lift(reloader, look->id);
+    pry_reloader_let_in(reloader, look->id);
     return PRY_RELOAD_TAKEN_OVER;
   }
   if (look->result == LOOK_SAME) {
@@ -578,11 +567,22 @@ const struct pry_reload_outcome *pry_reloader_last(const struct pry_reloader *re
   return reloader->has_last ? &reloader->last : NULL;
 }
 
+void pry_reloader_let_in(struct pry_reloader *reloader, const char *id)
+{
+  for (size_t i = 0; i < reloader->held_count; i++) {
+    if (strcmp(reloader->held[i].id, id) != 0)
+      continue;
+    reloader->held_count--;
+    memmove(&reloader->held[i], &reloader->held[i + 1], (reloader->held_count - i) * sizeof *reloader->held);
+    return;
+  }
+}
+
 void pry_reloader_hold(struct pry_reloader *reloader, const struct pry_reload_held *held)
 {
-  lift(reloader, held->id);
+  pry_reloader_let_in(reloader, held->id);
   if (reloader->held_count == PRY_RELOAD_HELD_MAX)
-    lift(reloader, reloader->held[0].id);
+    pry_reloader_let_in(reloader, reloader->held[0].id);
   reloader->held[reloader->held_count++] = *held;
 }
 

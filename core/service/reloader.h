@@ -93,6 +93,9 @@ const struct pry_reload_outcome *pry_reloader_last(const struct pry_reloader *re
 /* Keeps that set out, see above; the oldest of more than PRY_RELOAD_HELD_MAX is let in again. */
 void pry_reloader_hold(struct pry_reloader *reloader, const struct pry_reload_held *held);
 
+/* Keeps it out no longer. */
+void pry_reloader_let_in(struct pry_reloader *reloader, const char *id);
+
 /* True while a look is under way or due. */
 bool pry_reloader_busy(const struct pry_reloader *reloader);
 

@@ -1,0 +1,36 @@
+"""What a rollback, or a start that is refused, leaves behind for later: which sets are kept out, and what is the last good
+one.
+
+Shows: a set that a person has gone back to by name is let in again when it is saved; a set that was never served is not
+kept as the last good one.
+"""
+
+from harness import ok, run_parry, wait_until
+
+
+def init_for(url, more=""):
+    return f'provider "p" {{ base_url = "{url}/v1", dialect = "openai" }}\nroute "/v1/*" {{ to = "p", chain = {{}} }}\n{more}'
+
+
+def serving(gateway):
+    return gateway.status()["generation"]["id"]
+
+
+def save(gateway, text):
+    """Saves init.lua and waits until something new serves."""
+    before = serving(gateway)
+    gateway.folder.write("init.lua", text)
+    wait_until(lambda: serving(gateway) != before, "the saved set serves")
+    return serving(gateway)
+
+
+def test_a_set_that_a_person_went_back_to_is_let_in_again(start):
+    """It stayed in the reloader's quarantine, though not in the one on disk: saved again it was refused until a restart."""
+    provider = start.provider(otherwise=ok("served"))
+    second_text = init_for(provider.url, "-- second\n")
+    gateway = start.gateway(init_for(provider.url))
+    second = save(gateway, second_text)
+    assert gateway.command("rollback").returncode == 0
+    assert gateway.command("rollback", second[:12]).returncode == 0 and serving(gateway) == second
+    save(gateway, init_for(provider.url, "-- third\n"))
+    assert save(gateway, second_text) == second
