@@ -53,6 +53,7 @@ struct starting {
   struct pry_program *program;
   enum pry_program_failure *failure;
   struct pry_buffer *problem;
+  bool on_disk; /* what serves is what the folder holds */
 };
 
 static bool fail(struct starting *starting, enum pry_program_failure failure, const char *text)
@@ -423,12 +424,11 @@ static bool load_policies(struct starting *starting)
   struct pry_report report;
   pry_report_init(&report);
   bool ok = load_folder(program, &report);
-  if (ok) {
+  starting->on_disk = ok;
+  if (ok)
     log_warnings(program, &report);
-    pry_keeper_serves(program->keeper, pry_engine_generation(program->engine), pry_loop_unix_time(program->loop));
-  } else {
+  else
     ok = load_last_good(program, &report);
-  }
   if (!ok) {
     pry_buffer_append_format(starting->problem, "the policies in %s are refused:\n", folder);
     pry_report_text(&report, starting->problem);
@@ -473,11 +473,14 @@ static bool make_edge(struct starting *starting)
 static bool accept_first(struct starting *starting)
 {
   struct pry_program *program = starting->program;
+  struct pry_generation *first = pry_engine_generation(program->engine);
   struct pry_report report;
   pry_report_init(&report);
-  bool ok = accept_generation(program, pry_engine_generation(program->engine), &report);
+  bool ok = accept_generation(program, first, &report);
   if (ok) {
     log_warnings(program, &report);
+    if (starting->on_disk)
+      pry_keeper_serves(program->keeper, first, pry_loop_unix_time(program->loop));
   } else {
     pry_report_text(&report, starting->problem);
     *starting->failure = PRY_PROGRAM_REFUSED;

@@ -34,3 +34,20 @@ def test_a_set_that_a_person_went_back_to_is_let_in_again(start):
     assert gateway.command("rollback", second[:12]).returncode == 0 and serving(gateway) == second
     save(gateway, init_for(provider.url, "-- third\n"))
     assert save(gateway, second_text) == second
+
+
+def test_a_set_that_was_refused_at_the_start_is_not_the_last_good_one(start):
+    """It was written to --state before it was asked whether its clients file can be read."""
+    provider = start.provider(otherwise=ok("served"))
+    state = start.directory / "state"
+    gateway = start.gateway(init_for(provider.url), "--state", state)
+    good = serving(gateway)
+    gateway.stop()
+    folder = gateway.folder
+    folder.write("init.lua", init_for(provider.url, 'clients { file = "missing.json" }\n'))
+    refused = run_parry("serve", "--policies", folder.path, "--listen", "127.0.0.1:0", "--admin",
+                        f"unix:{start.directory}/admin.sock", "--state", state)
+    assert refused.returncode == 78 and "missing.json" in refused.stderr, refused
+    folder.write("init.lua", "nonsense(\n")
+    again = start.gateway(folder, "--state", state)
+    assert serving(again) == good
