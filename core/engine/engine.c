@@ -181,7 +181,7 @@ static void free_generations(struct pry_engine *engine)
   for (size_t i = 0; i < PRY_GENERATIONS_KEPT; i++)
     pry_engine_forget(engine, engine->kept[i].generation);
   for (size_t i = 0; i < PRY_GENERATIONS_LIVE_MAX; i++)
-    pry_generation_unref(engine->live[i]);
+    pry_engine_forget(engine, engine->live[i]);
 }
 
 void pry_engine_free(struct pry_engine *engine)

@@ -81,7 +81,7 @@ void pry_engine_drop_unused(struct pry_engine *engine)
   for (size_t i = 0; i < PRY_GENERATIONS_LIVE_MAX; i++) {
     if (!engine->live[i] || atomic_load(&engine->live[i]->live_states))
       continue;
-    pry_generation_unref(engine->live[i]);
+    pry_engine_forget(engine, engine->live[i]);
     engine->live[i] = NULL;
   }
 }
@@ -181,8 +181,10 @@ static bool take_over(struct pry_engine *engine, struct pry_rollout *rollout, st
                    PRY_GENERATIONS_LIVE_MAX);
     return false;
   }
-  bool scrubbed = scrub_secrets(engine, generation); /* first: no line may show what it does not know */
-  if (scrubbed && pry_credentials_adopt(engine->credentials, generation->config) &&
+  /* First: no line may show what it does not know. Once as one that is kept, and once as one that is in use. */
+  bool scrubbed = scrub_secrets(engine, generation);
+  bool twice = scrubbed && scrub_secrets(engine, generation);
+  if (twice && pry_credentials_adopt(engine->credentials, generation->config) &&
       pry_jobs_adopt(engine->jobs, generation->config)) {
     publish(engine, rollout, live);
     return true;
@@ -190,7 +192,7 @@ static bool take_over(struct pry_engine *engine, struct pry_rollout *rollout, st
   pry_report_add(report, PRY_FINDING_ERROR, "init.lua", "memory is short");
   if (engine->kept[0].generation)
     pry_credentials_adopt(engine->credentials, engine->kept[0].generation->config);
-  if (scrubbed)
+  for (int times = scrubbed + twice; times > 0; times--)
     unscrub_secrets(engine, generation, generation->config->secret_count);
   return false;
 }

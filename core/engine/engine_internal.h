@@ -12,7 +12,7 @@
 /* Lets go of generations that no state anywhere belongs to any more. */
 void pry_engine_drop_unused(struct pry_engine *engine);
 
-/* One that was kept is kept no longer: its secrets are not scrubbed any more. NULL is fine. */
+/* One that was kept, or in use, is so no longer. Its secrets are scrubbed as long as it is either. NULL is fine. */
 void pry_engine_forget(struct pry_engine *engine, struct pry_generation *generation);
 
 #endif

@@ -187,6 +187,47 @@ static void every_worker_adopts_every_commit_and_nothing_is_left(void **unused)
   rig_free(rig);
 }
 
+static bool scrubs(const struct rig *rig, const char *secret)
+{
+  char text[64];
+  snprintf(text, sizeof text, "key %s refused", secret);
+  pry_scrubber_apply_text(rig->engine->scrubber, text);
+  return !strstr(text, secret);
+}
+
+/* A handler that waits, or a stream that has no place in the newer sets, still meets the secrets of its own: they were
+ * scrubbed only as long as the set was among the five that are kept. */
+static void secrets_are_scrubbed_while_a_state_of_their_set_lives(void **unused)
+{
+  (void)unused;
+  static const char *const secret = "sk-live-0123456789";
+  struct rig *rig = rig_new(0);
+  struct pry_report report;
+  pry_report_init(&report);
+  struct pry_policy_set *set = pry_policy_set_new();
+  assert_true(pry_policy_set_add(set, "init.lua", PRY_SLICE("with a secret")) && pry_policy_set_seal(set));
+  struct pry_generation *generation = fake_load(set, NULL, &report);
+  struct pry_secret *secrets = pry_arena_take(&generation->config->arena, sizeof *secrets);
+  *secrets = (struct pry_secret){.name = "KEY", .value = secret};
+  generation->config->secrets = secrets;
+  generation->config->secret_count = 1;
+  struct pry_rollout *rollout = pry_rollout_new(rig->engine, generation, &report);
+  assert_non_null(rollout);
+  assert_true(pry_engine_commit(rig->engine, rollout, &report));
+  struct pry_state *used = rig->engine->control->state;
+  pry_state_ref(used);
+  for (unsigned i = 0; i < PRY_GENERATIONS_KEPT + 1; i++) {
+    assert_true(scrubs(rig, secret));
+    commit_well(rig);
+  }
+  assert_true(scrubs(rig, secret));
+  pry_state_unref(used);
+  pry_loop_advance(rig->loop, 2 * PRY_SECOND);
+  assert_false(scrubs(rig, secret));
+  pry_report_fini(&report);
+  rig_free(rig);
+}
+
 static unsigned count_behind(const struct pry_engine *engine)
 {
   unsigned behind = 0;
@@ -445,6 +486,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_worker_adopts_every_commit_and_nothing_is_left),
+      cmocka_unit_test(secrets_are_scrubbed_while_a_state_of_their_set_lives),
       cmocka_unit_test(nothing_is_retired_under_a_worker_that_is_stuck),
       cmocka_unit_test(a_refused_set_reaches_nobody),
       cmocka_unit_test(going_back_skips_what_was_bad),
