@@ -4,7 +4,9 @@ events and metrics, in random order over four workers, and SIGTERM in the middle
 Shows: whatever the order, every client that waits for its answer gets a whole one, the program never says anything
 worse than a refusal, nothing is left behind, and it ends when told to. Under a sanitizer it is also what finds races.
 
-PARRY_STORM (150) is the number of things done; `PARRY_STORM_SEED` repeats one order.
+PARRY_STORM (150) is the number of things done; PARRY_STORM_SEED repeats one order. PARRY_STORM_OPTIONS goes to `parry
+serve`: with "--lua-memory 300K" states are rebuilt all the time, with "--lua-instructions 4000000000 --lua-wall-ms 2500"
+workers get stuck.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ from harness import (Provider, answer, chat_bytes, connect, delta, failure, ok, 
 
 ROUNDS = int(os.environ.get("PARRY_STORM") or 150)
 SEED = int(os.environ.get("PARRY_STORM_SEED") or random.randrange(1 << 32))
-LUA_MEMORY = os.environ.get("PARRY_STORM_LUA") or "8M"
+OPTIONS = (os.environ.get("PARRY_STORM_OPTIONS") or "--lua-memory 8M").split()
 SECRETS = {"REFRESH": "refresh-0123456789", "OPS": "", "KEY": "sk-storm-0123456789"}
 
 STORM = """
@@ -33,6 +35,7 @@ return policy {
   on_request = function(self, call)
     store.window("calls", { seconds = 1, limit = 1000 }):add()
     if call.model == "fault" then error("told to") end
+    while call.model == "spin" do end
     if call.session then
       return hold { key = "session:" .. call.session, slots = 1, max_wait = 5 }
     end
@@ -105,10 +108,10 @@ class Storm:
         self.number = 0
 
     def call(self):
-        model = self.random.choice(["m", "q-m", "stream", "cut", "reset", "busy", "ask", "denied", "fault"])
+        model = self.random.choice(["m", "q-m", "stream", "cut", "reset", "busy", "ask", "denied", "fault", "spin"])
         headers = {"x-session-id": f"s{self.random.randrange(3)}"} if self.random.random() < 0.3 else None
         reply = self.gateway.chat(model, headers=headers, stream=model in ("stream", "cut"))
-        if model in ("m", "q-m", "stream", "fault") and reply.status not in (200, 401, 429, 503):
+        if model in ("m", "q-m", "stream", "fault", "spin") and reply.status not in (200, 401, 429, 503):
             self.problems.append((model, reply))
         if reply.status == 200 and not reply.whole and model != "cut":
             self.problems.append((model, reply))
@@ -200,7 +203,7 @@ def begin(start):
     receiver = start.receiver()
     folder = start.folder(INIT % {"url": provider.url})
     folder.write("storm.lua", STORM)
-    gateway = start.gateway(folder, "--state", start.directory / "state", "--drain-timeout", "1", "--lua-memory", LUA_MEMORY,
+    gateway = start.gateway(folder, "--state", start.directory / "state", "--drain-timeout", "1", *OPTIONS,
                             env={**SECRETS, "OPS": receiver.url + "/ops"})
     return gateway, provider
 
