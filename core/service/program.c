@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -335,9 +336,21 @@ static bool lock_state_folder(struct starting *starting)
          fail(starting, in_use ? PRY_PROGRAM_FAILED : PRY_PROGRAM_REFUSED, error);
 }
 
+/* The soft limit is low for the sake of programs that use select(), which we do not. Without the right to raise it, what
+ * there is has to do. */
+static void raise_descriptor_limit(void)
+{
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
 static bool make_engine(struct starting *starting)
 {
   struct pry_program *program = starting->program;
+  raise_descriptor_limit();
   const struct pry_program_options *options = &program->options;
   program->log = pry_log_new(options->log, options->log_user, options->log_level, pry_program_clock, program);
   program->http = pry_http_new(program->loop, NULL);
@@ -354,7 +367,10 @@ static bool make_engine(struct starting *starting)
   pry_service_manager_init(&program->manager, program->log);
   program->engine = program->log && program->http ? pry_engine_new(&engine) : NULL;
   program->keeper = program->engine ? pry_keeper_new(options->state_dir, program->log) : NULL;
-  return program->keeper || fail(starting, PRY_PROGRAM_FAILED, "memory or descriptors are short");
+  return program->keeper ||
+         fail(starting, PRY_PROGRAM_FAILED,
+              "memory or descriptors are short; raise LimitNOFILE= (ulimit -n), or start fewer --workers: each takes "
+              "seven descriptors before the first connection");
 }
 
 static void log_warnings(struct pry_program *program, const struct pry_report *report)

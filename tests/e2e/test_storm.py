@@ -13,11 +13,13 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
+import subprocess
 import threading
 
-from harness import (Provider, answer, chat_bytes, connect, delta, failure, ok, reset, run_parry, send, stream,
-                     wait_until)
+from harness import (PARRY, Provider, answer, chat_bytes, clean_environment, connect, delta, failure, ok, reset,
+                     run_parry, send, stream, wait_until)
 
 ROUNDS = int(os.environ.get("PARRY_STORM") or 150)
 SEED = int(os.environ.get("PARRY_STORM_SEED") or random.randrange(1 << 32))
@@ -267,3 +269,26 @@ def test_many_workers_listen_on_one_unix_socket(start):
         assert send(path, "POST", "/v1/chat/completions", body=body).status == 200
     gateway.stop()
     assert not os.path.exists(path.removeprefix("unix:"))
+
+
+# --- Few descriptors ---------------------------------------------------------------------------------------------
+
+
+def test_more_workers_than_the_soft_limit_of_descriptors_allows(start):
+    """Systems give a program 1,024 descriptors unless it asks for more, which is less than 256 workers take."""
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (120, most))
+    try:
+        gateway = start.gateway(simple(start), "--workers", "24")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+    assert gateway.chat("m").status == 200
+    assert gateway.status()["workers"] == 24
+
+
+def test_too_few_descriptors_for_the_workers_are_named_with_the_cure(start):
+    refused = subprocess.run(
+        ["sh", "-c", 'ulimit -n 100; exec "$0" "$@"', PARRY, "serve", "--policies", simple(start).path, "--workers",
+         "24", "--listen", "127.0.0.1:0", "--admin", f"unix:{start.directory}/admin.sock"],
+        env=clean_environment(), capture_output=True, timeout=60, text=True)
+    assert refused.returncode == 1 and "LimitNOFILE" in refused.stderr and "--workers" in refused.stderr, refused
