@@ -233,6 +233,11 @@ static void run_test(struct test_file *file, lua_Integer number)
 
 /* ---- one file ------------------------------------------------------------------------------------------ */
 
+static bool is_unwanted(const struct pry_report *report)
+{
+  return report->unwanted && atomic_load_explicit(report->unwanted, memory_order_relaxed);
+}
+
 static bool find_file(void *user, const char *path, struct pry_slice *text)
 {
   const struct pry_policy_file *file = pry_policy_set_find(user, path);
@@ -259,7 +264,7 @@ static void run_file(struct test_run *run, const struct pry_policy_file *policy_
     if (is_wanted(run->options, policy_file->path) || !run->options->pattern)
       conclude(run, &result);
   }
-  for (lua_Integer i = 1; i <= file.count; i++)
+  for (lua_Integer i = 1; i <= file.count && !is_unwanted(run->report); i++)
     run_test(&file, i);
   pry_script_free(file.script);
 }
@@ -271,8 +276,8 @@ bool pry_policy_tests_run(const struct pry_policy_set *set, const struct pry_scr
   deterministic.wall = -1; /* instructions alone decide: a slow machine must not fail a test */
   struct test_run run = {set, &deterministic, options, report};
   unsigned failed = report->tests_failed;
-  for (size_t i = 0; i < set->count; i++)
+  for (size_t i = 0; i < set->count && !is_unwanted(report); i++)
     if (is_test_file(set->files[i].path))
       run_file(&run, &set->files[i]);
-  return report->tests_failed == failed;
+  return report->tests_failed == failed && !is_unwanted(report);
 }

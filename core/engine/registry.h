@@ -87,6 +87,7 @@ struct pry_report {
   size_t count, capacity, more;
   unsigned errors;
   unsigned tests_passed, tests_failed;
+  const atomic_bool *unwanted; /* set by another thread: nobody waits for it, so run no further test; NULL: never */
 };
 
 void pry_report_init(struct pry_report *report);
@@ -111,7 +112,7 @@ struct pry_loader {
   struct pry_generation *(*load)(struct pry_policy_set *set, const struct pry_script_limits *limits,
                                  struct pry_report *report);
   /* Runs the set's own *_test.lua in virtual time, those whose name matches `pattern` (a plain substring; NULL: all).
-   * True: all passed. `line` is told each result. */
+   * True: all passed. `line` is told each result. False also when the report became unwanted meanwhile. */
   bool (*test)(const struct pry_policy_set *set, const struct pry_script_limits *limits, const char *pattern,
                struct pry_report *report, void (*line)(void *user, const char *text), void *user);
   /* One worker's state of a generation; a reference to the generation is taken. NULL: report says why. */

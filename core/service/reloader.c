@@ -57,7 +57,8 @@ struct pry_reloader {
 
   pthread_t thread;
   bool running;
-  bool settling; /* committed; not every worker has adopted it */
+  atomic_bool ending; /* the look's tests need not go on */
+  bool settling;      /* committed; not every worker has adopted it */
   struct pry_timer settle_timer;
   struct look look;
   int done_fd; /* eventfd: the thread has finished */
@@ -201,6 +202,7 @@ static void prepare_look(struct pry_reloader *reloader)
   copy_id(look->refused, reloader->refused);
   copy_id(look->seen, reloader->seen);
   pry_report_init(&look->report);
+  look->report.unwanted = &reloader->ending;
   reloader->asked = reloader->told = false;
   reloader->debounces = 0;
   reloader->began = pry_loop_now(reloader->loop);
@@ -525,6 +527,7 @@ void pry_reloader_free(struct pry_reloader *reloader)
     return;
   pry_timer_cancel(&reloader->poll_timer);
   pry_timer_cancel(&reloader->debounce_timer);
+  atomic_store(&reloader->ending, true);
   if (reloader->running) {
     pthread_join(reloader->thread, NULL);
     pry_rollout_free(reloader->look.rollout);

@@ -70,7 +70,7 @@ struct pry_reloader_options {
  * the log: the poll remains. */
 struct pry_reloader *pry_reloader_new(const struct pry_reloader_options *options);
 
-/* Waits for a look that is under way, then frees. Waiters must have left. NULL is fine. */
+/* Waits for a look that is under way, which runs no further test, then frees. Waiters must have left. NULL is fine. */
 void pry_reloader_free(struct pry_reloader *reloader);
 
 /* Embedded in who asks; leave before its memory goes. */

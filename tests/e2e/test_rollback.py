@@ -1,5 +1,5 @@
 """What a rollback, or a start that is refused, leaves behind for later: which sets are kept out, and what is the last good
-one.
+one; and what an end in the middle of a reload waits for.
 
 Shows: a set that a person has gone back to by name is let in again when it is saved; a set that was never served is not
 kept as the last good one.
@@ -51,3 +51,25 @@ def test_a_set_that_was_refused_at_the_start_is_not_the_last_good_one(start):
     folder.write("init.lua", "nonsense(\n")
     again = start.gateway(folder, "--state", state)
     assert serving(again) == good
+
+
+SLOW = """
+for n = 1, 1000 do
+  test("slow " .. n, function(t)
+    local sum = 0
+    for i = 1, 200000 do sum = sum + i % 7 end
+    t:ok(sum > 0)
+  end)
+end
+"""
+
+
+def test_tests_of_the_policies_do_not_hold_up_the_end(start):
+    """SIGTERM in the middle of a reload waited for all tests of the new set, however many, and called worker 0 stuck."""
+    provider = start.provider(otherwise=ok("served"))
+    gateway = start.gateway(init_for(provider.url))
+    for number in range(8):
+        gateway.folder.write(f"slow{number}_test.lua", SLOW)
+    assert gateway.ask("POST", "/api/v1/reload?wait=0.5").status == 202
+    gateway.stop(seconds=30)
+    assert not gateway.log("worker is stuck")
