@@ -188,8 +188,11 @@ int pry_cmd_serve(int argc, char **argv)
   if (code >= 0)
     return code;
   code = prepare(&serve, &setup);
-  if (code < 0)
+  if (code < 0) {
+    pry_log_output_start(&setup.output);
     code = serve_until_told(&setup);
+    pry_log_output_stop(&setup.output);
+  }
   pry_admin_place_fini(&setup.admin);
   return code;
 }

@@ -80,6 +80,19 @@ bool pry_buffer_append_format(struct pry_buffer *buffer, const char *format, ...
   return appended;
 }
 
+bool pry_buffer_append_integer(struct pry_buffer *buffer, long long number)
+{
+  char digits[24];
+  size_t start = sizeof digits;
+  unsigned long long rest = number < 0 ? 0 - (unsigned long long)number : (unsigned long long)number;
+  do
+    digits[--start] = (char)('0' + rest % 10);
+  while (rest /= 10);
+  if (number < 0)
+    digits[--start] = '-';
+  return pry_buffer_append(buffer, digits + start, sizeof digits - start);
+}
+
 /* Length of the well-formed UTF-8 sequence at the start of `text`, or 0 (Unicode, table 3-7). */
 static size_t utf8_length(struct pry_slice text)
 {
@@ -116,25 +129,45 @@ static bool append_json_escape(struct pry_buffer *buffer, unsigned char c)
   }
 }
 
+/* Bytes at the start of `text` that a JSON string holds as they are. */
+static size_t plain_length(struct pry_slice text)
+{
+  size_t length = 0;
+  while (length < text.size) {
+    unsigned char c = (unsigned char)text.data[length];
+    if (c >= 0x80) {
+      size_t sequence = utf8_length((struct pry_slice){text.data + length, text.size - length});
+      if (!sequence)
+        break;
+      length += sequence;
+    } else if (c == '"' || c == '\\' || c < 0x20 || c == 0x7F) {
+      break;
+    } else {
+      length++;
+    }
+  }
+  return length;
+}
+
 bool pry_buffer_append_json(struct pry_buffer *buffer, struct pry_slice text)
 {
   size_t before = buffer->size;
   while (text.size) {
-    unsigned char c = (unsigned char)text.data[0];
-    size_t length = utf8_length(text);
+    size_t length = plain_length(text);
     bool appended;
-    if (!length)
-      appended = pry_buffer_append(buffer, "\xEF\xBF\xBD", 3);
-    else if (c == '"' || c == '\\' || c < 0x20 || c == 0x7F)
-      appended = append_json_escape(buffer, c);
-    else
+    if (length) {
       appended = pry_buffer_append(buffer, text.data, length);
+    } else {
+      unsigned char c = (unsigned char)text.data[0];
+      appended = c < 0x80 ? append_json_escape(buffer, c) : pry_buffer_append(buffer, "\xEF\xBF\xBD", 3);
+      length = 1;
+    }
     if (!appended) {
       buffer->size = before;
       return false;
     }
-    text.data += length ? length : 1;
-    text.size -= length ? length : 1;
+    text.data += length;
+    text.size -= length;
   }
   return true;
 }

@@ -37,6 +37,9 @@ bool pry_buffer_append_slice(struct pry_buffer *buffer, struct pry_slice slice);
 bool pry_buffer_append_text(struct pry_buffer *buffer, const char *text);
 bool pry_buffer_append_format(struct pry_buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Appends the decimal digits of a number. */
+bool pry_buffer_append_integer(struct pry_buffer *buffer, long long number);
+
 /* Appends `text` as the inside of a JSON string: quotes, backslashes and control characters escaped,
  * bytes that are not valid UTF-8 replaced by U+FFFD, so that the result is always valid JSON. */
 bool pry_buffer_append_json(struct pry_buffer *buffer, struct pry_slice text);

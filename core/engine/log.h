@@ -83,13 +83,15 @@ void pry_scrubber_free(struct pry_scrubber *scrubber);
 bool pry_scrubber_add(struct pry_scrubber *scrubber, struct pry_slice value);
 void pry_scrubber_remove(struct pry_scrubber *scrubber, struct pry_slice value);
 
+/* Is there anything to replace in `text`? Spares a copy when, as nearly always, there is not. NULL scrubber: no. */
+bool pry_scrubber_finds(struct pry_scrubber *scrubber, struct pry_slice text);
+
 /* Replaces every occurrence in place by `***`. Linear in text for a handful of secrets. */
 void pry_scrubber_apply(struct pry_scrubber *scrubber, struct pry_buffer *text);
 
 /* The same for a NUL-terminated text in a fixed array. */
 void pry_scrubber_apply_text(struct pry_scrubber *scrubber, char *text);
 
-/* NULL scrubber: no longer. NULL log: nothing. */
 /* At the start, before other threads log; the scrubber outlives the log, or is taken back with NULL. NULL log:
  * nothing. */
 void pry_log_set_scrubber(struct pry_log *log, struct pry_scrubber *scrubber);

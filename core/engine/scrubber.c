@@ -223,6 +223,19 @@ static size_t scrub(struct pry_scrubber *scrubber, char *data, size_t size)
   return written;
 }
 
+bool pry_scrubber_finds(struct pry_scrubber *scrubber, struct pry_slice text)
+{
+  if (!scrubber)
+    return false;
+  bool found = false;
+  pthread_rwlock_rdlock(&scrubber->lock);
+  if (scrubber->secrets)
+    for (size_t i = 0; i < text.size && !found; i++)
+      found = match(scrubber, (struct pry_slice){text.data + i, text.size - i});
+  pthread_rwlock_unlock(&scrubber->lock);
+  return found;
+}
+
 void pry_scrubber_apply(struct pry_scrubber *scrubber, struct pry_buffer *text)
 {
   if (!scrubber)

@@ -2,10 +2,13 @@
 
 #include "json.h"
 
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
@@ -171,16 +174,152 @@ bool pry_log_text_line(struct pry_slice text, enum pry_log_format format, struct
 
 /* ---- writing -------------------------------------------------------------------------------------------- */
 
+/* What cannot be written has nowhere to be reported. */
+static void write_now(const struct pry_log_output *output, struct pry_slice text)
+{
+  while (write(output->fd, text.data, text.size) < 0 && errno == EINTR)
+    ;
+}
+
+/* Under write_lock: whatever is collected later is written later. */
+static void write_collected(struct pry_log_output *output)
+{
+  pthread_mutex_lock(&output->lock);
+  struct pry_buffer lines = output->collected;
+  output->collected = output->leaving;
+  output->leaving = lines;
+  pthread_mutex_unlock(&output->lock);
+  if (output->leaving.size)
+    write_now(output, pry_buffer_slice(&output->leaving));
+  pry_buffer_clear(&output->leaving);
+}
+
+/* False: there is no room. */
+static bool collect(struct pry_log_output *output, struct pry_slice text)
+{
+  pthread_mutex_lock(&output->lock);
+  bool was_empty = !output->collected.size;
+  bool fits = pry_buffer_append_slice(&output->collected, text);
+  if (fits && was_empty)
+    pthread_cond_signal(&output->has_lines);
+  pthread_mutex_unlock(&output->lock);
+  return fits;
+}
+
+/* After all that was collected, and before whatever else comes. */
+static void write_behind(struct pry_log_output *output, struct pry_slice text)
+{
+  pthread_mutex_lock(&output->write_lock);
+  write_collected(output);
+  write_now(output, text);
+  pthread_mutex_unlock(&output->write_lock);
+}
+
+static struct timespec delay_from_now(void)
+{
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  until.tv_nsec += PRY_LOG_DELAY_MS * 1000000L;
+  until.tv_sec += until.tv_nsec / 1000000000;
+  until.tv_nsec %= 1000000000;
+  return until;
+}
+
+static void *write_in_time(void *argument)
+{
+  struct pry_log_output *output = argument;
+  pthread_mutex_lock(&output->lock);
+  while (!output->stopping) {
+    if (!output->collected.size) {
+      pthread_cond_wait(&output->has_lines, &output->lock);
+      continue;
+    }
+    struct timespec until = delay_from_now();
+    while (!output->stopping && pthread_cond_timedwait(&output->has_lines, &output->lock, &until) == 0)
+      ;
+    pthread_mutex_unlock(&output->lock);
+    pthread_mutex_lock(&output->write_lock);
+    write_collected(output);
+    pthread_mutex_unlock(&output->write_lock);
+    pthread_mutex_lock(&output->lock);
+  }
+  pthread_mutex_unlock(&output->lock);
+  return NULL;
+}
+
+static bool start_writer(struct pry_log_output *output)
+{
+  sigset_t all, before;
+  sigfillset(&all);
+  if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0)
+    return false;
+  bool started = pthread_create(&output->writer, NULL, write_in_time, output) == 0;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return started;
+}
+
+static void forget_parts(struct pry_log_output *output)
+{
+  pthread_mutex_destroy(&output->lock);
+  pthread_mutex_destroy(&output->write_lock);
+  pthread_cond_destroy(&output->has_lines);
+  pry_buffer_fini(&output->collected);
+  pry_buffer_fini(&output->leaving);
+}
+
+void pry_log_output_start(struct pry_log_output *output)
+{
+  if (output->started || output->format == PRY_LOG_FOR_PEOPLE)
+    return;
+  pthread_condattr_t monotonic; /* none of these can fail on Linux with valid arguments */
+  pthread_condattr_init(&monotonic);
+  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+  pthread_cond_init(&output->has_lines, &monotonic);
+  pthread_condattr_destroy(&monotonic);
+  pthread_mutex_init(&output->lock, NULL);
+  pthread_mutex_init(&output->write_lock, NULL);
+  pry_buffer_init(&output->collected, PIPE_BUF);
+  pry_buffer_init(&output->leaving, PIPE_BUF);
+  output->stopping = false;
+  output->started = pry_buffer_reserve(&output->collected, PIPE_BUF) &&
+                    pry_buffer_reserve(&output->leaving, PIPE_BUF) && start_writer(output);
+  if (!output->started)
+    forget_parts(output);
+}
+
+void pry_log_output_stop(struct pry_log_output *output)
+{
+  if (!output->started)
+    return;
+  pthread_mutex_lock(&output->lock);
+  output->stopping = true;
+  pthread_cond_signal(&output->has_lines);
+  pthread_mutex_unlock(&output->lock);
+  pthread_join(output->writer, NULL);
+  write_collected(output);
+  output->started = false;
+  forget_parts(output);
+}
+
 void pry_log_output_write(void *user, enum pry_log_level level, const char *line, size_t size)
 {
-  const struct pry_log_output *output = user;
+  struct pry_log_output *output = user;
   struct pry_buffer text;
-  (void)level;
   pry_buffer_init(&text, 0);
-  bool as_text = output->format != PRY_LOG_FOR_PROGRAMS &&
-                 pry_log_text_line((struct pry_slice){line, size}, output->format, &text);
-  struct iovec parts[2] = {{(void *)(uintptr_t)line, size}, {(void *)(uintptr_t) "\n", 1}};
-  ssize_t written = as_text ? write(output->fd, text.data, text.size) : writev(output->fd, parts, 2);
-  (void)written; /* a line that cannot be written has nowhere to be reported */
+  bool made = output->format != PRY_LOG_FOR_PROGRAMS &&
+              pry_log_text_line((struct pry_slice){line, size}, output->format, &text);
+  if (!made) {
+    pry_buffer_clear(&text);
+    made = pry_buffer_reserve(&text, size + 1) && pry_buffer_append(&text, line, size) &&
+           pry_buffer_append(&text, "\n", 1);
+  }
+  struct pry_slice whole = pry_buffer_slice(&text);
+  if (!made) /* without memory the line is lost, as one that cannot be written is */
+    goto done;
+  if (!output->started)
+    write_now(output, whole);
+  else if (level >= PRY_LOG_WARN || !collect(output, whole))
+    write_behind(output, whole);
+done:
   pry_buffer_fini(&text);
 }

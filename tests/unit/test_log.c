@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -62,6 +63,45 @@ static void test_fields(void **state)
     sink.time = times[i];
     pry_log_write(log, PRY_LOG_WARN, "m", NULL, 0);
     assert_line(&sink, "{\"ts\":\"1970-01-01T00:00:00.000Z\",\"level\":\"warn\",\"msg\":\"m\"}");
+  }
+  pry_log_free(log);
+  pry_buffer_fini(&sink.last);
+}
+
+static unsigned long long next_random(unsigned long long *state)
+{
+  *state = *state * 6364136223846793005u + 1442695040888963407u;
+  return *state >> 11;
+}
+
+/* Dates and numbers are written by hand: they must be what the C library writes. */
+static void test_writers_agree_with_the_library(void **state)
+{
+  (void)state;
+  struct sink sink = {0};
+  struct pry_log *log = pry_log_new(take_line, &sink, PRY_LOG_INFO, clock_of, &sink);
+  unsigned long long random = 1;
+  static const double special[] = {0,  -0.0,     1e-7, 0.00009999,      0.0001,         0.000123, 0.1,  0.3,
+                                   1,  -1.5,     1e8,  99999999.999999, 123456.7890125, 1e15,     1e16, 253402300799.0,
+                                   10, 0.000001, 100,  5e-324,          12345678.9};
+  for (unsigned i = 0; i < 60000; i++) {
+    double seconds = (double)(next_random(&random) % 253402300800u);
+    if (i < 4000) /* each day from 1970 on, and around the centuries */
+      seconds = 86400.0 * (i < 2000 ? i : 45000 + i) + (i % 2 ? 86399 : 0);
+    double number = i < sizeof special / sizeof *special ? special[i]
+                    : i % 3 ? (double)(next_random(&random) % (i % 2 ? 5000000 : 1u << 30)) / 1e6
+                            : (double)next_random(&random) / 1e9;
+    long long integer = (long long)(next_random(&random) << (i % 12)) * (i % 2 ? 1 : -1);
+    sink.time = seconds;
+    pry_log(log, PRY_LOG_INFO, "m", pry_log_number("n", number), pry_log_integer("i", integer));
+    char expected[256], date[32];
+    time_t when = (time_t)seconds;
+    struct tm parts;
+    assert_non_null(gmtime_r(&when, &parts));
+    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &parts);
+    snprintf(expected, sizeof expected, "{\"ts\":\"%s.000Z\",\"level\":\"info\",\"msg\":\"m\",\"n\":%.15g,\"i\":%lld}",
+             date, number, integer);
+    assert_line(&sink, expected);
   }
   pry_log_free(log);
   pry_buffer_fini(&sink.last);
@@ -127,6 +167,7 @@ static void assert_scrubbed(struct pry_scrubber *scrubber, const char *text, con
   assert_true(pry_buffer_append_text(&buffer, text));
   pry_scrubber_apply(scrubber, &buffer);
   assert_string_equal(pry_buffer_text(&buffer), expected);
+  assert_int_equal(pry_scrubber_finds(scrubber, pry_slice_of(text)), strcmp(text, expected) != 0);
   char fixed[256];
   snprintf(fixed, sizeof fixed, "%s", text);
   pry_scrubber_apply_text(scrubber, fixed);
@@ -245,6 +286,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_fields),
+      cmocka_unit_test(test_writers_agree_with_the_library),
       cmocka_unit_test(test_levels),
       cmocka_unit_test(test_long_lines),
       cmocka_unit_test(test_scrubbing),

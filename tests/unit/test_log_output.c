@@ -2,6 +2,8 @@
 #include "log_output.h"
 
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -69,6 +71,101 @@ static void what_is_no_line_is_passed_on(void **state)
   close(ends[1]);
 }
 
+enum { THREADS = 4, LINES_EACH = 2000 };
+
+struct talker {
+  struct pry_log_output *output;
+  int number;
+};
+
+static void *talk(void *argument)
+{
+  const struct talker *talker = argument;
+  char line[64];
+  for (int i = 0; i < LINES_EACH; i++) {
+    int size = snprintf(line, sizeof line, "{\"talker\":%d,\"line\":%d}", talker->number, i);
+    pry_log_output_write(talker->output, i % 500 == 499 ? PRY_LOG_ERROR : PRY_LOG_INFO, line, (size_t)size);
+  }
+  return NULL;
+}
+
+/* Every line whole, none lost, each thread's in the order in which it wrote them. */
+static void lines_of_threads_stay_whole_and_in_order(void **state)
+{
+  (void)state;
+  char name[] = "/tmp/parry-log-XXXXXX";
+  int fd = mkstemp(name);
+  assert_true(fd >= 0);
+  unlink(name);
+  struct pry_log_output output;
+  pry_log_output_init(&output, PRY_LOG_FOR_PROGRAMS, fd);
+  pry_log_output_start(&output);
+  pthread_t threads[THREADS];
+  struct talker talkers[THREADS];
+  for (int i = 0; i < THREADS; i++) {
+    talkers[i] = (struct talker){&output, i};
+    assert_int_equal(pthread_create(&threads[i], NULL, talk, &talkers[i]), 0);
+  }
+  for (int i = 0; i < THREADS; i++)
+    pthread_join(threads[i], NULL);
+  pry_log_output_stop(&output);
+  pry_log_output_stop(&output);
+  FILE *written = fdopen(fd, "r");
+  assert_non_null(written);
+  rewind(written);
+  int next[THREADS] = {0}, talker, line;
+  char end;
+  while (fscanf(written, "{\"talker\":%d,\"line\":%d%c\n", &talker, &line, &end) == 3) {
+    assert_int_equal(end, '}');
+    assert_in_range(talker, 0, THREADS - 1);
+    assert_int_equal(line, next[talker]++);
+  }
+  assert_true(feof(written));
+  for (int i = 0; i < THREADS; i++)
+    assert_int_equal(next[i], LINES_EACH);
+  fclose(written);
+}
+
+/* Information may wait a little; a warning takes it along and is there when the call returns. */
+static void a_warning_waits_for_nobody(void **state)
+{
+  (void)state;
+  int ends[2];
+  char got[256] = "";
+  assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
+  struct pry_log_output output;
+  pry_log_output_init(&output, PRY_LOG_FOR_PROGRAMS, ends[1]);
+  pry_log_output_start(&output);
+  pry_log_output_write(&output, PRY_LOG_INFO, "{1}", 3);
+  pry_log_output_write(&output, PRY_LOG_WARN, "{2}", 3);
+  size_t size = 0; /* both may have come in one piece or, when the 20 ms were over in between, in two */
+  for (ssize_t more; (more = read(ends[0], got + size, sizeof got - 1 - size)) > 0;)
+    size += (size_t)more;
+  assert_string_equal(got, "{1}\n{2}\n");
+  pry_log_output_write(&output, PRY_LOG_INFO, "{3}", 3);
+  struct pollfd waiting = {.fd = ends[0], .events = POLLIN};
+  assert_int_equal(poll(&waiting, 1, 30000), 1); /* nobody else says anything, and it comes all the same */
+  memset(got, 0, sizeof got);
+  assert_int_equal(read(ends[0], got, sizeof got - 1), 4);
+  assert_string_equal(got, "{3}\n");
+  static char line[PIPE_BUF + 100]; /* longer than what is collected */
+  memset(line, 'x', sizeof line);
+  pry_log_output_write(&output, PRY_LOG_INFO, "{4}", 3);
+  pry_log_output_write(&output, PRY_LOG_INFO, line, sizeof line);
+  pry_log_output_write(&output, PRY_LOG_INFO, "{5}", 3);
+  pry_log_output_stop(&output);
+  static char all[2 * PIPE_BUF];
+  for (size = 0; (size_t)size < sizeof line + 9;) {
+    ssize_t more = read(ends[0], all + size, sizeof all - size);
+    assert_true(more > 0);
+    size += (size_t)more;
+  }
+  assert_memory_equal(all, "{4}\nxxx", 7);
+  assert_memory_equal(all + size - 6, "x\n{5}\n", 6);
+  close(ends[0]);
+  close(ends[1]);
+}
+
 static void auto_is_decided_by_the_descriptor(void **state)
 {
   (void)state;
@@ -116,6 +213,8 @@ int main(void)
       cmocka_unit_test(lines_of_a_field_stand_below),
       cmocka_unit_test(nothing_steers_a_terminal),
       cmocka_unit_test(what_is_no_line_is_passed_on),
+      cmocka_unit_test(lines_of_threads_stay_whole_and_in_order),
+      cmocka_unit_test(a_warning_waits_for_nobody),
       cmocka_unit_test(auto_is_decided_by_the_descriptor),
       cmocka_unit_test(names),
   };
