@@ -15,9 +15,76 @@ static bool field_says_error(const struct pry_error_field *field, const struct p
   return value->type != PRY_JSON_NULL && !list_has(&field->fine, value->raw);
 }
 
+/* ---- Is there such a key at all? ----
+ *
+ * Nearly every answer is a good one, and walking through all of it to say so costs many times what a search does. The
+ * search may be wrong in one direction: what it does not find is not there. */
+
+static bool is_word_byte(unsigned char c)
+{
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+}
+
+/* Then JSON spells it either as it is or with \u escapes (RFC 8259 §7): the short ones are for other bytes. */
+static bool is_word(struct pry_slice name)
+{
+  for (size_t i = 0; i < name.size; i++)
+    if (!is_word_byte((unsigned char)name.data[i]))
+      return false;
+  return name.size > 0;
+}
+
+static struct pry_slice after(struct pry_slice text, const char *place)
+{
+  return (struct pry_slice){place, text.size - (size_t)(place - text.data)};
+}
+
+static bool holds_quoted(struct pry_slice text, struct pry_slice word)
+{
+  const char *found;
+  while ((found = memmem(text.data, text.size, word.data, word.size))) {
+    struct pry_slice rest = after(text, found + word.size);
+    if (found > text.data && found[-1] == '"' && rest.size && rest.data[0] == '"')
+      return true;
+    text = rest;
+  }
+  return false;
+}
+
+static unsigned hex_digit(char c)
+{
+  if (c >= '0' && c <= '9')
+    return (unsigned)(c - '0');
+  c = (char)(c | 0x20);
+  return c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10 : 16;
+}
+
+/* A byte of a word as \u00XX. Text in other alphabets is full of escapes, but not of these. */
+static bool holds_escaped_word_byte(struct pry_slice text)
+{
+  const char *found;
+  while ((found = memmem(text.data, text.size, "\\u00", 4))) {
+    text = after(text, found + 4);
+    unsigned high = text.size >= 2 ? hex_digit(text.data[0]) : 16, low = text.size >= 2 ? hex_digit(text.data[1]) : 16;
+    if (high < 16 && low < 16 && is_word_byte((unsigned char)(high * 16 + low)))
+      return true;
+  }
+  return false;
+}
+
+static bool may_have_field(const struct pry_error_fields *fields, struct pry_slice text)
+{
+  for (size_t i = 0; i < fields->count; i++) {
+    struct pry_slice name = pry_slice_of(fields->items[i].name);
+    if (!is_word(name) || holds_quoted(text, name))
+      return true;
+  }
+  return holds_escaped_word_byte(text);
+}
+
 static bool object_says_error(const struct pry_error_fields *fields, struct pry_slice text)
 {
-  if (!fields->count)
+  if (!fields->count || !text.size || !may_have_field(fields, text))
     return false;
   struct pry_json_iterator members;
   struct pry_slice key;
