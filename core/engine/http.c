@@ -21,7 +21,7 @@ static_assert((int)PRY_HTTP_RECEIVE_FAILED == (int)CURLE_RECV_ERROR, "");
 static_assert((int)PRY_HTTP_UPLOAD_ENDED == (int)CURLE_ABORTED_BY_CALLBACK, "");
 static_assert(PRY_HTTP_CHUNK_MAX >= CURL_MAX_WRITE_SIZE, "curl's pieces are ours");
 
-enum { DEFAULT_MAX_CONNECTIONS = 256 };
+enum { DEFAULT_MAX_CONNECTIONS = 256, IDLE_MAX = 64, IDLE_BYTES_MAX = 16 * 1024 };
 
 static const struct pry_http_driver driver;
 
@@ -35,9 +35,28 @@ static void exchange_free(struct exchange *exchange)
   if (exchange->state == STATE_RUNNING)
     curl_multi_remove_handle(exchange->client->multi, exchange->easy);
   curl_easy_cleanup(exchange->easy);
-  curl_slist_free_all(exchange->lines);
+  if (exchange->line_text.data)
+    explicit_bzero(exchange->line_text.data, exchange->line_text.size);
+  pry_buffer_fini(&exchange->line_text);
+  free(exchange->lines);
   pry_http_head_fini(&exchange->head);
   free(exchange);
+}
+
+/* A handle costs as much to make as the rest of a small request, and is as good as new only when curl came to the end
+ * of its own accord. What is kept is bounded by IDLE_MAX handles with small heads. */
+static void exchange_retire(struct exchange *exchange)
+{
+  struct client *client = exchange->client;
+  bool small = exchange->head.headers.text.capacity <= IDLE_BYTES_MAX && exchange->line_text.capacity <= IDLE_BYTES_MAX;
+  if (exchange->state != STATE_COMPLETE || exchange->code || client->idle_count == IDLE_MAX || !small ||
+      !pry_http_forget_request(exchange)) {
+    exchange_free(exchange);
+    return;
+  }
+  pry_list_remove(&exchange->queue);
+  pry_list_push(&client->idle, &exchange->queue);
+  client->idle_count++;
 }
 
 static void close_exchange(struct exchange *exchange)
@@ -97,7 +116,7 @@ static void deliver_done(struct exchange *exchange)
   exchange->finished = true;
   close_exchange(exchange);
   exchange->ops->on_done(exchange->user, &result);
-  exchange_free(exchange);
+  exchange_retire(exchange);
 }
 
 /* ---- Driving curl -------------------------------------------------------------------------------------- */
@@ -361,33 +380,63 @@ static CURLcode set_callbacks(struct exchange *exchange)
 
 #undef SET
 
-/* False: memory is short. What else is wrong becomes the exchange's fault. */
-static bool prepare(struct exchange *exchange, const struct pry_http_request *request)
+static bool set_up_handle(struct exchange *exchange)
 {
   exchange->easy = curl_easy_init();
-  if (!exchange->easy || !pry_http_prepare_request(exchange, request))
-    return false;
-  CURLcode code = set_callbacks(exchange);
-  if (code != CURLE_OK && code != CURLE_OUT_OF_MEMORY)
-    pry_http_set_fault(exchange, (int)code, NULL);
-  return code != CURLE_OUT_OF_MEMORY;
+  return exchange->easy && pry_http_set_transport(exchange) == CURLE_OK && set_callbacks(exchange) == CURLE_OK;
+}
+
+static struct exchange *exchange_new(struct client *client)
+{
+  struct exchange *exchange = calloc(1, sizeof *exchange);
+  if (!exchange)
+    return NULL;
+  exchange->base.driver = &driver;
+  exchange->client = client;
+  pry_list_init(&exchange->link);
+  pry_list_init(&exchange->queue);
+  pry_buffer_init(&exchange->line_text, 0);
+  pry_http_head_init(&exchange->head);
+  if (set_up_handle(exchange))
+    return exchange;
+  exchange_free(exchange);
+  return NULL;
+}
+
+/* The one used last: what it needs is still in the processor's cache. All but what costs to make begins anew. */
+static struct exchange *exchange_take(struct client *client)
+{
+  if (!client->idle_count)
+    return exchange_new(client);
+  struct exchange *idle = PRY_CONTAINER_OF(client->idle.previous, struct exchange, queue);
+  pry_list_remove(&idle->queue);
+  client->idle_count--;
+  pry_http_head_clear(&idle->head);
+  struct exchange fresh = {
+      .base = idle->base,
+      .client = client,
+      .easy = idle->easy,
+      .line_text = idle->line_text,
+      .lines = idle->lines,
+      .line_capacity = idle->line_capacity,
+      .head = idle->head,
+  };
+  *idle = fresh;
+  pry_list_init(&idle->link);
+  pry_list_init(&idle->queue);
+  return idle;
 }
 
 static struct pry_http_exchange *client_start(struct pry_http *http, const struct pry_http_request *request,
                                               const struct pry_http_ops *ops, void *user)
 {
   struct client *client = (struct client *)http;
-  struct exchange *exchange = calloc(1, sizeof *exchange);
+  struct exchange *exchange = exchange_take(client);
   if (!exchange)
     return NULL;
-  exchange->base.driver = &driver;
-  exchange->client = client;
   exchange->ops = ops;
   exchange->user = user;
-  pry_list_init(&exchange->link);
-  pry_list_init(&exchange->queue);
-  pry_http_head_init(&exchange->head);
-  if (!prepare(exchange, request)) {
+  if (!pry_http_prepare_request(exchange, request)) {
     exchange_free(exchange);
     return NULL;
   }
@@ -451,6 +500,8 @@ static void client_free(struct pry_http *http)
   struct client *client = (struct client *)http;
   while (!pry_list_empty(&client->open))
     client_cancel(&PRY_CONTAINER_OF(client->open.next, struct exchange, link)->base);
+  while (!pry_list_empty(&client->idle))
+    exchange_free(PRY_CONTAINER_OF(client->idle.next, struct exchange, queue));
   if (client->multi)
     curl_multi_cleanup(client->multi); /* still calls on_close_socket() */
   pry_timer_cancel(&client->curl_timer);
@@ -515,6 +566,7 @@ struct pry_http *pry_http_new(struct pry_loop *loop, const struct pry_http_optio
   pry_list_init(&client->deferred);
   pry_list_init(&client->end_of_pass);
   pry_list_init(&client->cancelled);
+  pry_list_init(&client->idle);
   pry_http_sockets_init(&client->sockets, loop, socket_ready, client);
   unsigned max_connections = chosen.max_connections ? chosen.max_connections : DEFAULT_MAX_CONNECTIONS;
   if (copy_text(&client->ca_file, chosen.ca_file) && copy_text(&client->proxy, chosen.proxy) &&

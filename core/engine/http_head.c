@@ -1,9 +1,18 @@
 #include "http_head.h"
 
+#include <stdint.h>
+
 void pry_http_head_init(struct pry_http_head *head)
 {
   *head = (struct pry_http_head){0};
   pry_headers_init(&head->headers);
+}
+
+void pry_http_head_clear(struct pry_http_head *head)
+{
+  struct pry_headers headers = head->headers;
+  pry_headers_clear(&headers);
+  *head = (struct pry_http_head){.headers = headers};
 }
 
 void pry_http_head_fini(struct pry_http_head *head)
@@ -13,10 +22,13 @@ void pry_http_head_fini(struct pry_http_head *head)
 
 bool pry_http_is_token(struct pry_slice text)
 {
-  static const char allowed[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-  for (size_t i = 0; i < text.size; i++)
-    if (!memchr(allowed, text.data[i], sizeof allowed - 1))
+  /* A bit for each of !#$%&'*+-.^_`|~, digits and letters. */
+  static const uint64_t allowed[4] = {0x03ff6cfa00000000, 0x57ffffffc7fffffe, 0, 0};
+  for (size_t i = 0; i < text.size; i++) {
+    unsigned char c = (unsigned char)text.data[i];
+    if (!(allowed[c / 64] >> (c % 64) & 1))
       return false;
+  }
   return text.size > 0;
 }
 

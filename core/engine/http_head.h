@@ -31,6 +31,8 @@ enum pry_http_head_result {
 };
 
 void pry_http_head_init(struct pry_http_head *head);
+/* As after init, for the next answer; keeps its memory. */
+void pry_http_head_clear(struct pry_http_head *head);
 void pry_http_head_fini(struct pry_http_head *head);
 
 /* Takes one line, with or without its CRLF; the empty line ends a head. `why` is set to a constant text for people

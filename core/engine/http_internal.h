@@ -28,7 +28,8 @@ struct client {
   struct pry_list deferred;        /* exchanges that need settle() */
   struct pry_list end_of_pass;     /* in `deferred` while settle_deferred() runs */
   struct pry_list cancelled;       /* exchanges to free once curl has returned */
-  size_t open_count;
+  struct pry_list idle;            /* exchanges that ended well, with their curl handles, for the next ones */
+  size_t open_count, idle_count;
   struct pry_http_sockets sockets;
 };
 
@@ -42,11 +43,13 @@ struct exchange {
   struct pry_http_exchange base;
   struct client *client;
   struct pry_list link;  /* in client->open */
-  struct pry_list queue; /* in client->deferred or client->cancelled */
+  struct pry_list queue; /* in client->deferred, client->cancelled or client->idle */
   const struct pry_http_ops *ops;
   void *user;
   CURL *easy;
-  struct curl_slist *lines;
+  struct pry_buffer line_text; /* the lines of the request's head, each with a NUL behind it */
+  struct curl_slist *lines;    /* an array, linked in order, whose data lie in line_text */
+  size_t line_count, line_capacity;
   enum exchange_state state;
   bool repeatable; /* curl may send it again when a kept connection turns out dead */
   bool public_only;
@@ -79,6 +82,12 @@ static inline bool pry_http_unwelcome(const struct exchange *exchange)
 {
   return exchange->cancelled || exchange->fault;
 }
+
+/* Tells the exchange's curl handle, once, how requests are made: what is the same for all of them. */
+CURLcode pry_http_set_transport(struct exchange *exchange);
+
+/* Takes back what was said about one request, and whatever it pointed at. False: the handle is of no more use. */
+bool pry_http_forget_request(struct exchange *exchange);
 
 /* Tells the exchange's curl handle what to send and how. False: memory is short. What else is wrong becomes the
  * exchange's fault. */

@@ -1,5 +1,9 @@
 #include "http_internal.h"
 
+#include <stdlib.h>
+
+enum { FIRST_LINES = 16, FIRST_LINE_BYTES = 500 };
+
 /* ---- Its head ------------------------------------------------------------------------------------------- */
 
 static bool one_of(struct pry_slice name, const char *const *list)
@@ -18,49 +22,64 @@ static const char *const our_headers[] = {
 /* "Name:" without a value tells curl not to send its own. */
 static const char *const silenced_headers[] = {"Accept", "User-Agent", "Content-Type", NULL};
 
-static bool append_line(struct exchange *exchange, const char *line)
+/* curl reads the list while the exchange lasts, and writes nothing into it. */
+static bool begin_line(struct exchange *exchange)
 {
-  struct curl_slist *lines = line ? curl_slist_append(exchange->lines, line) : NULL;
+  if (exchange->line_count < exchange->line_capacity)
+    return true;
+  size_t capacity = exchange->line_capacity ? exchange->line_capacity * 2 : FIRST_LINES;
+  struct curl_slist *lines = realloc(exchange->lines, capacity * sizeof *lines);
   if (!lines)
     return false;
   exchange->lines = lines;
+  exchange->line_capacity = capacity;
   return true;
 }
 
-static bool append_header(struct exchange *exchange, struct pry_header header, struct pry_buffer *scratch)
+static bool append_line(struct exchange *exchange, struct pry_slice name, const char *between, struct pry_slice value)
 {
-  pry_buffer_clear(scratch);
-  if (!pry_buffer_append_slice(scratch, header.name))
+  struct pry_buffer *text = &exchange->line_text;
+  if (!begin_line(exchange) || !pry_buffer_append_slice(text, name) || !pry_buffer_append_text(text, between) ||
+      !pry_buffer_append_slice(text, value) || !pry_buffer_append(text, "", 1))
     return false;
-  bool written = header.value.size
-                     ? pry_buffer_append_text(scratch, ": ") && pry_buffer_append_slice(scratch, header.value)
-                     : pry_buffer_append_text(scratch, ";"); /* how curl spells an empty value */
-  return written && append_line(exchange, pry_buffer_text(scratch));
+  exchange->line_count++;
+  return true;
+}
+
+/* When the text is complete, and stays where it is. */
+static void link_lines(struct exchange *exchange)
+{
+  char *line = exchange->line_text.data;
+  for (size_t i = 0; i < exchange->line_count; i++) {
+    bool last = i + 1 == exchange->line_count;
+    exchange->lines[i] = (struct curl_slist){.data = line, .next = last ? NULL : &exchange->lines[i + 1]};
+    line += strlen(line) + 1;
+  }
 }
 
 static bool build_lines(struct exchange *exchange, const struct pry_http_request *request)
 {
-  struct pry_buffer scratch;
-  pry_buffer_init(&scratch, 0);
+  const struct pry_slice nothing = {NULL, 0};
   const struct pry_headers *headers = request->headers;
-  bool built = append_line(exchange, "Accept-Encoding: identity") && append_line(exchange, "Expect:");
+  bool built = pry_buffer_reserve(&exchange->line_text, FIRST_LINE_BYTES) &&
+               append_line(exchange, PRY_SLICE("Accept-Encoding"), ": ", PRY_SLICE("identity")) &&
+               append_line(exchange, PRY_SLICE("Expect"), ":", nothing);
   if (built && request->upload && request->upload_size < 0)
-    built = append_line(exchange, "Transfer-Encoding: chunked");
+    built = append_line(exchange, PRY_SLICE("Transfer-Encoding"), ": ", PRY_SLICE("chunked"));
   for (size_t i = 0; built && headers && i < headers->count; i++) {
     struct pry_header header = pry_headers_at(headers, i);
     if (!pry_http_is_token(header.name))
       pry_http_set_fault(exchange, PRY_HTTP_BAD_REQUEST, "a header's name is not a token");
-    else if (!one_of(header.name, our_headers))
-      built = append_header(exchange, header, &scratch);
+    else if (!one_of(header.name, our_headers)) /* a semicolon is how curl spells an empty value */
+      built = append_line(exchange, header.name, header.value.size ? ": " : ";", header.value);
   }
   for (const char *const *name = silenced_headers; built && *name; name++) {
     struct pry_slice ignored;
-    if (headers && pry_headers_get(headers, pry_slice_of(*name), &ignored))
-      continue;
-    pry_buffer_clear(&scratch);
-    built = pry_buffer_append_format(&scratch, "%s:", *name) && append_line(exchange, pry_buffer_text(&scratch));
+    if (!headers || !pry_headers_get(headers, pry_slice_of(*name), &ignored))
+      built = append_line(exchange, pry_slice_of(*name), ":", nothing);
   }
-  pry_buffer_fini(&scratch);
+  if (built)
+    link_lines(exchange);
   return built;
 }
 
@@ -114,7 +133,7 @@ static CURLcode set_upload(struct exchange *exchange, const struct pry_http_requ
 
 /* ---- What curl is told ------------------------------------------------------------------------------------ */
 
-static CURLcode set_transport(struct exchange *exchange)
+CURLcode pry_http_set_transport(struct exchange *exchange)
 {
   const struct client *client = exchange->client;
   CURLcode code = CURLE_OK;
@@ -160,6 +179,24 @@ static CURLcode set_request(struct exchange *exchange, const struct pry_http_req
   return code;
 }
 
+/* Each request sets its URL and its method; what only some of them set must not stay for others. */
+bool pry_http_forget_request(struct exchange *exchange)
+{
+  CURLcode code = CURLE_OK;
+  SET(CURLOPT_CUSTOMREQUEST, NULL);
+  SET(CURLOPT_HTTPHEADER, NULL);
+  SET(CURLOPT_POSTFIELDS, NULL);
+  SET(CURLOPT_READFUNCTION, NULL);
+  SET(CURLOPT_READDATA, NULL);
+  SET(CURLOPT_HTTPGET, 1L); /* takes back NOBODY, and the POST that POSTFIELDS makes of it */
+  SET(CURLOPT_FRESH_CONNECT, 0L);
+  if (exchange->line_text.data) /* our credentials are among them */
+    explicit_bzero(exchange->line_text.data, exchange->line_text.size);
+  pry_buffer_clear(&exchange->line_text);
+  exchange->line_count = 0;
+  return code == CURLE_OK;
+}
+
 #undef SET
 
 static bool method_is_idempotent(const char *method)
@@ -181,9 +218,7 @@ bool pry_http_prepare_request(struct exchange *exchange, const struct pry_http_r
     pry_http_set_fault(exchange, PRY_HTTP_BAD_REQUEST, "the URL has spaces or control characters");
   exchange->repeatable = method_is_idempotent(request->method);
   exchange->public_only = request->public_only;
-  CURLcode code = set_transport(exchange);
-  if (code == CURLE_OK)
-    code = set_request(exchange, request);
+  CURLcode code = set_request(exchange, request);
   if (code != CURLE_OK && code != CURLE_OUT_OF_MEMORY)
     pry_http_set_fault(exchange, (int)code, NULL);
   return code != CURLE_OUT_OF_MEMORY;

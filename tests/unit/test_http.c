@@ -88,6 +88,66 @@ static void test_methods(void **state)
   assert_null(strstr(last_request(&world->server), "Accept:"));
 }
 
+static void serve_nothing(struct server *server, int fd)
+{
+  while (read_request(server, fd) && send_text(fd, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+    ;
+}
+
+enum { KINDS = 8 };
+
+static void finish_kind(struct world *world, int kind, char *seen)
+{
+  const struct pry_http_request kinds[KINDS] = {
+      {.method = "GET"},
+      {.method = "HEAD"},
+      {.method = "POST", .has_body = true},
+      {.method = "POST", .body = PRY_SLICE("some text")},
+      {.method = "POST", .upload = true, .upload_size = 7},
+      {.method = "PUT", .upload = true, .upload_size = 3},
+      {.method = "DELETE"},
+      {.method = "GET", .body = PRY_SLICE("asks")},
+  };
+  char url[64];
+  snprintf(url, sizeof url, "http://127.0.0.1:%d/%d", world->server.port, kind);
+  struct pry_headers headers;
+  pry_headers_init(&headers);
+  for (int i = 0; i < kind * 5; i++)
+    pry_headers_add(&headers, PRY_SLICE("X-Some"), PRY_SLICE("some value"));
+  struct pry_http_request request = kinds[kind];
+  request.url = url;
+  request.headers = kind % 2 ? &headers : NULL;
+  struct probe probe = {.upload_total = (size_t)request.upload_size};
+  start_request(world, &probe, &request);
+  until(world, &probe.dones, 1);
+  assert_int_equal(probe.result.curl_code, 0);
+  pry_headers_fini(&headers);
+  strcpy(seen, last_request(&world->server));
+}
+
+/* Whatever a handle was used for before, it sends what a new one sends. */
+static void test_used_handles_are_as_good_as_new(void **state)
+{
+  struct world *world = *state;
+  static char expected[KINDS][REQUEST_MAX], seen[REQUEST_MAX];
+  server_start(&world->server, serve_nothing);
+  for (int kind = 0; kind < KINDS; kind++) {
+    finish_kind(world, kind, expected[kind]);
+    pry_http_free(world->http);
+    world->http = pry_http_new(world->loop, NULL);
+    assert_non_null(world->http);
+  }
+  assert_non_null(strstr(expected[3], "some text"));
+  assert_non_null(strstr(expected[4], "0123456"));
+  for (int before = 0; before < KINDS; before++) {
+    for (int kind = 0; kind < KINDS; kind++) {
+      finish_kind(world, before, seen);
+      finish_kind(world, kind, seen);
+      assert_string_equal(seen, expected[kind]);
+    }
+  }
+}
+
 static void serve_head_only(struct server *server, int fd)
 {
   while (read_request(server, fd) && send_text(fd, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n"))
@@ -875,6 +935,7 @@ int main(void)
       TEST(test_plain_answer_and_reuse),
       TEST(test_what_is_sent),
       TEST(test_methods),
+      TEST(test_used_handles_are_as_good_as_new),
       TEST(test_head),
       TEST(test_chunks_interim_heads_and_trailers),
       TEST(test_empty_answer_has_a_head),
