@@ -29,40 +29,49 @@ static void write_id(struct pry_call *call)
 
 static bool is_credential(struct pry_slice name)
 {
-  static const char *const names[] = {"authorization", "x-api-key", "api-key", "x-goog-api-key"};
+  static const struct pry_slice names[] = {PRY_SLICE_INIT("authorization"), PRY_SLICE_INIT("x-api-key"),
+                                           PRY_SLICE_INIT("api-key"), PRY_SLICE_INIT("x-goog-api-key")};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (pry_slice_equal_nocase(name, pry_slice_of(names[i])))
+    if (pry_slice_equal_nocase(name, names[i]))
       return true;
   return false;
 }
 
 /* Fields that belong to the client's connection or to this hop (RFC 9110 §7.6.1), or are written anew. */
-static bool is_dropped(const struct pry_headers *all, struct pry_slice name)
+static bool is_dropped(struct pry_slice name)
 {
-  static const char *const names[] = {"connection",
-                                      "keep-alive",
-                                      "proxy-connection",
-                                      "proxy-authorization",
-                                      "te",
-                                      "trailer",
-                                      "transfer-encoding",
-                                      "upgrade",
-                                      "content-length",
-                                      "host",
-                                      "expect",
-                                      "accept-encoding",
-                                      "cookie"};
+  static const struct pry_slice names[] = {PRY_SLICE_INIT("connection"),
+                                           PRY_SLICE_INIT("keep-alive"),
+                                           PRY_SLICE_INIT("proxy-connection"),
+                                           PRY_SLICE_INIT("proxy-authorization"),
+                                           PRY_SLICE_INIT("te"),
+                                           PRY_SLICE_INIT("trailer"),
+                                           PRY_SLICE_INIT("transfer-encoding"),
+                                           PRY_SLICE_INIT("upgrade"),
+                                           PRY_SLICE_INIT("content-length"),
+                                           PRY_SLICE_INIT("host"),
+                                           PRY_SLICE_INIT("expect"),
+                                           PRY_SLICE_INIT("accept-encoding"),
+                                           PRY_SLICE_INIT("cookie")};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (pry_slice_equal_nocase(name, pry_slice_of(names[i])))
+    if (pry_slice_equal_nocase(name, names[i]))
       return true;
-  return pry_headers_has_token(all, PRY_SLICE("connection"), name);
+  return false;
+}
+
+/* Does the connection's own field name others (RFC 9110 §7.6.1)? Hardly ever: the list need not be read for each. */
+static bool names_fields(const struct pry_headers *headers)
+{
+  struct pry_slice ignored;
+  return pry_headers_get(headers, PRY_SLICE("connection"), &ignored);
 }
 
 static bool copy_headers(struct pry_call *call, const struct pry_headers *headers)
 {
+  bool names = names_fields(headers);
   for (size_t i = 0; i < headers->count; i++) {
     struct pry_header line = pry_headers_at(headers, i);
-    if (is_dropped(headers, line.name))
+    if (is_dropped(line.name) || (names && pry_headers_has_token(headers, PRY_SLICE("connection"), line.name)))
       continue;
     if (!pry_headers_add(is_credential(line.name) ? &call->credentials : &call->headers, line.name, line.value))
       return false;

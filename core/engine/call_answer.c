@@ -16,31 +16,45 @@ struct pry_failure pry_call_own_failure(enum pry_category category, const char *
 /* ---- heads -------------------------------------------------------------------------------------------- */
 
 /* The provider's fields that concern its connection with us, not the client's with us. */
-static bool is_hop_field(const struct pry_headers *all, struct pry_slice name)
+static bool is_hop_field(struct pry_slice name)
 {
-  static const char *const names[] = {"connection", "keep-alive",     "proxy-authenticate", "proxy-connection",
-                                      "te",         "trailer",        "transfer-encoding",  "upgrade",
-                                      "date",       "content-length", "set-cookie",         "alt-svc"};
+  static const struct pry_slice names[] = {
+      PRY_SLICE_INIT("connection"),        PRY_SLICE_INIT("keep-alive"), PRY_SLICE_INIT("proxy-authenticate"),
+      PRY_SLICE_INIT("proxy-connection"),  PRY_SLICE_INIT("te"),         PRY_SLICE_INIT("trailer"),
+      PRY_SLICE_INIT("transfer-encoding"), PRY_SLICE_INIT("upgrade"),    PRY_SLICE_INIT("date"),
+      PRY_SLICE_INIT("content-length"),    PRY_SLICE_INIT("set-cookie"), PRY_SLICE_INIT("alt-svc")};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (pry_slice_equal_nocase(name, pry_slice_of(names[i])))
+    if (pry_slice_equal_nocase(name, names[i]))
       return true;
-  return pry_headers_has_token(all, PRY_SLICE("connection"), name);
+  return false;
+}
+
+/* Does the connection's own field name others (RFC 9110 §7.6.1)? Hardly ever: the list need not be read for each. */
+static bool names_fields(const struct pry_headers *headers)
+{
+  struct pry_slice ignored;
+  return pry_headers_get(headers, PRY_SLICE("connection"), &ignored);
 }
 
 /* A provider may repeat our key, in a Location for one: it is not the client's. */
 static bool add_provider_fields(const struct pry_call *call, struct pry_headers *headers)
 {
   const struct pry_headers *from = &call->answer.headers;
+  struct pry_scrubber *scrubber = call->worker->engine->scrubber;
   struct pry_buffer value;
   pry_buffer_init(&value, PRY_HEADERS_BYTES_MAX);
-  bool ok = true;
+  bool ok = true, names = names_fields(from);
   for (size_t i = 0; ok && i < from->count; i++) {
     struct pry_header line = pry_headers_at(from, i);
-    if (is_hop_field(from, line.name))
+    if (is_hop_field(line.name) || (names && pry_headers_has_token(from, PRY_SLICE("connection"), line.name)))
       continue;
+    if (!pry_scrubber_finds(scrubber, line.value)) {
+      ok = pry_headers_add(headers, line.name, line.value);
+      continue;
+    }
     pry_buffer_clear(&value);
     ok = pry_buffer_append_slice(&value, line.value);
-    pry_scrubber_apply(call->worker->engine->scrubber, &value);
+    pry_scrubber_apply(scrubber, &value);
     ok = ok && pry_headers_add(headers, line.name, pry_buffer_slice(&value));
   }
   pry_buffer_fini(&value);

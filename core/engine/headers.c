@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+enum { FIRST_LINES = 8, FIRST_BYTES = 240 };
+
 void pry_headers_init(struct pry_headers *headers)
 {
   *headers = (struct pry_headers){0};
@@ -21,12 +23,13 @@ void pry_headers_clear(struct pry_headers *headers)
   headers->count = 0;
 }
 
+/* Looks at all of it, without a way out: a compiler makes many bytes at once of that. */
 static bool breaks_line(struct pry_slice text)
 {
+  unsigned found = 0;
   for (size_t i = 0; i < text.size; i++)
-    if (text.data[i] == '\r' || text.data[i] == '\n' || text.data[i] == '\0')
-      return true;
-  return false;
+    found |= (unsigned)(text.data[i] == '\r') | (unsigned)(text.data[i] == '\n') | (unsigned)(text.data[i] == '\0');
+  return found;
 }
 
 static bool reserve_place(struct pry_headers *headers)
@@ -35,7 +38,7 @@ static bool reserve_place(struct pry_headers *headers)
     return true;
   if (headers->count == PRY_HEADERS_MAX)
     return false;
-  size_t capacity = headers->capacity ? headers->capacity * 2 : 16;
+  size_t capacity = headers->capacity ? headers->capacity * 2 : FIRST_LINES;
   struct pry_header_place *places = realloc(headers->places, capacity * sizeof *places);
   if (!places)
     return false;
@@ -44,24 +47,32 @@ static bool reserve_place(struct pry_headers *headers)
   return true;
 }
 
+static bool append_line(struct pry_headers *headers, struct pry_slice name, struct pry_slice value)
+{
+  size_t size = name.size + value.size;
+  if (!headers->text.capacity && size < FIRST_BYTES)
+    size = FIRST_BYTES;
+  if (!reserve_place(headers) || !pry_buffer_reserve(&headers->text, size))
+    return false;
+  uint32_t start = (uint32_t)headers->text.size, name_size = (uint32_t)name.size;
+  pry_buffer_append_slice(&headers->text, name);
+  pry_buffer_append_slice(&headers->text, value);
+  headers->places[headers->count++] =
+      (struct pry_header_place){start, name_size, start + name_size, (uint32_t)value.size};
+  return true;
+}
+
 bool pry_headers_add(struct pry_headers *headers, struct pry_slice name, struct pry_slice value)
 {
   value = pry_slice_trim(value);
-  if (!name.size || breaks_line(name) || breaks_line(value) || !reserve_place(headers) ||
-      !pry_buffer_reserve(&headers->text, name.size + value.size))
-    return false;
-  struct pry_header_place place = {headers->text.size, name.size, headers->text.size + name.size, value.size};
-  pry_buffer_append_slice(&headers->text, name);
-  pry_buffer_append_slice(&headers->text, value);
-  headers->places[headers->count++] = place;
-  return true;
+  return name.size && !breaks_line(name) && !breaks_line(value) && append_line(headers, name, value);
 }
 
 bool pry_headers_add_all(struct pry_headers *headers, const struct pry_headers *from)
 {
   for (size_t i = 0; i < from->count; i++) {
     struct pry_header line = pry_headers_at(from, i);
-    if (!pry_headers_add(headers, line.name, line.value))
+    if (!append_line(headers, line.name, line.value))
       return false;
   }
   return true;
@@ -73,12 +84,23 @@ bool pry_headers_set(struct pry_headers *headers, struct pry_slice name, struct 
   return pry_headers_add(headers, name, value);
 }
 
+static bool is_named(const struct pry_headers *headers, size_t i, struct pry_slice name)
+{
+  const struct pry_header_place *place = &headers->places[i];
+  return place->name_size == name.size &&
+         pry_slice_equal_nocase((struct pry_slice){headers->text.data + place->name, place->name_size}, name);
+}
+
 bool pry_headers_remove(struct pry_headers *headers, struct pry_slice name)
 {
   size_t kept = 0;
-  for (size_t i = 0; i < headers->count; i++)
-    if (!pry_slice_equal_nocase(pry_headers_at(headers, i).name, name))
-      headers->places[kept++] = headers->places[i];
+  for (size_t i = 0; i < headers->count; i++) {
+    if (is_named(headers, i, name))
+      continue;
+    if (kept != i)
+      headers->places[kept] = headers->places[i];
+    kept++;
+  }
   bool removed = kept < headers->count;
   headers->count = kept;
   return removed;
@@ -94,9 +116,8 @@ struct pry_header pry_headers_at(const struct pry_headers *headers, size_t i)
 bool pry_headers_get(const struct pry_headers *headers, struct pry_slice name, struct pry_slice *out)
 {
   for (size_t i = 0; i < headers->count; i++) {
-    struct pry_header line = pry_headers_at(headers, i);
-    if (pry_slice_equal_nocase(line.name, name)) {
-      *out = line.value;
+    if (is_named(headers, i, name)) {
+      *out = pry_headers_at(headers, i).value;
       return true;
     }
   }
@@ -120,10 +141,8 @@ static bool list_has_token(struct pry_slice list, struct pry_slice token)
 
 bool pry_headers_has_token(const struct pry_headers *headers, struct pry_slice name, struct pry_slice token)
 {
-  for (size_t i = 0; i < headers->count; i++) {
-    struct pry_header line = pry_headers_at(headers, i);
-    if (pry_slice_equal_nocase(line.name, name) && list_has_token(line.value, token))
+  for (size_t i = 0; i < headers->count; i++)
+    if (is_named(headers, i, name) && list_has_token(pry_headers_at(headers, i).value, token))
       return true;
-  }
   return false;
 }

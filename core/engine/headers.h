@@ -11,10 +11,12 @@
 #include "buffer.h"
 #include "slice.h"
 
+#include <stdint.h>
+
 enum { PRY_HEADERS_MAX = 256, PRY_HEADERS_BYTES_MAX = 256 * 1024 };
 
 struct pry_header_place { /* offsets into `text`, because the block moves as it grows */
-  size_t name, name_size, value, value_size;
+  uint32_t name, name_size, value, value_size;
 };
 
 struct pry_headers {

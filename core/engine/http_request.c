@@ -6,18 +6,19 @@ enum { FIRST_LINES = 16, FIRST_LINE_BYTES = 500 };
 
 /* ---- Its head ------------------------------------------------------------------------------------------- */
 
-static bool one_of(struct pry_slice name, const char *const *list)
+/* Framing and the connection are ours; Transfer-Encoding and Upgrade would change how curl frames. */
+static bool is_ours(struct pry_slice name)
 {
-  for (; *list; list++)
-    if (pry_slice_equal_nocase(name, pry_slice_of(*list)))
+  static const struct pry_slice ours[] = {
+      PRY_SLICE_INIT("host"),       PRY_SLICE_INIT("content-length"),   PRY_SLICE_INIT("connection"),
+      PRY_SLICE_INIT("keep-alive"), PRY_SLICE_INIT("proxy-connection"), PRY_SLICE_INIT("transfer-encoding"),
+      PRY_SLICE_INIT("te"),         PRY_SLICE_INIT("trailer"),          PRY_SLICE_INIT("upgrade"),
+      PRY_SLICE_INIT("expect"),     PRY_SLICE_INIT("accept-encoding")};
+  for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+    if (pry_slice_equal_nocase(name, ours[i]))
       return true;
   return false;
 }
-
-/* Framing and the connection are ours; Transfer-Encoding and Upgrade would change how curl frames. */
-static const char *const our_headers[] = {
-    "host", "content-length", "connection", "keep-alive", "proxy-connection", "transfer-encoding",
-    "te",   "trailer",        "upgrade",    "expect",     "accept-encoding",  NULL};
 
 /* "Name:" without a value tells curl not to send its own. */
 static const char *const silenced_headers[] = {"Accept", "User-Agent", "Content-Type", NULL};
@@ -70,7 +71,7 @@ static bool build_lines(struct exchange *exchange, const struct pry_http_request
     struct pry_header header = pry_headers_at(headers, i);
     if (!pry_http_is_token(header.name))
       pry_http_set_fault(exchange, PRY_HTTP_BAD_REQUEST, "a header's name is not a token");
-    else if (!one_of(header.name, our_headers)) /* a semicolon is how curl spells an empty value */
+    else if (!is_ours(header.name)) /* a semicolon is how curl spells an empty value */
       built = append_line(exchange, header.name, header.value.size ? ": " : ";", header.value);
   }
   for (const char *const *name = silenced_headers; built && *name; name++) {

@@ -56,11 +56,17 @@ const char *pry_proxy_error(const struct pry_failure *failure)
 static bool append_quoted(struct pry_buffer *text, const char *value)
 {
   bool ok = pry_buffer_append(text, "\"", 1);
-  for (; ok && *value; value++) {
-    if (*value == '"' || *value == '\\')
-      ok = pry_buffer_append(text, "\\", 1);
-    char c = *value >= 0x20 && *value < 0x7F ? *value : '?';
-    ok = ok && pry_buffer_append(text, &c, 1);
+  while (ok && *value) {
+    size_t plain = 0;
+    while (value[plain] >= 0x20 && value[plain] < 0x7F && value[plain] != '"' && value[plain] != '\\')
+      plain++;
+    ok = pry_buffer_append(text, value, plain);
+    value += plain;
+    if (!ok || !*value)
+      break;
+    ok = *value == '"' || *value == '\\' ? pry_buffer_append(text, "\\", 1) && pry_buffer_append(text, value, 1)
+                                         : pry_buffer_append(text, "?", 1);
+    value++;
   }
   return ok && pry_buffer_append(text, "\"", 1);
 }
@@ -71,7 +77,7 @@ static bool append_member(struct pry_buffer *text, const struct pry_proxy_status
   if (ok && status->next_hop && *status->next_hop)
     ok = pry_buffer_append_text(text, "; next-hop=") && append_quoted(text, status->next_hop);
   if (ok && status->received_status)
-    ok = pry_buffer_append_format(text, "; received-status=%d", status->received_status);
+    ok = pry_buffer_append_text(text, "; received-status=") && pry_buffer_append_integer(text, status->received_status);
   if (ok && status->error)
     ok = pry_buffer_append_format(text, "; error=%s", status->error);
   if (ok && status->details)

@@ -20,6 +20,12 @@ struct pry_slice {
 /* A slice of a string literal, its length known to the compiler. */
 #define PRY_SLICE(literal) ((struct pry_slice){(literal), sizeof(literal) - 1})
 
+/* The same for what initializes a static array: {PRY_SLICE_INIT("a"), PRY_SLICE_INIT("b")}. */
+#define PRY_SLICE_INIT(literal)                                                                                        \
+  {                                                                                                                    \
+    (literal), sizeof(literal) - 1                                                                                     \
+  }
+
 /* A slice of a NUL-terminated string; NULL gives the empty slice. */
 static inline struct pry_slice pry_slice_of(const char *text)
 {

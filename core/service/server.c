@@ -187,6 +187,7 @@ struct pry_server *pry_server_new(struct pry_loop *loop, const char *address, co
     return server;
   pry_server_socket_close(&server->socket);
   pry_server_tls_fini(server);
+  pry_buffer_fini(&server->head);
   free(server);
   return NULL;
 }
@@ -239,5 +240,6 @@ void pry_server_free(struct pry_server *server)
   while (!pry_list_empty(&server->connections))
     pry_connection_free(PRY_CONTAINER_OF(server->connections.next, struct pry_connection, link));
   pry_server_tls_fini(server);
+  pry_buffer_fini(&server->head);
   free(server);
 }

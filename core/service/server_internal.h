@@ -134,6 +134,7 @@ struct pry_server {
   struct bio_method_st *tls_method; /* with TLS: how it reads and writes our sockets */
   int64_t date_second;              /* what `date` says */
   char date[32];                    /* "Sun, 06 Nov 1994 08:49:37 GMT" */
+  struct pry_buffer head;           /* of a reply, while it is put together */
   char scratch[PRY_SERVER_READ_SIZE];
 };
 

@@ -87,44 +87,78 @@ static const char *date_text(struct pry_server *server)
   return server->date;
 }
 
-static void put_status_line(struct pry_connection *connection, int status)
+/* A head is put together in a buffer that all of a server's replies share, and leaves it in one piece. */
+static void add(struct pry_connection *connection, struct pry_slice text)
 {
-  char line[96];
-  snprintf(line, sizeof line, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, phrase_of(status),
-           date_text(connection->server));
-  put_text(connection, line);
+  if (!connection->broken && !pry_buffer_append_slice(&connection->server->head, text))
+    connection->broken = true;
+}
+
+static void add_text(struct pry_connection *connection, const char *text)
+{
+  add(connection, pry_slice_of(text));
+}
+
+static void add_integer(struct pry_connection *connection, int64_t number)
+{
+  if (!connection->broken && !pry_buffer_append_integer(&connection->server->head, number))
+    connection->broken = true;
+}
+
+static void put_head(struct pry_connection *connection)
+{
+  struct pry_buffer *head = &connection->server->head;
+  add(connection, PRY_SLICE("\r\n"));
+  put(connection, pry_buffer_slice(head));
+  pry_buffer_clear(head);
+  if (head->capacity > PRY_SERVER_READ_SIZE)
+    pry_buffer_fini(head);
+}
+
+static void add_status_line(struct pry_connection *connection, int status)
+{
+  add(connection, PRY_SLICE("HTTP/1.1 "));
+  add_integer(connection, status);
+  add(connection, PRY_SLICE(" "));
+  add_text(connection, phrase_of(status));
+  add(connection, PRY_SLICE("\r\nDate: "));
+  add_text(connection, date_text(connection->server));
+  add(connection, PRY_SLICE("\r\n"));
 }
 
 /* Fields that are about one connection (RFC 9110 §7.6.1), and those the server writes itself. */
-static bool is_ours(const struct pry_headers *headers, struct pry_slice name)
+static bool is_ours(struct pry_slice name)
 {
-  static const char *const OURS[] = {"connection",        "keep-alive", "proxy-connection",
-                                     "transfer-encoding", "te",         "trailer",
-                                     "content-length",    "upgrade",    "date"};
+  static const struct pry_slice OURS[] = {
+      PRY_SLICE_INIT("connection"),        PRY_SLICE_INIT("keep-alive"), PRY_SLICE_INIT("proxy-connection"),
+      PRY_SLICE_INIT("transfer-encoding"), PRY_SLICE_INIT("te"),         PRY_SLICE_INIT("trailer"),
+      PRY_SLICE_INIT("content-length"),    PRY_SLICE_INIT("upgrade"),    PRY_SLICE_INIT("date")};
   for (size_t i = 0; i < sizeof OURS / sizeof *OURS; i++)
-    if (pry_slice_equal_nocase(name, pry_slice_of(OURS[i])))
+    if (pry_slice_equal_nocase(name, OURS[i]))
       return true;
-  return pry_headers_has_token(headers, PRY_SLICE("connection"), name);
+  return false;
 }
 
-static void put_fields(struct pry_connection *connection, const struct pry_headers *headers)
+static void add_fields(struct pry_connection *connection, const struct pry_headers *headers)
 {
+  struct pry_slice ignored;
+  bool names_fields = pry_headers_get(headers, PRY_SLICE("connection"), &ignored);
   for (size_t i = 0; i < headers->count; i++) {
     struct pry_header line = pry_headers_at(headers, i);
-    if (is_ours(headers, line.name))
+    if (is_ours(line.name) || (names_fields && pry_headers_has_token(headers, PRY_SLICE("connection"), line.name)))
       continue;
-    put(connection, line.name);
-    put(connection, PRY_SLICE(": "));
-    put(connection, line.value);
-    put(connection, PRY_SLICE("\r\n"));
+    add(connection, line.name);
+    add(connection, PRY_SLICE(": "));
+    add(connection, line.value);
+    add(connection, PRY_SLICE("\r\n"));
   }
 }
 
-static void put_length(struct pry_connection *connection, int64_t size)
+static void add_length(struct pry_connection *connection, int64_t size)
 {
-  char line[48];
-  snprintf(line, sizeof line, "Content-Length: %lld\r\n", (long long)size);
-  put_text(connection, line);
+  add(connection, PRY_SLICE("Content-Length: "));
+  add_integer(connection, size);
+  add(connection, PRY_SLICE("\r\n"));
 }
 
 /* RFC 9112 §6: how the client will find the end of the body. */
@@ -140,17 +174,17 @@ static void choose_framing(struct pry_exchange *exchange, int status, int64_t bo
   exchange->keep_alive = head->keep_alive && !until_close && !exchange->continue_owed && !connection->server->draining;
 }
 
-static void put_framing(struct pry_exchange *exchange, int status)
+static void add_framing(struct pry_exchange *exchange, int status)
 {
   struct pry_connection *connection = pry_exchange_connection(exchange);
   if (exchange->chunked)
-    put(connection, PRY_SLICE("Transfer-Encoding: chunked\r\n"));
+    add(connection, PRY_SLICE("Transfer-Encoding: chunked\r\n"));
   else if (exchange->body_left >= 0 && status != 204 && !(status == 304 && exchange->body_left == 0))
-    put_length(connection, exchange->body_left);
+    add_length(connection, exchange->body_left);
   if (!exchange->keep_alive)
-    put(connection, PRY_SLICE("Connection: close\r\n"));
+    add(connection, PRY_SLICE("Connection: close\r\n"));
   else if (exchange->request.version_minor == 0)
-    put(connection, PRY_SLICE("Connection: keep-alive\r\n"));
+    add(connection, PRY_SLICE("Connection: keep-alive\r\n"));
 }
 
 bool pry_reply_start(struct pry_exchange *exchange, int status, const struct pry_headers *headers, int64_t body_size)
@@ -162,11 +196,11 @@ bool pry_reply_start(struct pry_exchange *exchange, int status, const struct pry
     status = 502; /* RFC 9110 §15: what is no status is a server's error */
   exchange->started = true;
   choose_framing(exchange, status, body_size);
-  put_status_line(connection, status);
+  add_status_line(connection, status);
   if (headers)
-    put_fields(connection, headers);
-  put_framing(exchange, status);
-  put(connection, PRY_SLICE("\r\n"));
+    add_fields(connection, headers);
+  add_framing(exchange, status);
+  put_head(connection);
   pry_connection_wake(connection);
   return !connection->broken;
 }
@@ -312,10 +346,10 @@ void pry_reply_error(struct pry_connection *connection, int status, const char *
   char body[512];
   int size = snprintf(body, sizeof body, "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"code\":\"%s\"}}\n", message,
                       status >= 500 ? "server_error" : "invalid_request_error", error_code(status));
-  put_status_line(connection, status);
-  put_text(connection, "Content-Type: application/json\r\nConnection: close\r\n");
-  put_length(connection, size);
-  put(connection, PRY_SLICE("\r\n"));
+  add_status_line(connection, status);
+  add_text(connection, "Content-Type: application/json\r\nConnection: close\r\n");
+  add_length(connection, size);
+  put_head(connection);
   put(connection, (struct pry_slice){body, (size_t)size});
   pry_connection_wake(connection);
 }
