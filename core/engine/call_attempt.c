@@ -276,6 +276,15 @@ static enum pry_token_status get_token(struct pry_call *call, const char **why)
                                                                                           : PRY_TOKEN_FAILED;
 }
 
+/* The client has its own copies, and a long stream should not hold these, too. */
+static void forget_request(struct pry_call *call)
+{
+  if (call->out_headers.text.data) /* our credential is in there */
+    explicit_bzero(call->out_headers.text.data, call->out_headers.text.capacity);
+  pry_headers_fini(&call->out_headers);
+  pry_buffer_fini(&call->url);
+}
+
 static void send_request(struct pry_call *call)
 {
   const struct pry_timeouts *provider = &call->view.target.provider->timeouts;
@@ -284,6 +293,7 @@ static void send_request(struct pry_call *call)
   call->exchange = build_request(call, pry_buffer_slice(&call->token), &request)
                        ? pry_http_start(call->worker->http, &request, &pry_call_http_ops, call)
                        : NULL;
+  forget_request(call);
   if (!call->exchange) {
     refuse_here(call, PRY_UNKNOWN, "memory", "memory is short");
     return;

@@ -234,8 +234,21 @@ static enum pry_http_flow give(struct pry_call *call, struct pry_slice data)
   return call->paused ? PRY_HTTP_PAUSE : PRY_HTTP_CONTINUE;
 }
 
+/* There is no other attempt any more: what only another would be made of can go. */
+static void forget_what_attempts_need(struct pry_call *call)
+{
+  if (call->credentials.text.data)
+    explicit_bzero(call->credentials.text.data, call->credentials.text.capacity);
+  pry_headers_fini(&call->credentials);
+  pry_headers_fini(&call->added);
+  if (call->token.data)
+    explicit_bzero(call->token.data, call->token.capacity);
+  pry_buffer_fini(&call->token);
+}
+
 static void commit(struct pry_call *call, int64_t body_size)
 {
+  forget_what_attempts_need(call);
   call->state = CALL_RELAY;
   pry_timer_cancel(&call->attempt_timer);
   pry_timer_cancel(&call->deadline_timer);
