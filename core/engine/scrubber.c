@@ -2,7 +2,6 @@
 #include "log.h"
 
 #include <pthread.h>
-#include <stdint.h>
 #include <stdlib.h>
 
 enum { SHORTEST = 6 };
@@ -26,7 +25,7 @@ struct secret {
 struct pry_scrubber {
   pthread_rwlock_t lock;
   struct secret *secrets;
-  uint64_t first_bytes[4]; /* bit set: a spelling begins with that byte */
+  bool first_bytes[256]; /* a spelling begins with that byte */
 };
 
 struct pry_scrubber *pry_scrubber_new(void)
@@ -141,8 +140,7 @@ static void note_first_bytes(struct pry_scrubber *scrubber)
     for (size_t i = 0; i < SPELLING_COUNT; i++) {
       if (!secret->spellings[i].size)
         continue;
-      unsigned char first = (unsigned char)secret->spellings[i].bytes[0];
-      scrubber->first_bytes[first / 64] |= (uint64_t)1 << (first % 64);
+      scrubber->first_bytes[(unsigned char)secret->spellings[i].bytes[0]] = true;
     }
   }
 }
@@ -183,8 +181,7 @@ void pry_scrubber_remove(struct pry_scrubber *scrubber, struct pry_slice value)
 /* Bytes of the longest secret that begins here; 0: none does. */
 static size_t match(const struct pry_scrubber *scrubber, struct pry_slice text)
 {
-  unsigned char first = (unsigned char)text.data[0];
-  if (!(scrubber->first_bytes[first / 64] >> (first % 64) & 1))
+  if (!scrubber->first_bytes[(unsigned char)text.data[0]])
     return 0;
   size_t longest = 0;
   for (const struct secret *secret = scrubber->secrets; secret; secret = secret->next) {
@@ -197,14 +194,25 @@ static size_t match(const struct pry_scrubber *scrubber, struct pry_slice text)
   return longest;
 }
 
+/* Where the first secret begins; `size`: there is none. */
+static size_t find_first(const struct pry_scrubber *scrubber, const char *data, size_t size)
+{
+  size_t i = 0;
+  while (i < size && !match(scrubber, (struct pry_slice){data + i, size - i}))
+    i++;
+  return i;
+}
+
 /* Gives the new size, never larger. Secrets that touch or overlap go as one, so that the end of the second does not
  * stay. The replacement is written when the run of secrets has been read to its end: it is shorter than any of them, so
  * nothing is overwritten that is still to be compared. */
 static size_t scrub(struct pry_scrubber *scrubber, char *data, size_t size)
 {
-  size_t written = 0, secret_end = 0;
+  size_t written = find_first(scrubber, data, size), secret_end = 0;
   bool pending = false;
-  for (size_t i = 0; i <= size; i++) {
+  if (written == size)
+    return size;
+  for (size_t i = written; i <= size; i++) {
     size_t length = i < size ? match(scrubber, (struct pry_slice){data + i, size - i}) : 0;
     if (i + length > secret_end && length) {
       secret_end = i + length;
@@ -230,8 +238,7 @@ bool pry_scrubber_finds(struct pry_scrubber *scrubber, struct pry_slice text)
   bool found = false;
   pthread_rwlock_rdlock(&scrubber->lock);
   if (scrubber->secrets)
-    for (size_t i = 0; i < text.size && !found; i++)
-      found = match(scrubber, (struct pry_slice){text.data + i, text.size - i});
+    found = find_first(scrubber, text.data, text.size) < text.size;
   pthread_rwlock_unlock(&scrubber->lock);
   return found;
 }
