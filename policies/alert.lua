@@ -21,10 +21,24 @@ local function label(rule)
   return table.concat(parts, ", ")
 end
 
-local function matches(rule, err)
-  return (rule.category == nil or rule.category == err.category)
-     and (rule.code == nil or tostring(rule.code) == err.code)
-     and (rule.status == nil or rule.status == err.status)
+-- What `count` and `settle` need of a rule, made once when the parameters are checked.
+local function prepare(rule)
+  return {
+    rule = rule, label = label(rule), window = rule.window, count = rule.count,
+    category = rule.category, code = rule.code ~= nil and tostring(rule.code) or nil, status = rule.status,
+    options = { seconds = rule.window, limit = rule.count },
+  }
+end
+
+local function first_match(rules, err)
+  local kind, code, status = err.category, err.code, err.status
+  for _, rule in ipairs(rules) do
+    if (rule.category == nil or rule.category == kind)
+       and (rule.code == nil or rule.code == code)
+       and (rule.status == nil or rule.status == status) then
+      return rule
+    end
+  end
 end
 
 -- Whose failures are counted together.
@@ -33,29 +47,29 @@ local function scope_of(self, call)
   return self.by == "target" and call.target.name or call.target.provider
 end
 
-local function window_of(rule, key)
-  return store.window("seen/" .. key, { seconds = rule.window, limit = rule.count })
-end
-
--- `raised/KEY` holds when the rule last matched, as long as its alert is open; `any/SCOPE` says that there may be one.
+-- `raised/KEY` holds when the rule last matched, as long as its alert is open. `any/SCOPE` says that there may be one,
+-- and before which time none can be over: successes come in thousands, and until then they have nothing to look for.
+-- Here that is now, and the next success works it out: so nobody's earlier time is overwritten with a later one.
 local function raise(self, rule, scope, key, call, err)
-  local cooldown = rule.cooldown or self.cooldown
+  local cooldown = rule.rule.cooldown or self.cooldown
   if not store.add("told/" .. key, true, cooldown) then return end
-  store.set("raised/" .. key, now(), DAY)
-  store.set("any/" .. scope, true, DAY)
+  local time = now()
+  store.set("raised/" .. key, time, DAY)
+  store.set("any/" .. scope, time, DAY)
   local text = ("%d x %s at %s within %g s; the last: %s at %s%s%s"):format(
-    rule.count, label(rule), scope, rule.window, err.category, call.target.name,
+    rule.count, rule.label, scope, rule.window, err.category, call.target.name,
     err.status > 0 and ", HTTP " .. err.status or "", err.code and ", code " .. err.code or "")
-  log.warn("alert", { rule = label(rule), scope = scope, target = call.target.name })
+  log.warn("alert", { rule = rule.label, scope = scope, target = call.target.name })
   if self.to then notify { key = key:sub(1, KEY), to = self.to, text = text } end
 end
 
 local function count(self, rule, scope, call, err)
-  local key = label(rule) .. " at " .. scope
-  if store.get("raised/" .. key) then
-    store.set("raised/" .. key, now(), DAY)
+  local key = rule.label .. " at " .. scope
+  local raised = "raised/" .. key
+  if store.get(raised) then
+    store.set(raised, now(), DAY)
   end
-  local window = window_of(rule, key)
+  local window = store.window("seen/" .. key, rule.options)
   if (window:add() or 0) >= rule.count then
     window:clear()
     raise(self, rule, scope, key, call, err)
@@ -64,22 +78,30 @@ end
 
 -- After a success: closes the alerts of rules that have been quiet for their whole window.
 local function settle(self, scope)
-  if not store.get("any/" .. scope) then return end
-  local open = false
-  for _, rule in ipairs(self.rules) do
-    local key = label(rule) .. " at " .. scope
+  local any = "any/" .. scope
+  local due = store.get(any)
+  if not due then return end
+  local time = now()
+  if due ~= true and time < due then return end -- `true`: set by a parry before this one, and still in the store
+  local next_due
+  for _, rule in ipairs(self.prepared) do
+    local key = rule.label .. " at " .. scope
     local last = store.get("raised/" .. key)
-    if last and now() - last >= rule.window then
+    if last and time - last >= rule.window then
       store.remove("raised/" .. key)
       if self.to then
         notify { key = key:sub(1, KEY), to = self.to, resolve = true,
-                 text = ("%s at %s: none for %g s, and calls succeed"):format(label(rule), scope, rule.window) }
+                 text = ("%s at %s: none for %g s, and calls succeed"):format(rule.label, scope, rule.window) }
       end
     elseif last then
-      open = true
+      next_due = math.min(next_due or math.huge, last + rule.window)
     end
   end
-  if not open then store.remove("any/" .. scope) end
+  if next_due then
+    store.set(any, next_due, DAY)
+  else
+    store.remove(any)
+  end
 end
 
 local KNOWN = { category = true, code = true, status = true, count = true, window = true, cooldown = true }
@@ -140,17 +162,18 @@ return policy {
   },
 
   check = function(self)
+    self.prepared = {}
     for i, rule in ipairs(self.rules) do
       local wrong = rule_complaint(i, rule)
       if wrong then return wrong end
+      self.prepared[i] = prepare(rule)
     end
   end,
 
   on_outcome = function(self, call, attempt)
     local scope, err = scope_of(self, call), attempt.err
     if not err then return settle(self, scope) end
-    for _, rule in ipairs(self.rules) do
-      if matches(rule, err) then return count(self, rule, scope, call, err) end
-    end
+    local rule = first_match(self.prepared, err)
+    if rule then count(self, rule, scope, call, err) end
   end,
 }

@@ -18,19 +18,14 @@ end
 
 local function breaker_of(self, call)
   local key = key_of(self, call)
-  return key, store.breaker(key, {
-    failures = self.failures, successes = self.successes, permits = self.permits, cooldown = self.cooldown,
-  })
+  return key, store.breaker(key, self.options)
 end
 
 -- Does this failure say that the target is ill? Errors that the caller or a credential caused say nothing about it, and
 -- neither do those of our own making (source "parry") or our own limit on a stream's length.
 local function counts(self, err)
   if err.source == "parry" or err.code == "max_stream" then return false end
-  for _, category in ipairs(self.count) do
-    if category == err.category then return true end
-  end
-  return false
+  return self.counted[err.category]
 end
 
 local function opened_text(self, key, err)
@@ -71,6 +66,14 @@ return policy {
     to        = param { type = "sink", optional = true, doc = "where to tell that a breaker opened or closed" },
   },
 
+  check = function(self)
+    self.options = {
+      failures = self.failures, successes = self.successes, permits = self.permits, cooldown = self.cooldown,
+    }
+    self.counted = {}
+    for _, category in ipairs(self.count) do self.counted[category] = true end
+  end,
+
   on_attempt = function(self, call)
     local key, breaker = breaker_of(self, call)
     local allowed, retry_in = breaker:enter()
@@ -90,7 +93,8 @@ return policy {
     local key, breaker = breaker_of(self, call)
     local state, changed
     if err then
-      state, changed = breaker:failure { cooldown = math.min(err.retry_after or 0, LONGEST) }
+      local asked = err.retry_after
+      state, changed = breaker:failure(asked and { cooldown = math.min(asked, LONGEST) })
     else
       state, changed = breaker:success()
     end

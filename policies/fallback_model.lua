@@ -29,11 +29,12 @@ local function first_target(call)
   return name, name:sub(1, slash - 1), name:sub(slash + 1)
 end
 
-local function list_for(map, name, model)
+-- `sorted`: of match.sort.
+local function list_for(map, sorted, name, model)
   if model == "" then
     return map["*"], "*"
   end
-  return match.best(map, { name, model })
+  return match.first(sorted, name, model)
 end
 
 local function was_tried(call, target)
@@ -78,31 +79,36 @@ return policy {
     for name, map in pairs(self.categories) do
       wrong = wrong or category.complaint(name) or complaint("categories." .. name, map)
     end
-    return wrong
+    if wrong then return wrong end
+    self.sorted = { models = match.sort(self.models), categories = {} }
+    for name, map in pairs(self.categories) do self.sorted.categories[name] = match.sort(map) end
+    self.ends = {}
+    for _, never in ipairs(self.never) do self.ends[never] = true end
   end,
 
   when = { fallback = true }, -- the dialect's word: would another target help?
 
   on_error = function(self, call, err)
-    for _, never in ipairs(self.never) do
-      if never == err.category then return end
-    end
+    local failed = err.category
+    if self.ends[failed] then return end
     local name, provider, model = first_target(call)
     local targets, key
-    if self.categories[err.category] then
-      targets, key = list_for(self.categories[err.category], name, model)
+    local own, sorted = self.categories[failed], self.sorted
+    if own then
+      targets, key = list_for(own, sorted.categories[failed], name, model)
     end
     if not targets then
-      targets, key = list_for(self.models, name, model)
+      targets, key = list_for(self.models, sorted.models, name, model)
     end
-    for _, target in ipairs(targets or {}) do
+    if not targets then return end
+    for _, target in ipairs(targets) do
       if not target:find("/", 1, true) then
         target = provider .. "/" .. target
       end
       if not was_tried(call, target) then
         return fallback {
           target = target,
-          why = ("%s at %s; next for %s"):format(err.category, call.target.name, key),
+          why = failed .. " at " .. call.target.name .. "; next for " .. key,
         }
       end
     end

@@ -25,16 +25,15 @@ local function own_wait(self, call, err)
   return wait
 end
 
-local function is_listed(list, err)
-  for _, word in ipairs(list) do
-    if word == err.category or word == err.code or word == tostring(err.status) then return true end
-  end
-  return false
+-- `listed`: a set, or false when nothing is.
+local function is_listed(listed, err)
+  return listed and (listed[err.category] or listed[err.code] or listed[tostring(err.status)])
 end
 
 local function was_slow(self, call)
+  if not self.slow then return false end
   local last = call.ledger[#call.ledger]
-  return self.slow and last.ended and last.ended - last.started > self.slow
+  return last.ended and last.ended - last.started > self.slow
 end
 
 return policy {
@@ -67,6 +66,12 @@ return policy {
         return ("base_by_status[%d] must be 0..600 s"):format(status)
       end
     end
+    self.of_all = (" of %d"):format(self.max_attempts)
+    self.listed = false
+    for _, word in ipairs(self.never) do
+      self.listed = self.listed or {}
+      self.listed[word] = true
+    end
   end,
 
   when = { retryable = true }, -- the core skips us in C for everything else
@@ -74,13 +79,13 @@ return policy {
   on_error = function(self, call, err)
     local n = call.target.attempts
     if err.source == "parry" or n >= self.max_attempts then return end -- next policy
-    if is_listed(self.never, err) or was_slow(self, call) then return end
+    if is_listed(self.listed, err) or was_slow(self, call) then return end
     local asked = err.retry_after or 0
     if self.patience and asked > self.patience then return end
     local wait = own_wait(self, call, err)
     if asked > 0 then
       wait = math.max(wait, asked * (1 + self.spread * random()))
     end
-    return retry { after = wait, why = ("attempt %d of %d"):format(n, self.max_attempts) }
+    return retry { after = wait, why = "attempt " .. n .. self.of_all }
   end,
 }

@@ -22,7 +22,7 @@ return policy {
   when = { refresh_token = true, source = "provider" }, -- what the dialect says a new token would help against
 
   on_error = function(self, call, err)
-    return renew { why = ("%s said %s"):format(call.target.name, err.code or err.category) }
+    return renew { why = call.target.name .. " said " .. (err.code or err.category) }
   end,
 
   -- The core's own events; it also tells us about renewals in the background, which no call sees.

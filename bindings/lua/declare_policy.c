@@ -233,7 +233,8 @@ static void read_jobs(const struct pry_form *form, struct pry_declared_policy *p
  * ---@field doc string?                         one line for people
  * ---@field params table<string, parameter>?
  * ---@field when table?                         on_error only: { retryable =, category = { … }, … }
- * ---@field check? fun(self: table): string?    what is wrong with these parameters together
+ * ---@field check? fun(self: table): string?    what is wrong with these parameters together; may put into self what
+ *                                            handlers are to find worked out already
  * ---@field on_request? fun(self: table, call: call): verdict?
  * ---@field on_attempt? fun(self: table, call: call): verdict?
  * ---@field on_outcome? fun(self: table, call: call, attempt: attempt)

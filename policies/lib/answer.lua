@@ -29,8 +29,9 @@ local function text_of(value)
 end
 
 local function first(object, names)
-  for _, name in ipairs(names) do
-    local text = text_of(object[name])
+  for i = 1, #names do
+    local value = object[names[i]]
+    local text = value ~= nil and text_of(value)
     if text then return text end
   end
 end
@@ -169,13 +170,11 @@ local INNER = {
   ["529"] = "overloaded",
 }
 
-local function lookup(codes, ...)
-  for i = 1, select("#", ...) do
-    local word = select(i, ...)
-    local row = word and codes[word:lower()]
-    if row then
-      return type(row) == "table" and row or { category = row }
-    end
+local function lookup(codes, said)
+  local row = said.code and codes[said.code:lower()] or said.type and codes[said.type:lower()]
+    or said.state and codes[said.state:lower()]
+  if row then
+    return type(row) == "table" and row or { category = row }
   end
 end
 
@@ -193,22 +192,26 @@ answer.VAGUE = { category = "server", vague = true }
 -- In order: code, type, state; then the message; then a status inside a 200; then weak types; then the status.
 function answer.classify(a, codes, weak)
   local said = answer.read(a)
-  local row = lookup(codes, said.code, said.type, said.state)
-  local guess = answer.by_message(said.message, a.status)
-  if row and guess and row.category == "rate_limit" and guess.category == "rate_limit" then
-    row = guess -- more than the limit itself in one request: waiting does not help
+  local status = a.status
+  local row = lookup(codes, said)
+  if not row then
+    row = answer.by_message(said.message, status)
+  elseif row.category == "rate_limit" then
+    local guess = answer.by_message(said.message, status)
+    if guess and guess.category == "rate_limit" then
+      row = guess -- more than the limit itself in one request: waiting does not help
+    end
   end
-  row = row or guess
-  if row and row.vague and a.status >= 500 then
-    row = answer.by_status(a.status) or {}
+  if row and row.vague and status >= 500 then
+    row = answer.by_status(status) or {}
   end
-  if not row and a.status < 400 and INNER[said.code] then
+  if not row and status < 400 and INNER[said.code] then
     row = { category = INNER[said.code] }
   end
-  if not row and (a.status < 400 or a.status >= 500) and weak[said.type and said.type:lower()] then
+  if not row and (status < 400 or status >= 500) and weak[said.type and said.type:lower()] then
     row = { category = "invalid_request" }
   end
-  row = row or answer.by_status(a.status) or {}
+  row = row or answer.by_status(status) or {}
   if not (row.category or said.code or said.type or said.message) then
     return nil
   end

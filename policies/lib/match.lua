@@ -47,4 +47,33 @@ function match.best(map, texts)
   if best then return map[best], best end
 end
 
+--- The entries of `map` in the order in which `match.first` is to try them: work for load, not for each error.
+function match.sort(map)
+  local sorted = {}
+  for pattern, value in pairs(map) do
+    local star = pattern:find("*", 1, true)
+    sorted[#sorted + 1] = {
+      pattern = pattern, value = value, rank = match.rank(pattern),
+      literal = not star,
+      prefix = star and star == #pattern and pattern:sub(1, -2) or nil,
+    }
+  end
+  table.sort(sorted, function(a, b) return a.rank > b.rank end) -- stable: equal ones stay in the order of the alphabet
+  return sorted
+end
+
+local function fits(entry, text)
+  if entry.literal then return entry.pattern == text end
+  local prefix = entry.prefix
+  if prefix then return text:sub(1, #prefix) == prefix end
+  return match.glob(entry.pattern, text)
+end
+
+--- What match.best(map, { a, b }) says, from match.sort(map).
+function match.first(sorted, a, b)
+  for _, entry in ipairs(sorted) do
+    if fits(entry, a) or fits(entry, b) then return entry.value, entry.pattern end
+  end
+end
+
 return match

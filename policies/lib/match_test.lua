@@ -39,3 +39,21 @@ test("best: gives the key, too, and of equals always the same", function(t)
   local _, key = match.best({ ["a*c"] = 1, ["ab*"] = 2 }, { "abc" })
   t:eq(key, "a*c")
 end)
+
+test("first: says of the sorted entries what best says of the map", function(t)
+  local maps = {
+    { ["*"] = 1, ["gpt-*"] = 2, ["gpt-4*"] = 3, ["gpt-4"] = 4, ["p/gpt-4o"] = 5 },
+    { ["a*c"] = 1, ["ab*"] = 2, ["*c"] = 3, ["**"] = 4 },
+    { ["*gpt-4"] = 1, ["gpt-4"] = 2, [""] = 3 },
+    { ["gpt-*"] = 1 },
+    {},
+  }
+  for i, map in ipairs(maps) do
+    for _, text in ipairs { "o1", "gpt-3", "gpt-4", "gpt-4o", "gpt-", "gpt", "abc", "abcd", "ac", "c", "" } do
+      local value, key = match.best(map, { "p/" .. text, text })
+      local same_value, same_key = match.first(match.sort(map), "p/" .. text, text)
+      t:eq(same_value, value, i .. ": " .. text)
+      t:eq(same_key, key, i .. ": " .. text)
+    end
+  end
+end)
