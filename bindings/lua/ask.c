@@ -293,7 +293,11 @@ static int watch_handler(lua_State *L, const struct pry_config *config, const st
     return watch_jobs(L, config, instance);
   if (!pry_declare_push_handler(L, instance, handler, 0))
     return LUA_NOREF;
-  lua_pop(L, 1);
+  lua_createtable(L, 2, 0); /* `self`, too: its check may have put functions there */
+  lua_insert(L, -3);
+  lua_rawseti(L, -3, 2);
+  lua_rawseti(L, -2, 1);
+  pry_freeze(L, lua_gettop(L));
   return watch_top(L);
 }
 

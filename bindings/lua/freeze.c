@@ -1,6 +1,7 @@
 #include "freeze.h"
 
 #include "door.h"
+#include "writes.h"
 
 #include <stdio.h>
 
@@ -265,12 +266,18 @@ void pry_freeze(lua_State *L, int index)
 /* ---- Watching upvalues ---------------------------------------------------------------------------------------- */
 
 /* Appends (function, upvalue number, value) to the list and goes on with the value. C functions count: iterators keep
- * their place in an upvalue. */
-static void watch_upvalues(struct walk *walk, int function, int list, lua_Integer *cells)
+ * their place in an upvalue. Several functions may share one: the set `changeable` has those that one of them can write. */
+static void watch_upvalues(struct walk *walk, int function, int list, lua_Integer *cells, int changeable)
 {
   lua_State *L = walk->L;
+  bool written[PRY_UPVALUES_MAX];
 
+  pry_upvalue_writes(L, function, written);
   for (int i = 1; lua_getupvalue(L, function, i); i++) {
+    if (written[i - 1]) {
+      lua_pushboolean(L, true);
+      lua_rawsetp(L, changeable, lua_upvalueid(L, function, i));
+    }
     if (lua_rawgetp(L, walk->visited, lua_upvalueid(L, function, i)) == LUA_TNIL) {
       lua_pushboolean(L, true);
       lua_rawsetp(L, walk->visited, lua_upvalueid(L, function, i));
@@ -309,6 +316,31 @@ static void push_contents_of(struct walk *walk, int table)
   lua_pop(L, 1);
 }
 
+/* Pushes a list of those cells of `list` that can change, and says how many they are. Nobody else can write them: what
+ * runs in a handler is among what was walked, or was made by it, and the functions around it ended with loading. */
+static lua_Integer push_changeable(lua_State *L, int list, lua_Integer cells, int changeable)
+{
+  lua_Integer count = 0;
+
+  lua_newtable(L);
+  int kept = lua_gettop(L);
+  for (lua_Integer i = 0; i < cells; i++) {
+    lua_Integer at = VALUES_PER_CELL * i;
+    lua_rawgeti(L, list, at + 1);
+    lua_rawgeti(L, list, at + 2);
+    if (lua_rawgetp(L, changeable, lua_upvalueid(L, kept + 1, (int)lua_tointeger(L, -1))) != LUA_TNIL) {
+      lua_rawgeti(L, list, at + 3);
+      lua_rawseti(L, kept, VALUES_PER_CELL * count + 3);
+      lua_pop(L, 1);
+      lua_rawseti(L, kept, VALUES_PER_CELL * count + 2);
+      lua_rawseti(L, kept, VALUES_PER_CELL * count + 1);
+      count++;
+    }
+    lua_settop(L, kept);
+  }
+  return count;
+}
+
 int pry_freeze_watch(lua_State *L, int index)
 {
   int height = lua_gettop(L);
@@ -318,21 +350,23 @@ int pry_freeze_watch(lua_State *L, int index)
   start_walk(&walk, L, index);
   lua_newtable(L);
   int list = lua_gettop(L);
+  lua_newtable(L);
+  int changeable = list + 1;
   while (pop_pending(&walk)) {
     int value = lua_gettop(L);
     if (!visit(&walk)) {
       if (lua_isfunction(L, value))
-        watch_upvalues(&walk, value, list, &cells);
+        watch_upvalues(&walk, value, list, &cells, changeable);
       else
         push_contents_of(&walk, value);
     }
     lua_settop(L, value - 1);
   }
   int reference = LUA_NOREF;
+  cells = push_changeable(L, list, cells, changeable);
   if (cells > 0) {
     lua_pushinteger(L, cells);
-    lua_rawseti(L, list, 0);
-    lua_settop(L, list);
+    lua_rawseti(L, -2, 0);
     reference = luaL_ref(L, LUA_REGISTRYINDEX);
   }
   lua_settop(L, height);

@@ -9,8 +9,8 @@
  * `#`, ipairs, pairs, rawget, rawlen, table.concat, table.unpack all work. C code: lua_getfield() and lua_geti() work;
  * lua_next(), lua_rawget() and lua_rawlen() need pry_freeze_contents() first.
  *
- * Upvalues cannot be made read-only, so they are watched: a list of (upvalue, value) is taken once, and the door
- * compares it after every run. A changed upvalue is set back and the run is a fault.
+ * Upvalues cannot be made read-only, so those that some function can write (writes.h) are watched: a list of (upvalue,
+ * value) is taken once, and the door compares it after every run. A changed upvalue is set back and the run is a fault.
  *
  * All functions here run inside the door and may raise, except pry_freeze_restore().
  */
@@ -32,7 +32,7 @@ bool pry_freeze_is_frozen(lua_State *L, int index);
  * `index` itself. Read it, do not change it, do not hand it to Lua. */
 void pry_freeze_contents(lua_State *L, int index);
 
-/* Lists the upvalues that the value at `index` (a function, or a table of functions) can reach; for struct
+/* Lists the upvalues that the value at `index` (a function, or a table of functions) can reach and change; for struct
  * pry_run.watch. The value must have been frozen. LUA_NOREF when there are none. The list lives until
  * luaL_unref(L, LUA_REGISTRYINDEX, watch), or as long as the state. */
 int pry_freeze_watch(lua_State *L, int index);
