@@ -114,9 +114,11 @@ bool pry_decision_wake(struct pry_decision *decision, struct pry_ticket ticket);
  * the end, so an error may pass by. Texts are scrubbed of live secrets. Everything does nothing when the decision is
  * not recorded, or its record is full. */
 struct pry_read {
-  struct pry_decision *decision; /* NULL: not recorded */
+  struct pry_event_record *record; /* NULL: not recorded */
+  struct pry_scrubber *scrubber;
 };
 
+/* function: lives for ever. */
 struct pry_read pry_read_begin(struct pry_decision *decision, const char *function);
 void pry_read_text(struct pry_read *read, struct pry_slice value);
 void pry_read_number(struct pry_read *read, double number);

@@ -1,6 +1,5 @@
 #include "ask_internal.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -182,89 +181,47 @@ void pry_decision_end_record(const struct pry_decision *decision)
 
 struct pry_read pry_read_begin(struct pry_decision *decision, const char *function)
 {
-  if (!decision->record || decision->record->reads_cut)
-    return (struct pry_read){NULL};
-  struct pry_buffer *text = &decision->decider->read;
-  pry_buffer_clear(text);
-  pry_buffer_append_text(text, "[\"");
-  pry_buffer_append_text(text, function);
-  pry_buffer_append_text(text, "\"");
-  return (struct pry_read){decision};
-}
-
-/* A part that does not fit is left out together with all that follows: the text is then longer than a record takes, or
- * no array any more, and pry_read_end() drops it. */
-static struct pry_buffer *next_value(struct pry_read *read)
-{
-  struct pry_buffer *text = read->decision ? &read->decision->decider->read : NULL;
-  if (text && pry_buffer_append(text, ",", 1))
-    return text;
-  if (text)
-    read->decision->record->reads_cut = true;
-  read->decision = NULL;
-  return NULL;
-}
-
-static void part_done(struct pry_read *read, bool appended)
-{
-  if (appended)
-    return;
-  read->decision->record->reads_cut = true;
-  read->decision = NULL;
+  struct pry_event_record *record = decision->record;
+  if (!record || record->reads_cut)
+    return (struct pry_read){NULL, NULL};
+  pry_event_read_begin(record, function);
+  return (struct pry_read){record, pry_decision_engine(decision)->scrubber};
 }
 
 void pry_read_text(struct pry_read *read, struct pry_slice value)
 {
-  struct pry_buffer *text = next_value(read);
-  if (text)
-    part_done(read, pry_buffer_append(text, "\"", 1) && pry_buffer_append_json(text, value) &&
-                        pry_buffer_append(text, "\"", 1));
+  if (read->record)
+    pry_event_read_text(read->record, read->scrubber, value);
 }
 
 void pry_read_number(struct pry_read *read, double number)
 {
-  struct pry_buffer *text = next_value(read);
-  if (!text)
-    return;
-  char digits[40];
-  int length = snprintf(digits, sizeof digits, isfinite(number) ? "%.17g" : "null", number);
-  for (int i = 0; i < length; i++) /* whatever the host program's locale */
-    if (digits[i] == ',')
-      digits[i] = '.';
-  part_done(read, pry_buffer_append(text, digits, (size_t)length));
+  if (read->record)
+    pry_event_read_number(read->record, number);
 }
 
 void pry_read_boolean(struct pry_read *read, bool value)
 {
-  struct pry_buffer *text = next_value(read);
-  if (text)
-    part_done(read, pry_buffer_append_text(text, value ? "true" : "false"));
+  if (read->record)
+    pry_event_read_boolean(read->record, value);
 }
 
 void pry_read_null(struct pry_read *read)
 {
-  struct pry_buffer *text = next_value(read);
-  if (text)
-    part_done(read, pry_buffer_append_text(text, "null"));
+  if (read->record)
+    pry_event_read_null(read->record);
 }
 
 void pry_read_json(struct pry_read *read, struct pry_slice json)
 {
-  struct pry_buffer *text = next_value(read);
-  if (text)
-    part_done(read, pry_buffer_append_slice(text, json));
+  if (read->record)
+    pry_event_read_json(read->record, read->scrubber, json);
 }
 
 void pry_read_end(struct pry_read *read)
 {
-  if (!read->decision)
-    return;
-  struct pry_buffer *text = &read->decision->decider->read;
-  part_done(read, pry_buffer_append(text, "]", 1));
-  if (!read->decision)
-    return;
-  pry_scrubber_apply(pry_decision_engine(read->decision)->scrubber, text);
-  pry_event_add_read(read->decision->record, pry_buffer_slice(text));
+  if (read->record)
+    pry_event_read_end(read->record);
 }
 
 /* ---- faults ---------------------------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { CAPACITY_DEFAULT = 1024 };
 
@@ -90,17 +91,91 @@ uint64_t pry_event_overwritten(const struct pry_event_ring *ring)
   return last > ring->capacity ? last - ring->capacity : 0;
 }
 
-bool pry_event_add_read(struct pry_event_record *record, struct pry_slice read)
+/* ---- reads ----------------------------------------------------------------------------------------------- */
+
+/* A function's name as a pointer, a value as its bytes; texts with their size before them. */
+enum read_tag {
+  READ_FUNCTION = 'F',
+  READ_TEXT = 'T',
+  READ_JSON = 'J',
+  READ_NUMBER = 'N',
+  READ_TRUE = '1',
+  READ_FALSE = '0',
+  READ_NULL = '-'
+};
+
+/* Room for a tag and `size` bytes behind it; NULL: from here on nothing is recorded, because a gap in the middle would be
+ * replayed as if it were none. */
+static char *add_part(struct pry_event_record *record, enum read_tag tag, size_t size)
 {
-  size_t comma = record->reads.size ? 1 : 0;
-  if (record->reads_cut || !pry_buffer_reserve(&record->reads, read.size + comma)) {
-    record->reads_cut = true; /* and nothing after it: a gap in the middle would be replayed as if it were none */
-    return false;
+  struct pry_buffer *reads = &record->reads;
+  if (record->reads_cut || !pry_buffer_reserve(reads, size + 1)) {
+    record->reads_cut = true;
+    return NULL;
   }
-  if (comma)
-    pry_buffer_append_text(&record->reads, ",");
-  pry_buffer_append_slice(&record->reads, read);
-  return true;
+  char *part = reads->data + reads->size;
+  part[0] = (char)tag;
+  reads->size += size + 1;
+  return part + 1;
+}
+
+void pry_event_read_begin(struct pry_event_record *record, const char *function)
+{
+  record->reads.size = record->reads_end;
+  char *part = add_part(record, READ_FUNCTION, sizeof function);
+  if (part)
+    memcpy(part, &function, sizeof function);
+}
+
+static void read_bytes(struct pry_event_record *record, enum read_tag tag, struct pry_scrubber *scrubber,
+                       struct pry_slice value)
+{
+  uint32_t size = (uint32_t)value.size;
+  char *part = value.size <= PRY_EVENT_READS_MAX ? add_part(record, tag, sizeof size + value.size) : NULL;
+  if (!part) {
+    record->reads_cut = true;
+    return;
+  }
+  if (size)
+    memcpy(part + sizeof size, value.data, size);
+  struct pry_buffer copy = {.data = part + sizeof size, .size = size, .capacity = size, .limit = size};
+  pry_scrubber_apply(scrubber, &copy);
+  record->reads.size -= size - copy.size;
+  size = (uint32_t)copy.size;
+  memcpy(part, &size, sizeof size);
+}
+
+void pry_event_read_text(struct pry_event_record *record, struct pry_scrubber *scrubber, struct pry_slice value)
+{
+  read_bytes(record, READ_TEXT, scrubber, value);
+}
+
+void pry_event_read_json(struct pry_event_record *record, struct pry_scrubber *scrubber, struct pry_slice json)
+{
+  read_bytes(record, READ_JSON, scrubber, json);
+}
+
+void pry_event_read_number(struct pry_event_record *record, double number)
+{
+  char *part = add_part(record, READ_NUMBER, sizeof number);
+  if (part)
+    memcpy(part, &number, sizeof number);
+}
+
+void pry_event_read_boolean(struct pry_event_record *record, bool value)
+{
+  add_part(record, value ? READ_TRUE : READ_FALSE, 0);
+}
+
+void pry_event_read_null(struct pry_event_record *record)
+{
+  add_part(record, READ_NULL, 0);
+}
+
+void pry_event_read_end(struct pry_event_record *record)
+{
+  if (!record->reads_cut)
+    record->reads_end = record->reads.size;
 }
 
 /* ---- as JSON ------------------------------------------------------------------------------------------- */
@@ -123,17 +198,24 @@ static bool add_text_if_any(struct pry_buffer *text, const char *name, const cha
 }
 
 /* The shortest form that reads back as the same double: replay compares bytes. */
-static bool add_number(struct pry_buffer *text, const char *name, double value)
+static bool append_number(struct pry_buffer *text, double value)
 {
   if (!isfinite(value))
-    return pry_buffer_append_format(text, ",\"%s\":null", name);
+    return pry_buffer_append_text(text, "null");
   char digits[32];
   for (int precision = 15; precision <= 17; precision++) {
     snprintf(digits, sizeof digits, "%.*g", precision, value);
     if (strtod(digits, NULL) == value)
       break;
   }
-  return pry_buffer_append_format(text, ",\"%s\":%s", name, digits);
+  for (char *comma = digits; (comma = strchr(comma, ',')) != NULL;) /* whatever the host program's locale */
+    *comma = '.';
+  return pry_buffer_append_text(text, digits);
+}
+
+static bool add_number(struct pry_buffer *text, const char *name, double value)
+{
+  return pry_buffer_append_format(text, ",\"%s\":", name) && append_number(text, value);
 }
 
 static bool add_number_if_said(struct pry_buffer *text, const char *name, double value)
@@ -167,22 +249,71 @@ static bool add_verdict(const struct pry_event_record *record, struct pry_buffer
   return ok && add_text_if_any(text, "why", record->why) && add_text_if_any(text, "fault", record->fault);
 }
 
+/* The value behind `tag`, as JSON; `at` moves behind it. */
+static bool append_value(struct pry_buffer *text, enum read_tag tag, const char **at)
+{
+  uint32_t size;
+  double number;
+  switch (tag) {
+  case READ_TEXT:
+  case READ_JSON:
+    memcpy(&size, *at, sizeof size);
+    struct pry_slice value = {*at + sizeof size, size};
+    *at += sizeof size + size;
+    if (tag == READ_JSON)
+      return pry_buffer_append_slice(text, value);
+    return pry_buffer_append_text(text, "\"") && pry_buffer_append_json(text, value) &&
+           pry_buffer_append_text(text, "\"");
+  case READ_NUMBER:
+    memcpy(&number, *at, sizeof number);
+    *at += sizeof number;
+    return append_number(text, number);
+  case READ_TRUE:
+    return pry_buffer_append_text(text, "true");
+  case READ_FALSE:
+    return pry_buffer_append_text(text, "false");
+  default:
+    return pry_buffer_append_text(text, "null");
+  }
+}
+
+bool pry_event_append_reads(const struct pry_event_record *record, struct pry_buffer *text)
+{
+  const char *at = record->reads.data, *end = at ? at + record->reads_end : NULL;
+  const char *open = "[\"";
+  bool ok = true;
+  while (ok && at < end) {
+    enum read_tag tag = (enum read_tag) * at++;
+    if (tag != READ_FUNCTION) {
+      ok = pry_buffer_append_text(text, ",") && append_value(text, tag, &at);
+      continue;
+    }
+    const char *function;
+    memcpy(&function, at, sizeof function);
+    at += sizeof function;
+    ok = pry_buffer_append_text(text, open) && pry_buffer_append_text(text, function) &&
+         pry_buffer_append_text(text, "\"");
+    open = "],[\"";
+  }
+  return ok && (!record->reads_end || pry_buffer_append_text(text, "]"));
+}
+
 bool pry_event_json(const struct pry_event_record *record, struct pry_buffer *text)
 {
   size_t before = text->size;
   /* The seed is text: a JSON number holds 53 bits in most readers. */
-  bool ok =
-      pry_buffer_append_format(text, "{\"sequence\":%llu", (unsigned long long)record->sequence) &&
-      add_number(text, "time", record->time) &&
-      pry_buffer_append_format(text, ",\"seed\":\"%016llx\"", (unsigned long long)record->seed) &&
-      add_text(text, "handler", pry_handler_name(record->handler)) && add_text_if_any(text, "call", record->call_id) &&
-      pry_buffer_append_format(text, ",\"attempt\":%u", record->attempt) &&
-      add_text_if_any(text, "target", record->target) && add_text_if_any(text, "policy", record->policy) &&
-      add_text_if_any(text, "generation", record->generation) &&
-      add_number_if_said(text, "deadline_left", record->deadline_left) && add_failure(record, text) &&
-      pry_buffer_append_text(text, ",\"reads\":[") && pry_buffer_append_slice(text, pry_buffer_slice(&record->reads)) &&
-      pry_buffer_append_format(text, "],\"reads_cut\":%s", record->reads_cut ? "true" : "false") &&
-      add_verdict(record, text) && pry_buffer_append_text(text, "}");
+  bool ok = pry_buffer_append_format(text, "{\"sequence\":%llu", (unsigned long long)record->sequence) &&
+            add_number(text, "time", record->time) &&
+            pry_buffer_append_format(text, ",\"seed\":\"%016llx\"", (unsigned long long)record->seed) &&
+            add_text(text, "handler", pry_handler_name(record->handler)) &&
+            add_text_if_any(text, "call", record->call_id) &&
+            pry_buffer_append_format(text, ",\"attempt\":%u", record->attempt) &&
+            add_text_if_any(text, "target", record->target) && add_text_if_any(text, "policy", record->policy) &&
+            add_text_if_any(text, "generation", record->generation) &&
+            add_number_if_said(text, "deadline_left", record->deadline_left) && add_failure(record, text) &&
+            pry_buffer_append_text(text, ",\"reads\":[") && pry_event_append_reads(record, text) &&
+            pry_buffer_append_format(text, "],\"reads_cut\":%s", record->reads_cut ? "true" : "false") &&
+            add_verdict(record, text) && pry_buffer_append_text(text, "}");
   if (!ok)
     text->size = before;
   return ok;

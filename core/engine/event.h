@@ -17,6 +17,7 @@
 #define PRY_EVENT_H
 
 #include "buffer.h"
+#include "log.h"
 #include "loop.h"
 #include "verdict.h"
 
@@ -52,9 +53,10 @@ struct pry_event_record {
   bool retryable;
   double retry_after, deadline_left;
   char code[PRY_FAILURE_CODE_MAX];
-  /* reads: the elements of a JSON array, each [function, arguments…, result], in order, with commas between and without
-   * the outer brackets; cut at PRY_EVENT_READS_MAX. Written by pry_event_add_read(). */
+  /* reads: what pry_event_read_begin() to pry_event_read_end() wrote, in order; the first reads_end bytes are whole
+   * reads. Cut at PRY_EVENT_READS_MAX. Many records are written for each that is looked at, so this is no JSON yet. */
   struct pry_buffer reads;
+  size_t reads_end;
   bool reads_cut;
   /* result */
   enum pry_run_result result;
@@ -84,9 +86,23 @@ void pry_event_ring_free(struct pry_event_ring *ring);
  * asks again with pry_event_find(). */
 struct pry_event_record *pry_event_next(struct pry_event_ring *ring);
 
-/* Appends one read, a whole JSON array as text. The first that does not fit (or finds no memory) sets reads_cut, and
- * nothing is appended any more: what is there is a prefix of what was read. */
-bool pry_event_add_read(struct pry_event_record *record, struct pry_slice read);
+/* One read: begin, its arguments and its result in order, end. The first that does not fit (or finds no memory) sets
+ * reads_cut, and nothing is added any more: what is there is a prefix of what was read. A read without an end, because an
+ * error passed by, is forgotten.
+ *
+ * function: a text that lives for ever. Texts are copied and scrubbed at once: a secret that is known now may be
+ * forgotten when somebody looks. scrubber may be NULL. json: one valid JSON value, which appears as it is. */
+void pry_event_read_begin(struct pry_event_record *record, const char *function);
+void pry_event_read_text(struct pry_event_record *record, struct pry_scrubber *scrubber, struct pry_slice value);
+void pry_event_read_json(struct pry_event_record *record, struct pry_scrubber *scrubber, struct pry_slice json);
+void pry_event_read_number(struct pry_event_record *record, double number);
+void pry_event_read_boolean(struct pry_event_record *record, bool value);
+void pry_event_read_null(struct pry_event_record *record);
+void pry_event_read_end(struct pry_event_record *record);
+
+/* Appends the reads, each a JSON array [function, arguments…, result], with commas between. False: no memory, or `text` is
+ * full. */
+bool pry_event_append_reads(const struct pry_event_record *record, struct pry_buffer *text);
 
 /* The record at that position, or NULL when it was overwritten. */
 struct pry_event_record *pry_event_find(struct pry_event_ring *ring, uint64_t position);

@@ -247,8 +247,11 @@ static inline const struct pry_event_record *rig_record(struct rig *rig)
 static inline const char *rig_reads(struct rig *rig)
 {
   static char text[PRY_EVENT_READS_MAX + 1];
-  struct pry_slice reads = pry_buffer_slice(&rig_record(rig)->reads);
+  struct pry_buffer reads;
+  pry_buffer_init(&reads, 0);
+  assert_true(pry_event_append_reads(rig_record(rig), &reads));
   snprintf(text, sizeof text, "%.*s", (int)reads.size, reads.size ? reads.data : "");
+  pry_buffer_fini(&reads);
   return text;
 }
 

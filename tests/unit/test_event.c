@@ -23,6 +23,13 @@ static bool note(void *user, const struct pry_event_record *record)
   return seen->count != seen->stop_at;
 }
 
+static void add_read(struct pry_event_record *record, const char *function, double result)
+{
+  pry_event_read_begin(record, function);
+  pry_event_read_number(record, result);
+  pry_event_read_end(record);
+}
+
 static void test_ring(void **state)
 {
   (void)state;
@@ -34,11 +41,11 @@ static void test_ring(void **state)
   for (uint64_t i = 1; i <= 6; i++) {
     struct pry_event_record *record = pry_event_next(ring);
     assert_int_equal(record->sequence, i);
-    assert_int_equal(record->reads.size, 0);
+    assert_int_equal(record->reads_end, 0);
     assert_false(record->reads_cut);
     assert_string_equal(record->why, "");
     snprintf(record->why, sizeof record->why, "number %d", (int)i);
-    assert_true(pry_event_add_read(record, PRY_SLICE("[\"now\",1]")));
+    add_read(record, "now", 1);
     record->reads_cut = true;
   }
   assert_int_equal(pry_event_overwritten(ring), 2);
@@ -100,13 +107,93 @@ static void test_reads_are_bounded(void **state)
   struct pry_event_record *record = pry_event_next(ring);
   static char read[1000];
   memset(read, '1', sizeof read);
-  for (int i = 0; i < 4; i++)
-    assert_true(pry_event_add_read(record, (struct pry_slice){read, sizeof read}));
+  size_t end = 0;
+  for (int i = 0; i < 4; i++) {
+    pry_event_read_begin(record, "f");
+    pry_event_read_text(record, NULL, (struct pry_slice){read, sizeof read});
+    pry_event_read_end(record);
+    assert_true(record->reads_end >= end + sizeof read);
+    end = record->reads_end;
+  }
   assert_false(record->reads_cut);
-  assert_false(pry_event_add_read(record, (struct pry_slice){read, sizeof read}));
+  pry_event_read_begin(record, "f");
+  pry_event_read_number(record, 1);
+  pry_event_read_text(record, NULL, (struct pry_slice){read, sizeof read});
+  pry_event_read_end(record);
   assert_true(record->reads_cut);
-  assert_false(pry_event_add_read(record, PRY_SLICE("1")));
-  assert_int_equal(record->reads.size, 4003);
+  add_read(record, "now", 1);
+  assert_int_equal(record->reads_end, end);
+  pry_event_ring_free(ring);
+}
+
+static void expect_reads(const struct pry_event_record *record, const char *expected)
+{
+  struct pry_buffer text;
+  pry_buffer_init(&text, 0);
+  assert_true(pry_event_append_reads(record, &text));
+  assert_non_null(pry_buffer_text(&text));
+  assert_string_equal(pry_buffer_text(&text), expected);
+  pry_buffer_fini(&text);
+}
+
+static void test_reads_as_json(void **state)
+{
+  (void)state;
+  struct pry_event_count count = {0};
+  struct pry_event_ring *ring = pry_event_ring_new(1, &count);
+  struct pry_event_record *record = pry_event_next(ring);
+  expect_reads(record, "");
+  pry_event_read_begin(record, "store.get");
+  pry_event_read_text(record, NULL, PRY_SLICE("a\"b\nc"));
+  pry_event_read_json(record, NULL, PRY_SLICE("{\"n\":[1,null]}"));
+  pry_event_read_number(record, 0.1);
+  pry_event_read_number(record, HUGE_VAL);
+  pry_event_read_boolean(record, true);
+  pry_event_read_boolean(record, false);
+  pry_event_read_null(record);
+  pry_event_read_text(record, NULL, PRY_SLICE(""));
+  pry_event_read_end(record);
+  pry_event_read_begin(record, "call.json");
+  pry_event_read_end(record);
+  expect_reads(record, "[\"store.get\",\"a\\\"b\\nc\",{\"n\":[1,null]},0.1,null,true,false,null,\"\"],"
+                       "[\"call.json\"]");
+  pry_event_ring_free(ring);
+}
+
+static void test_a_read_without_an_end_is_none(void **state)
+{
+  (void)state;
+  struct pry_event_count count = {0};
+  struct pry_event_ring *ring = pry_event_ring_new(1, &count);
+  struct pry_event_record *record = pry_event_next(ring);
+  add_read(record, "now", 1);
+  pry_event_read_begin(record, "store.get"); /* an error passes by */
+  pry_event_read_text(record, NULL, PRY_SLICE("key"));
+  expect_reads(record, "[\"now\",1]");
+  add_read(record, "random", 2);
+  expect_reads(record, "[\"now\",1],[\"random\",2]");
+  pry_event_ring_free(ring);
+}
+
+/* The secret may be gone from the scrubber when the ring is read. */
+static void test_reads_are_scrubbed_when_they_are_written(void **state)
+{
+  (void)state;
+  struct pry_event_count count = {0};
+  struct pry_event_ring *ring = pry_event_ring_new(1, &count);
+  struct pry_event_record *record = pry_event_next(ring);
+  struct pry_scrubber *scrubber = pry_scrubber_new();
+  assert_non_null(scrubber);
+  assert_true(pry_scrubber_add(scrubber, PRY_SLICE("sk-\"secret\"-1")));
+  pry_event_read_begin(record, "store.get");
+  pry_event_read_text(record, scrubber, PRY_SLICE("key of sk-\"secret\"-1!"));
+  pry_event_read_json(record, scrubber, PRY_SLICE("\"sk-\\\"secret\\\"-1\""));
+  pry_event_read_number(record, 1);
+  pry_event_read_end(record);
+  pry_scrubber_remove(scrubber, PRY_SLICE("sk-\"secret\"-1"));
+  assert_null(memmem(record->reads.data, record->reads.size, "secret", 6));
+  expect_reads(record, "[\"store.get\",\"key of ***!\",\"***\",1]");
+  pry_scrubber_free(scrubber);
   pry_event_ring_free(ring);
 }
 
@@ -144,8 +231,8 @@ static void test_json(void **state)
   record->retry_after = 1.5;
   record->deadline_left = 0.1;
   snprintf(record->code, sizeof record->code, "slow \"down\"\n");
-  assert_true(pry_event_add_read(record, PRY_SLICE("[\"now\",1.5]")));
-  assert_true(pry_event_add_read(record, PRY_SLICE("[\"random\",0.25]")));
+  add_read(record, "now", 1.5);
+  add_read(record, "random", 0.25);
   record->verdict = PRY_VERDICT_RETRY;
   record->after = 2;
   record->line = 12;
@@ -176,6 +263,9 @@ int main(void)
       cmocka_unit_test(test_ring),
       cmocka_unit_test(test_two_rings_share_a_count),
       cmocka_unit_test(test_reads_are_bounded),
+      cmocka_unit_test(test_reads_as_json),
+      cmocka_unit_test(test_a_read_without_an_end_is_none),
+      cmocka_unit_test(test_reads_are_scrubbed_when_they_are_written),
       cmocka_unit_test(test_json),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
