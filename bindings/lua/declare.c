@@ -83,11 +83,6 @@ struct step {
   enum file_kind kind;
 };
 
-static struct pry_slice text_of(const struct pry_policy_file *file)
-{
-  return (struct pry_slice){file->text, file->size};
-}
-
 static void take_result(lua_State *L, struct step *step)
 {
   struct pry_declaration *d = step->d;
@@ -117,7 +112,7 @@ static int run_step(lua_State *L)
   bool init = step->kind == FILE_INIT;
   if (init)
     push_init_names(L);
-  pry_sandbox_load(L, step->file->path, text_of(step->file), init ? lua_gettop(L) : 0);
+  pry_sandbox_load_file(L, step->file, init ? lua_gettop(L) : 0);
   if (step->kind == FILE_OTHER)
     return 0; /* only its syntax counts */
   lua_call(L, 0, 1);
@@ -175,12 +170,9 @@ static void run_files(struct pry_declaration *d, enum file_kind kind)
   }
 }
 
-static bool find_file(void *user, const char *path, struct pry_slice *text)
+static const struct pry_policy_file *find_file(void *user, const char *path)
 {
-  const struct pry_policy_file *file = pry_policy_set_find(user, path);
-  if (file)
-    *text = text_of(file);
-  return file != NULL;
+  return pry_policy_set_find(user, path);
 }
 
 /* ---- the whole ----------------------------------------------------------------------------------------- */
@@ -252,6 +244,7 @@ struct pry_config *pry_declare_set(struct pry_script *script, const struct pry_p
   }
   script->find = find_file;
   script->find_user = (void *)(uintptr_t)set;
+  script->keep_compiled = !options->warm;
   run_set(&d);
   if (report->errors == errors)
     pry_declare_read_secrets(&d);

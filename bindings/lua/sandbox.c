@@ -1,6 +1,7 @@
 #include "sandbox.h"
 
 #include "door.h"
+#include "lib.h"
 #include "nearest.h"
 
 #include <ctype.h>
@@ -147,6 +148,43 @@ void pry_sandbox_load(lua_State *L, const char *path, struct pry_slice text, int
   lua_setupvalue(L, -2, 1);
 }
 
+static int append_bytes(lua_State *L, const void *bytes, size_t size, void *user)
+{
+  (void)L;
+  return pry_buffer_append(user, bytes, size) ? 0 : 1;
+}
+
+/* The function on top, for who loads the file next. Without memory it is compiled again then. Tests run once. */
+static void keep_compiled(lua_State *L, const struct pry_policy_file *file)
+{
+  static const char test[] = "_test.lua";
+  size_t length = strlen(file->path), suffix = sizeof test - 1;
+  if (length >= suffix && strcmp(file->path + length - suffix, test) == 0)
+    return;
+  struct pry_buffer *bytes = pry_lua_buffer(L, 0);
+  lua_pushvalue(L, -2);
+  if (lua_dump(L, append_bytes, bytes, false) == 0)
+    ((struct pry_policy_file *)(uintptr_t)file)->compiled = pry_compiled_new(pry_buffer_slice(bytes));
+  pry_buffer_fini(bytes);
+  lua_pop(L, 2);
+}
+
+void pry_sandbox_load_file(lua_State *L, const struct pry_policy_file *file, int extras)
+{
+  if (extras)
+    extras = lua_absindex(L, extras);
+  if (!file->compiled) {
+    pry_sandbox_load(L, file->path, (struct pry_slice){file->text, file->size}, extras);
+    if (pry_script_of(L)->keep_compiled)
+      keep_compiled(L, file);
+    return;
+  }
+  if (luaL_loadbufferx(L, file->compiled->bytes, file->compiled->size, file->path, "b") != LUA_OK)
+    lua_error(L);
+  push_environment(L, extras);
+  lua_setupvalue(L, -2, 1);
+}
+
 /* "lib.backoff" to "lib/backoff.lua". */
 static bool module_path(const char *name, char *path, size_t size)
 {
@@ -193,13 +231,13 @@ static int run_module(lua_State *L)
   const char *name = lua_tostring(L, 1);
   const struct pry_script *script = pry_script_of(L);
   char path[MODULE_NAME_MAX];
-  struct pry_slice text = {NULL, 0};
 
   if (!module_path(name, path, sizeof(path)))
     luaL_error(L, "require '%s': only files below lib/ can be required, as 'lib.name'", name);
-  if (!script->find || !script->find(script->find_user, path, &text))
+  const struct pry_policy_file *file = script->find ? script->find(script->find_user, path) : NULL;
+  if (!file)
     luaL_error(L, "require '%s': there is no %s", name, path);
-  pry_sandbox_load(L, path, text, 0);
+  pry_sandbox_load_file(L, file, 0);
   lua_call(L, 0, 1);
   if (lua_isnil(L, -1))
     luaL_error(L, "require '%s': %s returns nothing; it must return a table or a function", name, path);

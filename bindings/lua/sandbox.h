@@ -25,7 +25,7 @@
  *   functions that give several values (unpack, byte, codepoint) give at most PRY_SANDBOX_VALUES.
  *   globals       cannot be set; each file has its own view of them.
  *
- * Compile through pry_sandbox_load(): text only, its own environment.
+ * Compile through pry_sandbox_load() and pry_sandbox_load_file(): text only, its own environment.
  *
  * All functions here run inside the door and may raise.
  */
@@ -56,6 +56,10 @@ void pry_sandbox_suggest(lua_State *thread, char *message, size_t size);
  * "lib/backoff.lua") names it in messages. `extras`: index of a table of additional globals that only this file
  * sees (init.lua's declarations), or 0. A syntax error raises its message, "retry.lua:3: … near …". */
 void pry_sandbox_load(lua_State *L, const char *path, struct pry_slice text, int extras);
+
+/* The same for a file of a set. What this process has compiled of that very text before is taken instead of compiling it
+ * again; with script->keep_compiled it is kept. */
+void pry_sandbox_load_file(lua_State *L, const struct pry_policy_file *file, int extras);
 
 /* Loading has ended: from now on the upvalues of all modules are watched (freeze.h) in runs that call `require`. A
  * handler reaches those that its file has taken at its top through its own watch; through `require` it reaches all. */

@@ -77,10 +77,11 @@ struct pry_script {
   struct pry_task *task; /* that runs now, or NULL */
   struct pry_list idle;
   uint64_t waits; /* sequence of the last wait */
-  /* Where `require` finds a file of the set: gives its text, valid as long as the script. NULL: nothing can be
-   * required. Set by the owner before files are loaded. */
-  bool (*find)(void *user, const char *path, struct pry_slice *text);
+  /* Where `require` finds a file of the set, valid as long as the script; NULL: there is none. Without `find` nothing can
+   * be required. Set by the owner before files are loaded. */
+  const struct pry_policy_file *(*find)(void *user, const char *path);
   void *find_user;
+  bool keep_compiled;   /* the set is being staged: what is compiled stays with its files */
   int modules_watch;    /* of freeze.h: the upvalues of all that was required; LUA_NOREF: none */
   bool modules_watched; /* loading has ended */
   /* What the owner keeps with the state; `closing` is called once by pry_script_free(), before the Lua state is closed

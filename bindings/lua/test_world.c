@@ -234,7 +234,7 @@ static struct pry_policy_set *make_set(const struct pry_world *world)
   for (size_t i = 0; ok && i < world->set->count; i++) {
     const struct pry_policy_file *file = &world->set->files[i];
     if (belongs(file->path, pry_buffer_slice(&init), every_policy))
-      ok = pry_policy_set_add(set, file->path, (struct pry_slice){file->text, file->size});
+      ok = pry_policy_set_add_file(set, file);
   }
   ok = ok && pry_policy_set_seal(set);
   pry_buffer_fini(&init);

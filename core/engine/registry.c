@@ -23,6 +23,7 @@ void pry_policy_set_free(struct pry_policy_set *set)
   for (size_t i = 0; i < set->count; i++) {
     free(set->files[i].path);
     free(set->files[i].text);
+    pry_compiled_unref(set->files[i].compiled);
   }
   free(set->files);
   free(set);
@@ -36,7 +37,7 @@ bool pry_policy_set_add(struct pry_policy_set *set, const char *path, struct pry
   if (!files)
     return false;
   set->files = files;
-  struct pry_policy_file file = {strdup(path), malloc(text.size + 1), text.size};
+  struct pry_policy_file file = {strdup(path), malloc(text.size + 1), text.size, NULL};
   if (!file.path || !file.text) {
     free(file.path);
     free(file.text);
@@ -47,6 +48,38 @@ bool pry_policy_set_add(struct pry_policy_set *set, const char *path, struct pry
   file.text[text.size] = '\0';
   set->files[set->count++] = file;
   return true;
+}
+
+bool pry_policy_set_add_file(struct pry_policy_set *set, const struct pry_policy_file *file)
+{
+  if (!pry_policy_set_add(set, file->path, (struct pry_slice){file->text, file->size}))
+    return false;
+  set->files[set->count - 1].compiled = pry_compiled_ref(file->compiled);
+  return true;
+}
+
+struct pry_compiled *pry_compiled_new(struct pry_slice bytes)
+{
+  struct pry_compiled *compiled = malloc(sizeof *compiled + bytes.size);
+  if (!compiled)
+    return NULL;
+  atomic_init(&compiled->references, 1);
+  compiled->size = bytes.size;
+  memcpy(compiled->bytes, bytes.data, bytes.size);
+  return compiled;
+}
+
+struct pry_compiled *pry_compiled_ref(struct pry_compiled *compiled)
+{
+  if (compiled)
+    atomic_fetch_add_explicit(&compiled->references, 1, memory_order_relaxed);
+  return compiled;
+}
+
+void pry_compiled_unref(struct pry_compiled *compiled)
+{
+  if (compiled && atomic_fetch_sub_explicit(&compiled->references, 1, memory_order_acq_rel) == 1)
+    free(compiled);
 }
 
 static int by_path(const void *a, const void *b)

@@ -29,7 +29,21 @@ struct pry_policy_file {
   char *path;
   char *text; /* NUL after `size` bytes */
   size_t size;
+  struct pry_compiled *compiled; /* set while the set is staged, by the one who stages it; NULL: not compiled */
 };
+
+/* What the binding made of a file's text, for those who load it again: a state for each worker, one for each policy test.
+ * Immutable, shared by sets of the same text; never written anywhere and never read from anywhere. */
+struct pry_compiled {
+  atomic_uint references;
+  size_t size;
+  char bytes[];
+};
+
+/* With one reference. NULL: no memory. */
+struct pry_compiled *pry_compiled_new(struct pry_slice bytes);
+struct pry_compiled *pry_compiled_ref(struct pry_compiled *compiled); /* NULL is fine */
+void pry_compiled_unref(struct pry_compiled *compiled);               /* NULL is fine */
 
 /* A whole set as read from disk once. */
 struct pry_policy_set {
@@ -44,6 +58,8 @@ struct pry_policy_set *pry_policy_set_read(const char *folder, struct pry_buffer
 /* From memory, for tests and the binding's test runner; everything is copied. */
 struct pry_policy_set *pry_policy_set_new(void);
 bool pry_policy_set_add(struct pry_policy_set *set, const char *path, struct pry_slice text);
+/* The same file as in another set; shares what was compiled of it. */
+bool pry_policy_set_add_file(struct pry_policy_set *set, const struct pry_policy_file *file);
 /* Sorts and names the set; after the last add. False: memory, or the same path twice. */
 bool pry_policy_set_seal(struct pry_policy_set *set);
 void pry_policy_set_free(struct pry_policy_set *set);

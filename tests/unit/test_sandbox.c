@@ -527,8 +527,9 @@ static void table_functions_work(void **state)
 
 /* ---- Modules ----------------------------------------------------------------------------------------------------- */
 
-static bool find_file(void *user, const char *path, struct pry_slice *text)
+static const struct pry_policy_file *find_file(void *user, const char *path)
 {
+  static struct pry_policy_file found;
   static const struct {
     const char *path, *text;
   } files[] = {
@@ -543,11 +544,12 @@ static bool find_file(void *user, const char *path, struct pry_slice *text)
   ++*(int *)user;
   for (size_t i = 0; i < COUNT(files); i++) {
     if (strcmp(files[i].path, path) == 0) {
-      *text = pry_slice_of(files[i].text);
-      return true;
+      found = (struct pry_policy_file){
+          .path = (char *)files[i].path, .text = (char *)files[i].text, .size = strlen(files[i].text)};
+      return &found;
     }
   }
-  return false;
+  return NULL;
 }
 
 static void modules_are_required_once(void **state)
