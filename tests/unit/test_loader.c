@@ -346,11 +346,9 @@ static int look_around(lua_State *L)
   return 0;
 }
 
-static void test_warm(void **state)
+static void expect_warm(struct pry_generation *generation)
 {
-  (void)state;
   struct bench bench = bench_new();
-  struct pry_generation *generation = load(&pry_lua_test_loader);
   struct pry_report report;
   pry_report_init(&report);
   struct pry_state *warm = pry_lua_test_loader.warm(generation, bench.engine->control, &limits, &report);
@@ -367,9 +365,58 @@ static void test_warm(void **state)
   assert_int_equal(result, PRY_DOOR_OK);
   assert_true(look.ok);
   pry_state_unref(warm);
-  pry_generation_unref(generation);
   pry_report_fini(&report);
   bench_free(&bench);
+}
+
+static void test_warm(void **state)
+{
+  (void)state;
+  struct pry_generation *generation = load(&pry_lua_test_loader);
+  expect_warm(generation);
+  pry_generation_unref(generation);
+}
+
+/* A worker's state takes what was compiled when the set was checked, with its lines and names; so does another set. */
+static void test_compiled_once(void **state)
+{
+  (void)state;
+  struct pry_generation *generation = load(&pry_lua_test_loader);
+  struct pry_policy_set *copy = pry_policy_set_new();
+  assert_non_null(copy);
+  for (size_t i = 0; i < generation->set->count; i++) {
+    struct pry_policy_file *file = &generation->set->files[i];
+    assert_non_null(file->compiled);
+    assert_true(pry_policy_set_add_file(copy, file));
+    assert_ptr_equal(copy->files[i].compiled, file->compiled);
+    memset(file->text, '?', file->size);
+  }
+  expect_warm(generation);
+  pry_generation_unref(generation);
+  assert_true(copy->files[0].compiled->size > 0);
+  pry_policy_set_free(copy);
+}
+
+/* Only what this process compiled is taken; bytes of that kind in a file are no policy. */
+static void test_compiled_files_are_refused(void **state)
+{
+  (void)state;
+  struct pry_generation *generation = load(&pry_lua_test_loader);
+  struct pry_policy_set *set = pry_policy_set_new();
+  struct pry_report report;
+  pry_report_init(&report);
+  assert_non_null(set);
+  for (size_t i = 0; i < generation->set->count; i++) {
+    const struct pry_compiled *compiled = generation->set->files[i].compiled;
+    assert_true(
+        pry_policy_set_add(set, generation->set->files[i].path, (struct pry_slice){compiled->bytes, compiled->size}));
+  }
+  assert_true(pry_policy_set_seal(set));
+  assert_null(pry_lua_test_loader.load(set, &limits, &report));
+  assert_int_equal(report.errors, set->count);
+  pry_report_fini(&report);
+  pry_policy_set_free(set);
+  pry_generation_unref(generation);
 }
 
 /* A limit that is too small for the set is a finding, not a crash. */
@@ -398,9 +445,15 @@ static void test_small_memory(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_providers),    cmocka_unit_test(test_routes),  cmocka_unit_test(test_instances),
-      cmocka_unit_test(test_dialect),      cmocka_unit_test(test_secrets), cmocka_unit_test(test_warm),
+      cmocka_unit_test(test_providers),
+      cmocka_unit_test(test_routes),
+      cmocka_unit_test(test_instances),
+      cmocka_unit_test(test_dialect),
+      cmocka_unit_test(test_secrets),
+      cmocka_unit_test(test_warm),
       cmocka_unit_test(test_small_memory),
+      cmocka_unit_test(test_compiled_once),
+      cmocka_unit_test(test_compiled_files_are_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
