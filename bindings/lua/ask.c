@@ -237,6 +237,7 @@ static void decider_free(struct pry_decider *decider)
     decider->slots = decision->next;
     free(decision);
   }
+  pry_buffer_fini(&decider->scratch);
   free(decider->handler_watches);
   free(decider->dialect_watches);
   free(decider->refresh_watches);
@@ -342,6 +343,7 @@ bool pry_decider_attach(struct pry_script *script, struct pry_generation *genera
     return false;
   }
   decider->script = script;
+  pry_buffer_init(&decider->scratch, PRY_STORE_VALUE_MAX);
   pry_run_init(&run, script, PREPARE_FACTOR);
   if (pry_door_call(script, prepare, decider, &run) != PRY_DOOR_OK) {
     snprintf(fault, PRY_FAULT_MAX, "%s", run.fault);

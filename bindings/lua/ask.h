@@ -108,6 +108,10 @@ const struct pry_config *pry_decision_config(const struct pry_decision *decision
  * decision and the state may be gone afterwards. False: the ticket is stale and nothing happened. */
 bool pry_decision_wake(struct pry_decision *decision, struct pry_ticket ticket);
 
+/* An empty buffer of PRY_STORE_VALUE_MAX bytes for one host function, until it returns or raises; nothing else of Lua may
+ * run meanwhile. It keeps its memory for the next one, so it costs nothing. */
+struct pry_buffer *pry_decision_scratch(const struct pry_decision *decision);
+
 /* ---- reads of the event record -------------------------------------------------------------------------- */
 
 /* One result of a host function: begin (with the function's name), arguments and results, end. Nothing is recorded before

@@ -17,6 +17,7 @@ struct pry_decider {
   const struct pry_config *config;
   struct pry_decision *current; /* whose Lua is running */
   struct pry_decision *slots, *free_slots;
+  struct pry_buffer scratch;          /* of pry_decision_scratch() */
   char complaint[PRY_FAULT_MAX - 64]; /* of a bad verdict */
   /* References of watches (freeze.h), found by index. */
   int (*handler_watches)[PRY_HANDLER_COUNT];

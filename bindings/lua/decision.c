@@ -55,6 +55,13 @@ const struct pry_config *pry_decision_config(const struct pry_decision *decision
   return decision->decider->script->state.generation->config;
 }
 
+struct pry_buffer *pry_decision_scratch(const struct pry_decision *decision)
+{
+  struct pry_buffer *scratch = &decision->decider->scratch;
+  pry_buffer_clear(scratch);
+  return scratch;
+}
+
 struct pry_decision *pry_decision_take(struct pry_decider *decider)
 {
   struct pry_decision *decision = decider->free_slots;

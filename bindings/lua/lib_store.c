@@ -74,13 +74,13 @@ static pry_time check_ttl(lua_State *L, int index)
 /* ---- values ---------------------------------------------------------------------------------------------- */
 
 /* A JSON scalar. What is not UTF-8 would not come back as it went in, so it is refused. */
-static struct pry_slice check_value(lua_State *L, int index)
+static struct pry_slice check_value(lua_State *L, int index, const struct place *place)
 {
   char complaint[128];
   int type = lua_type(L, index);
   luaL_argcheck(L, type == LUA_TSTRING || type == LUA_TNUMBER || type == LUA_TBOOLEAN, index,
                 "the store keeps text, numbers and booleans");
-  struct pry_buffer *text = pry_lua_buffer(L, PRY_STORE_VALUE_MAX);
+  struct pry_buffer *text = pry_decision_scratch(place->decision);
   if (!pry_lua_json_append(L, index, text, NULL, NULL, complaint, sizeof complaint))
     luaL_error(L, "store: %s (a value has at most %d bytes)", complaint, PRY_STORE_VALUE_MAX);
   struct pry_slice value = pry_buffer_slice(text);
@@ -98,7 +98,7 @@ static int store_get(lua_State *L)
   const char *why;
   read_key(L, "store.get", &place);
   struct pry_read read = begin_read(&place, "store.get");
-  struct pry_buffer *value = pry_lua_buffer(L, PRY_STORE_VALUE_MAX);
+  struct pry_buffer *value = pry_decision_scratch(place.decision);
   enum pry_store_status status = pry_store_get(place.store, place.key, value, place.now);
   if (status == PRY_STORE_ABSENT) {
     pry_read_null(&read);
@@ -112,7 +112,6 @@ static int store_get(lua_State *L)
   pry_read_end(&read);
   if (!pry_lua_json_push(L, pry_buffer_slice(value), &why))
     return luaL_error(L, "store.get: %s", why);
-  pry_buffer_fini(value);
   return 1;
 }
 
@@ -136,7 +135,7 @@ static int store_set(lua_State *L)
   struct place place;
   read_key(L, "store.set", &place);
   pry_time ttl = check_ttl(L, 3);
-  struct pry_slice value = check_value(L, 2);
+  struct pry_slice value = check_value(L, 2, &place);
   struct pry_read read = begin_read(&place, "store.set");
   return finish_boolean(L, &read, pry_store_set(place.store, place.key, value, ttl, place.now), true);
 }
@@ -152,7 +151,7 @@ static int store_add(lua_State *L)
   bool stored = false;
   read_key(L, "store.add", &place);
   pry_time ttl = check_ttl(L, 3);
-  struct pry_slice value = check_value(L, 2);
+  struct pry_slice value = check_value(L, 2, &place);
   struct pry_read read = begin_read(&place, "store.add");
   enum pry_store_status status = pry_store_add(place.store, place.key, value, ttl, place.now, &stored);
   return finish_boolean(L, &read, status, stored);
