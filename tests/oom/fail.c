@@ -62,6 +62,8 @@ static struct watched {
   struct stack failed, crash, block;
 } * watched;
 
+static unsigned thread_under_test;
+
 /* ---- in the process that runs ---------------------------------------------------------------------------------- */
 
 static void take_failed(void)
@@ -187,7 +189,8 @@ static void run_at(const struct fail_scenario *scenario, const struct kind *kind
   for (unsigned error = again ? watched->error + 1 : 0; error < errors; error++) {
     watched->at = at;
     watched->error = error;
-    fail_plan = (struct fail_plan){.what = kind->what, .at = at, .rest = kind->rest, .error = error};
+    fail_plan = (struct fail_plan){
+        .what = kind->what, .thread = thread_under_test, .at = at, .rest = kind->rest, .error = error};
     check_run(scenario);
     if (!kind->rest && fail_seen.errors > errors)
       errors = fail_seen.errors;
@@ -253,7 +256,7 @@ static void run_all(const struct fail_scenario *scenario, const struct kind *kin
   void *warm[1];
   backtrace(warm, 1);
   warm_threads();
-  fail_plan = (struct fail_plan){.what = kind->what};
+  fail_plan = (struct fail_plan){.what = kind->what, .thread = thread_under_test};
   for (int i = 0; i < WARM_RUNS; i++)
     run(scenario);
   fail_plan.record = !full;
@@ -271,6 +274,7 @@ static void run_all(const struct fail_scenario *scenario, const struct kind *kin
 static void child(const struct fail_scenario *scenario, const struct kind *kind)
 {
   const char *at = getenv("PARRY_OOM_AT");
+  thread_under_test = scenario->what / FAIL_IN_THREAD(1);
   catch_crashes();
   if (at) {
     watched->at = 0;

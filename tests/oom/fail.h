@@ -22,7 +22,9 @@
  *
  * With the address sanitizer all of it works, too, and what a run loses is also looked for by reachability at the end.
  *
- * Thread: scenarios run on the main thread; calls of threads they start count as well.
+ * Thread: scenarios run on the main thread, and only its calls count, so that the same number is the same call in every
+ * run. A scenario may name another thread instead, by the order in which it starts them (FAIL_IN_THREAD). Blocks are
+ * watched whoever makes them.
  */
 #ifndef PRY_FAIL_H
 #define PRY_FAIL_H
@@ -32,10 +34,13 @@
 
 enum { FAIL_MEMORY = 1, FAIL_SYSTEM = 2, FAIL_BOTH = 3 };
 
+/* Added to `what`: the calls of the n-th thread that a run starts are those that count and fail. */
+#define FAIL_IN_THREAD(n) ((n)*16u)
+
 struct fail_scenario {
   const char *name;
   void (*run)(void);
-  unsigned what;      /* FAIL_MEMORY, FAIL_SYSTEM or both */
+  unsigned what;      /* FAIL_MEMORY, FAIL_SYSTEM or both, and perhaps whose */
   unsigned most_runs; /* of one kind, when not told to do all; 0: 1000 */
 };
 
@@ -45,6 +50,10 @@ int fail_main(const struct fail_scenario *scenarios, size_t count);
 /* While quiet, calls of this thread neither count nor fail: what belongs to the test and not to what is tested. Nests. */
 void fail_quiet(void);
 void fail_loud(void);
+
+/* Between the two nothing counts, on whatever thread. */
+void fail_hold(void);
+void fail_go(void);
 
 /* For the rest of this run everything works. */
 void fail_over(void);

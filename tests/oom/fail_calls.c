@@ -28,7 +28,11 @@ uint32_t *fail_places;
 
 static atomic_bool active; /* between begin and end */
 static atomic_bool over;
+static atomic_bool held;
 static __thread int quiet;
+static atomic_uint threads;      /* started in this run */
+static __thread bool unwatched;  /* blocks made now are not looked at */
+static __thread unsigned thread; /* 0: the scenario's own; else the how manieth it is */
 
 void fail_quiet(void)
 {
@@ -43,6 +47,16 @@ void fail_loud(void)
 void fail_over(void)
 {
   over = true;
+}
+
+void fail_hold(void)
+{
+  held = true;
+}
+
+void fail_go(void)
+{
+  held = false;
 }
 
 bool fail_struck(void)
@@ -156,7 +170,7 @@ static bool is_due(long number, bool interrupted)
 
 static bool fails(unsigned what, const char *name, unsigned errors, size_t size, bool interrupted)
 {
-  if (!active || over || quiet || fail_plan.what != what)
+  if (!active || over || held || quiet || fail_plan.what != what || thread != fail_plan.thread)
     return false;
   long number = ++fail_seen.calls;
   if (!is_due(number, interrupted))
@@ -268,6 +282,8 @@ void fail_calls_begin(void)
   block_number = 0;
   memset(&fail_seen, 0, sizeof fail_seen);
   over = false;
+  held = false;
+  threads = 0;
   active = true;
 }
 
@@ -304,7 +320,7 @@ static bool short_of_memory(const char *name, size_t size)
 
 static void *made(void *memory, size_t size)
 {
-  if (memory && active)
+  if (memory && active && !unwatched)
     add_block(memory, size);
   return memory;
 }
@@ -548,11 +564,36 @@ int openat(int folder, const char *path, int flags, ...)
   return fd;
 }
 
-int pthread_create(pthread_t *thread, const pthread_attr_t *about, void *(*start)(void *), void *user)
+struct beginning {
+  void *(*start)(void *);
+  void *user;
+  unsigned number;
+};
+
+static void *begin_thread(void *user)
+{
+  struct beginning *given = user, beginning = *given;
+  thread = beginning.number;
+  REAL(free)(given);
+  return beginning.start(beginning.user);
+}
+
+int pthread_create(pthread_t *made_thread, const pthread_attr_t *about, void *(*start)(void *), void *user)
 {
   if (!real_pthread_create)
     fail_calls_init();
-  return fails(FAIL_SYSTEM, "pthread_create", 1, 0, false) ? EAGAIN : real_pthread_create(thread, about, start, user);
+  struct beginning *beginning = REAL(malloc)(sizeof *beginning);
+  if (!beginning || fails(FAIL_SYSTEM, "pthread_create", 1, 0, false)) {
+    REAL(free)(beginning);
+    return EAGAIN;
+  }
+  *beginning = (struct beginning){start, user, ++threads};
+  unwatched = true; /* the C library keeps a few stacks of threads that have ended, with what belongs to them */
+  int code = real_pthread_create(made_thread, about, begin_thread, beginning);
+  unwatched = false;
+  if (code != 0)
+    REAL(free)(beginning);
+  return code;
 }
 
 #pragma GCC visibility pop

@@ -13,12 +13,13 @@ enum { FAIL_STACK = 40 };
 
 /* What is to fail. Set between runs. */
 struct fail_plan {
-  unsigned what;  /* FAIL_MEMORY or FAIL_SYSTEM: which calls count */
-  long at;        /* number of the call that fails, from 1; 0: none */
-  bool rest;      /* and all after it */
-  unsigned error; /* which of the errnos of that call */
-  bool record;    /* remember each call's stack (fail_places) */
-  long trace;     /* number of the block whose stack is wanted; 0: none */
+  unsigned what;   /* FAIL_MEMORY or FAIL_SYSTEM: which calls count */
+  unsigned thread; /* whose calls count */
+  long at;         /* number of the call that fails, from 1; 0: none */
+  bool rest;       /* and all after it */
+  unsigned error;  /* which of the errnos of that call */
+  bool record;     /* remember each call's stack (fail_places) */
+  long trace;      /* number of the block whose stack is wanted; 0: none */
 };
 
 extern struct fail_plan fail_plan;
