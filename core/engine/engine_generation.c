@@ -166,7 +166,7 @@ void pry_engine_refused(struct pry_engine *engine)
   pry_metrics_set(engine->metrics, PRY_M_RELOAD_OK, NULL, NULL, 0);
 }
 
-/* Everything that can fail; what has been taken over already goes back. */
+/* Everything that can fail. The credentials come last: their tokens and waiters could not be had back. */
 static bool take_over(struct pry_engine *engine, struct pry_rollout *rollout, struct pry_report *report)
 {
   const struct pry_generation *generation = rollout->generation;
@@ -184,14 +184,14 @@ static bool take_over(struct pry_engine *engine, struct pry_rollout *rollout, st
   /* First: no line may show what it does not know. Once as one that is kept, and once as one that is in use. */
   bool scrubbed = scrub_secrets(engine, generation);
   bool twice = scrubbed && scrub_secrets(engine, generation);
-  if (twice && pry_credentials_adopt(engine->credentials, generation->config) &&
-      pry_jobs_adopt(engine->jobs, generation->config)) {
+  struct pry_job_plan *jobs = twice ? pry_jobs_prepare(engine->jobs, generation->config) : NULL;
+  if (jobs && pry_credentials_adopt(engine->credentials, generation->config)) {
+    pry_jobs_adopt(jobs);
     publish(engine, rollout, live);
     return true;
   }
   pry_report_add(report, PRY_FINDING_ERROR, "init.lua", "memory is short");
-  if (engine->kept[0].generation)
-    pry_credentials_adopt(engine->credentials, engine->kept[0].generation->config);
+  pry_jobs_forget(jobs);
   for (int times = scrubbed + twice; times > 0; times--)
     unscrub_secrets(engine, generation, generation->config->secret_count);
   return false;

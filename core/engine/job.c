@@ -20,7 +20,8 @@ struct job {
 
 struct pry_jobs {
   struct pry_engine *engine;
-  struct job **items;
+  struct pry_job_plan *plan; /* adopted last; NULL: none */
+  struct job **items;        /* its */
   size_t count;
   struct pry_list retired; /* no longer declared, but a run is under way */
 };
@@ -55,7 +56,7 @@ void pry_jobs_free(struct pry_jobs *jobs)
     free_job(jobs->items[i]);
   while (!pry_list_empty(&jobs->retired))
     free_job(PRY_CONTAINER_OF(jobs->retired.next, struct job, link));
-  free(jobs->items);
+  free(jobs->plan);
   free(jobs);
 }
 
@@ -140,33 +141,55 @@ static bool in_list(struct job *const *items, size_t count, const struct job *jo
   return false;
 }
 
-bool pry_jobs_adopt(struct pry_jobs *jobs, const struct pry_config *config)
+struct pry_job_plan {
+  struct pry_jobs *jobs;
+  const struct pry_config *config;
+  struct job *items[]; /* those known already, and new ones */
+};
+
+void pry_jobs_forget(struct pry_job_plan *plan)
 {
-  struct job **items = calloc(config->job_count ? config->job_count : 1, sizeof *items);
-  if (!items)
-    return false;
+  if (!plan)
+    return;
+  for (size_t i = 0; i < plan->config->job_count; i++)
+    if (plan->items[i] && !in_list(plan->jobs->items, plan->jobs->count, plan->items[i]))
+      free_job(plan->items[i]);
+  free(plan);
+}
+
+struct pry_job_plan *pry_jobs_prepare(struct pry_jobs *jobs, const struct pry_config *config)
+{
+  struct pry_job_plan *plan = calloc(1, sizeof *plan + config->job_count * sizeof *plan->items);
+  if (!plan)
+    return NULL;
+  plan->jobs = jobs;
+  plan->config = config;
   for (size_t i = 0; i < config->job_count; i++) {
     struct job *known = find(jobs, &config->jobs[i]);
-    items[i] = known ? known : make(jobs, &config->jobs[i]);
-    if (items[i])
+    plan->items[i] = known ? known : make(jobs, &config->jobs[i]);
+    if (plan->items[i])
       continue;
-    while (i--)
-      if (!in_list(jobs->items, jobs->count, items[i]))
-        free_job(items[i]);
-    free(items);
-    return false;
+    pry_jobs_forget(plan);
+    return NULL;
   }
-  for (size_t i = 0; i < config->job_count; i++) {
-    items[i]->config = &config->jobs[i];
-    items[i]->period = config->jobs[i].period;
+  return plan;
+}
+
+void pry_jobs_adopt(struct pry_job_plan *plan)
+{
+  struct pry_jobs *jobs = plan->jobs;
+  size_t count = plan->config->job_count;
+  for (size_t i = 0; i < count; i++) {
+    plan->items[i]->config = &plan->config->jobs[i];
+    plan->items[i]->period = plan->config->jobs[i].period;
   }
   for (size_t i = 0; i < jobs->count; i++)
-    if (!in_list(items, config->job_count, jobs->items[i]))
+    if (!in_list(plan->items, count, jobs->items[i]))
       retire(jobs->items[i]);
-  free(jobs->items);
-  jobs->items = items;
-  jobs->count = config->job_count;
-  return true;
+  free(jobs->plan);
+  jobs->plan = plan;
+  jobs->items = plan->items;
+  jobs->count = count;
 }
 
 void pry_jobs_each(struct pry_jobs *jobs, void (*visit)(void *user, const struct pry_job_status *), void *user)

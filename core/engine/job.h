@@ -13,6 +13,7 @@
 #include "policy.h"
 
 struct pry_jobs;
+struct pry_job_plan;
 struct pry_engine;
 
 struct pry_jobs *pry_jobs_new(struct pry_engine *engine);
@@ -20,8 +21,13 @@ struct pry_jobs *pry_jobs_new(struct pry_engine *engine);
 /* Cancels runs under way. NULL is fine. */
 void pry_jobs_free(struct pry_jobs *jobs);
 
-/* Takes over the jobs of a generation that the control worker adopts next. False: memory; the old jobs go on. */
-bool pry_jobs_adopt(struct pry_jobs *jobs, const struct pry_config *config);
+/* Makes all that a generation's jobs need, so that adopting them cannot fail. Adopt or forget it before the loop turns;
+ * `config` is borrowed until then, and after adopting until the next. NULL: memory. The old jobs go on in any case. */
+struct pry_job_plan *pry_jobs_prepare(struct pry_jobs *jobs, const struct pry_config *config);
+void pry_jobs_forget(struct pry_job_plan *plan); /* NULL is fine */
+
+/* Takes over the jobs of a generation that the control worker adopts next; takes the plan. */
+void pry_jobs_adopt(struct pry_job_plan *plan);
 
 struct pry_job_status {
   const char *instance;

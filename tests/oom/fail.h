@@ -64,6 +64,9 @@ bool fail_struck(void);
 /* Is it memory that fails in this run? Else system calls do. */
 bool fail_memory(void);
 
+/* Do all calls after the first one fail, too? */
+bool fail_for_good(void);
+
 /* Ends the run as a failure of the test when the condition does not hold. */
 #define FAIL_CHECK(condition) ((condition) ? (void)0 : fail_now(__FILE__, __LINE__, #condition))
 void fail_now(const char *file, int line, const char *what) __attribute__((noreturn));

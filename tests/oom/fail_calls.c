@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -67,6 +68,11 @@ bool fail_struck(void)
 bool fail_memory(void)
 {
   return fail_plan.what == FAIL_MEMORY;
+}
+
+bool fail_for_good(void)
+{
+  return fail_plan.rest;
 }
 
 /* ---- what libraries cannot survive: see README.md for the evidence ---------------------------------------- */
@@ -423,6 +429,7 @@ void free(void *memory)
   X(send, ssize_t, -1, (int fd, const void *data, size_t size, int flags), (fd, data, size, flags), EPIPE, ENOBUFS)    \
   X(sendmsg, ssize_t, -1, (int fd, const struct msghdr *message, int flags), (fd, message, flags), EPIPE, ENOBUFS,     \
     EINTR)                                                                                                             \
+  X(flock, int, -1, (int fd, int what), (fd, what), ENOLCK, EINTR)                                                     \
   X(fsync, int, -1, (int fd), (fd), EIO)                                                                               \
   X(rename, int, -1, (const char *from, const char *to), (from, to), ENOSPC, EACCES)                                   \
   X(renameat, int, -1, (int from_fd, const char *from, int to_fd, const char *to), (from_fd, from, to_fd, to), ENOSPC) \
