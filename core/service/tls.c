@@ -124,6 +124,13 @@ static bool load(SSL_CTX *context, const struct pry_tls *tls, struct message mes
                   "it does not belong to the certificate: give the pair that was issued together");
 }
 
+/* Short of memory even this leaves errors in the queue, which is the thread's: curl looks at it, too. */
+static void free_context(SSL_CTX *context)
+{
+  SSL_CTX_free(context);
+  ERR_clear_error();
+}
+
 static SSL_CTX *new_context(const struct pry_tls *tls, struct message message)
 {
   if (message.size)
@@ -134,9 +141,10 @@ static SSL_CTX *new_context(const struct pry_tls *tls, struct message message)
     complain(message, "cannot set up TLS with", tls->certificate_path, "check memory and OpenSSL's configuration");
   } else if (load(context, tls, message)) {
     warn_of_dates(context, tls->certificate_path, message);
+    ERR_clear_error(); /* what OpenSSL got over is told all the same */
     return context;
   }
-  SSL_CTX_free(context);
+  free_context(context);
   return NULL;
 }
 
@@ -144,7 +152,7 @@ static SSL_CTX *new_context(const struct pry_tls *tls, struct message message)
 
 static void tls_free(struct pry_tls *tls)
 {
-  SSL_CTX_free(tls->context);
+  free_context(tls->context);
   pthread_mutex_destroy(&tls->lock);
   free(tls->certificate_path);
   free(tls->key_path);
@@ -181,7 +189,7 @@ bool pry_tls_reload(struct pry_tls *tls, char *message, size_t message_size)
   SSL_CTX *old = tls->context;
   tls->context = fresh;
   pthread_mutex_unlock(&tls->lock);
-  SSL_CTX_free(old); /* sessions made from it hold it */
+  free_context(old); /* sessions made from it hold it */
   return true;
 }
 

@@ -95,6 +95,15 @@ static struct spared spared[] = {
 /* What libraries keep or lose of their own when something fails: blocks made below these functions. */
 static struct spared kept[] = {
     {.function = "ERR_set_debug", .what = FAIL_BOTH},
+    {.function = "ERR_vset_error", .what = FAIL_BOTH},
+    {.function = "ERR_add_error_vdata", .what = FAIL_BOTH},
+    {.function = "EVP_MD_fetch", .what = FAIL_BOTH, .sizes = {48}}, /* what it made of a provider's list */
+    {.function = "EVP_CIPHER_fetch", .what = FAIL_BOTH, .sizes = {48}},
+    {.function = "EVP_MAC_fetch", .what = FAIL_BOTH, .sizes = {48}},
+    {.function = "EVP_KDF_fetch", .what = FAIL_BOTH, .sizes = {48}},
+    {.function = "EVP_SIGNATURE_fetch", .what = FAIL_BOTH, .sizes = {48}},
+    {.function = "EVP_KEYMGMT_fetch", .what = FAIL_BOTH, .sizes = {48}},
+    {.function = "EVP_KEYEXCH_fetch", .what = FAIL_BOTH, .sizes = {48}},
 };
 
 enum { SPARED = sizeof spared / sizeof *spared, KEPT = sizeof kept / sizeof *kept };
