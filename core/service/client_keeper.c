@@ -27,7 +27,7 @@ struct pry_client_keeper {
   struct pry_timer timer;
   char file[PATH_MAX]; /* as declared; "" none */
   struct stamp stamp;
-  bool racy; /* the stamp may hide a change */
+  bool racy; /* the stamp may hide a change, or what it stamps could not be read */
   size_t count;
   double loaded_at; /* Unix seconds; 0: never */
   char error[sizeof((struct pry_finding *)0)->where + sizeof((struct pry_finding *)0)->what + 4];
@@ -91,6 +91,14 @@ static void keep_error(struct pry_client_keeper *keeper, const struct pry_report
       snprintf(keeper->error, sizeof keeper->error, "%s: %s", report->findings[i].where, report->findings[i].what);
 }
 
+/* Perhaps it was not the file's fault, but memory's or the descriptors': it is read again by the next look. */
+static void keep_failure(struct pry_client_keeper *keeper)
+{
+  keeper->racy = true;
+  if (!keeper->error[0])
+    snprintf(keeper->error, sizeof keeper->error, "%.512s: memory is short", keeper->file);
+}
+
 static void take(struct pry_client_keeper *keeper, struct pry_client_table *table, bool quiet)
 {
   keeper->count = pry_client_table_count(table);
@@ -129,6 +137,8 @@ static bool load(struct pry_client_keeper *keeper, const char *file, bool quiet,
   pry_metrics_set(keeper->engine->metrics, PRY_M_CLIENTS_OK, NULL, NULL, table != NULL);
   if (table)
     take(keeper, table, quiet);
+  else
+    keep_failure(keeper);
   return table != NULL;
 }
 
@@ -147,7 +157,7 @@ void pry_client_keeper_look(struct pry_client_keeper *keeper)
   char before[sizeof keeper->error];
   memcpy(before, keeper->error, sizeof before);
   pry_report_init(&report);
-  bool taken = load(keeper, file, told, &report);
+  bool taken = load(keeper, file, told && !before[0], &report);
   if (!told || strcmp(before, keeper->error) != 0)
     log_findings(keeper, &report, taken);
   pry_report_fini(&report);

@@ -8,7 +8,8 @@
  * never calls without somebody to ask for keys.
  *
  * Changes are seen by the file's identity, size and times; one written within the last two seconds is read again, because
- * a second save in the same tick looks the same.
+ * a second save in the same tick looks the same. One that was refused is read again by every look, because perhaps it was
+ * memory or descriptors that were short; what is found is told again only when it is something else.
  *
  * Thread: the control loop's. What it installs is used by all (clients.h).
  */
