@@ -3,6 +3,8 @@
 #include "../unit/call_policies.h"
 #include "fail.h"
 
+#include <zlib.h>
+
 enum { ASKERS = 2 };
 
 struct asker {
@@ -348,6 +350,176 @@ static void use_large(void)
   run(large, 1, pause_first, 200);
 }
 
+/* ---- bodies that stream through ------------------------------------------------------------------------------------- */
+
+enum { UPLOAD_PIECE = 16 * 1024, UPLOAD_SIZE = 200 * 1024, UPLOAD_START = 1000 };
+
+struct uploader {
+  struct asker asker; /* first: the sink's user */
+  size_t sent;
+  bool waits, ended;
+};
+
+static char long_body[UPLOAD_SIZE];
+
+static void upload_on(struct uploader *uploader)
+{
+  while (uploader->asker.call && !uploader->waits && uploader->sent < sizeof long_body) {
+    size_t left = sizeof long_body - uploader->sent;
+    struct pry_slice piece = {long_body + uploader->sent, left < UPLOAD_PIECE ? left : UPLOAD_PIECE};
+    uploader->sent += piece.size;
+    uploader->waits = !pry_call_upload(uploader->asker.call, piece);
+  }
+  if (uploader->asker.call && !uploader->waits && uploader->sent == sizeof long_body && !uploader->ended) {
+    uploader->ended = true;
+    pry_call_upload_end(uploader->asker.call);
+  }
+}
+
+static void want_body(void *user)
+{
+  struct uploader *uploader = user;
+  FAIL_CHECK(uploader->waits && uploader->asker.dones == 0);
+  uploader->waits = false;
+  upload_on(uploader);
+}
+
+static const struct pry_sink_ops upload_sink = {on_head, on_data, on_done, want_body};
+
+static void upload(struct rig *rig, struct uploader *uploader, const char *path)
+{
+  struct pry_headers headers;
+  struct pry_buffer start;
+  *uploader = (struct uploader){.asker.rig = rig, .sent = UPLOAD_START};
+  fail_quiet();
+  pry_headers_init(&headers);
+  pry_buffer_init(&start, 0);
+  memset(long_body, 'x', sizeof long_body);
+  memcpy(long_body, "{\"model\":\"m\",\"pad\":\"", 20);
+  memcpy(long_body + sizeof long_body - 2, "\"}", 2);
+  FAIL_CHECK(pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json")) &&
+             pry_buffer_append(&start, long_body, UPLOAD_START));
+  fail_loud();
+  struct pry_call_request request = {.method = PRY_SLICE("POST"),
+                                     .path = pry_slice_of(path),
+                                     .headers = &headers,
+                                     .body = &start,
+                                     .more = true,
+                                     .body_size = (int64_t)sizeof long_body};
+  uploader->asker.call = pry_call_start(rig->engine->control, &request, &upload_sink, uploader);
+  FAIL_CHECK(uploader->asker.call || fail_struck());
+  pry_buffer_fini(&start);
+  pry_headers_fini(&headers);
+}
+
+/* A body goes through while things fail, to its end or until its client leaves; then a good one arrives whole. */
+static void run_upload(void (*use)(struct rig *rig), bool leaves)
+{
+  struct uploader uploader, good;
+  fail_quiet();
+  struct rig *rig = rig_new();
+  prepare(rig, use);
+  fail_loud();
+  upload(rig, &uploader, "/v1/first");
+  upload_on(&uploader);
+  if (leaves) {
+    pry_loop_advance(rig->loop, PRY_MILLISECOND);
+    if (uploader.asker.call)
+      pry_call_cancel(uploader.asker.call);
+  }
+  finish(&uploader.asker);
+  nothing_held(rig);
+  fail_over();
+  rig->counter = 1000;
+  rig_plays(rig, (struct pry_http_step){.url_part = "good"}, json, "{}", NULL);
+  upload(rig, &good, "/v1/good");
+  upload_on(&good);
+  finish(&good.asker);
+  FAIL_CHECK(good.asker.dones == 1 && good.asker.status == 200 && good.sent == sizeof long_body);
+  const struct pry_http_seen *seen = pry_http_script_seen(rig->script, pry_http_script_seen_count(rig->script) - 1);
+  FAIL_CHECK(pry_slice_equal(seen->body, (struct pry_slice){long_body, sizeof long_body}));
+  nothing_held(rig);
+  rig_end(NULL, rig);
+}
+
+static void use_upload(void)
+{
+  run_upload(well, false);
+}
+
+static void not_reached(struct rig *rig)
+{
+  struct pry_http_step refused = {.url_part = "first", .curl_code = PRY_HTTP_COULDNT_CONNECT, .unsent = true};
+  rig_use(rig, "retry", PRY_HANDLER_BIT(PRY_ON_ERROR), retry_twice);
+  rig_plays(rig, refused, NULL, NULL);
+  rig_plays(rig, refused, NULL, NULL);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .take_delay = 1}, json, "{}", NULL);
+}
+
+static void use_upload_retried(void)
+{
+  run_upload(not_reached, false);
+}
+
+static void taken_slowly(struct rig *rig)
+{
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .take_delay = 1}, json, "{}", NULL);
+}
+
+static void use_upload_left(void)
+{
+  run_upload(taken_slowly, true);
+}
+
+/* ---- answers that are encoded ----------------------------------------------------------------------------------------- */
+
+static void plays_encoded(struct rig *rig, struct pry_http_step step, const char *type, const char *text)
+{
+  static unsigned char bytes[4096]; /* until the script has copied it */
+  const char *const pairs[] = {"Content-Type", type, "Content-Encoding", "gzip", NULL};
+  z_stream encoder = {.next_in = (Bytef *)(uintptr_t)text,
+                      .avail_in = (uInt)strlen(text),
+                      .next_out = bytes,
+                      .avail_out = sizeof bytes};
+  struct pry_headers headers;
+  FAIL_CHECK(deflateInit2(&encoder, 9, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY) == Z_OK &&
+             deflate(&encoder, Z_FINISH) == Z_STREAM_END);
+  size_t size = encoder.total_out;
+  deflateEnd(&encoder);
+  struct pry_slice chunks[] = {{(const char *)bytes, size / 2}, {(const char *)bytes + size / 2, size - size / 2}};
+  pry_headers_init(&headers);
+  rig_headers(&headers, pairs);
+  step.headers = &headers;
+  step.chunks = chunks;
+  step.chunk_count = 2;
+  FAIL_CHECK(pry_http_script_push(rig->script, &step));
+  pry_headers_fini(&headers);
+}
+
+static void encoded_errors(struct rig *rig)
+{
+  rig_use(rig, "retry", PRY_HANDLER_BIT(PRY_ON_ERROR), retry_twice);
+  plays_encoded(rig, (struct pry_http_step){.url_part = "first", .status = 503}, "application/json",
+                "{\"error\":{\"message\":\"busy\"}}");
+  plays_encoded(rig, first, "application/json", "{\"error\":{\"message\":\"in a good one\"}}");
+  plays_encoded(rig, first, "application/json", "{\"good\":1}");
+}
+
+static void use_encoded_errors(void)
+{
+  run(encoded_errors, 1, NULL, 200);
+}
+
+static void encoded_stream(struct rig *rig)
+{
+  plays_encoded(rig, first, "text/event-stream", ROLE CONTENT CONTENT FINISH DONE);
+}
+
+static void use_encoded_stream(void)
+{
+  run(encoded_stream, 1, pause_first, 200);
+}
+
 /* The engine itself, and a generation taken over while things fail. */
 static void use_engine(void)
 {
@@ -421,6 +593,11 @@ int main(void)
       {"timeouts", use_timeouts, FAIL_MEMORY, 0},
       {"a handler that waits", use_waiting_handler, FAIL_MEMORY, 0},
       {"a large answer", use_large, FAIL_MEMORY, 0},
+      {"a body streamed", use_upload, FAIL_MEMORY, 0},
+      {"a body streamed, retried", use_upload_retried, FAIL_MEMORY, 0},
+      {"leaving an upload", use_upload_left, FAIL_MEMORY, 0},
+      {"errors encoded", use_encoded_errors, FAIL_MEMORY, 0},
+      {"a stream encoded", use_encoded_stream, FAIL_MEMORY, 0},
       {"engine", use_engine, FAIL_BOTH, 0},
       {"jobs and events", use_jobs, FAIL_MEMORY, 0},
   };
