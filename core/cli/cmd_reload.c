@@ -7,7 +7,8 @@
 #include <string.h>
 
 static const char DOC[] = "Has the running parry look at its policies now, and waits for the answer: taken over,\n"
-                          "unchanged, or refused with file:line. A refused set changes nothing.";
+                          "unchanged, or refused with file:line. A refused set changes nothing. The clients file and\n"
+                          "the TLS certificate are read again, too; what is wrong with them is in the log.";
 
 static const char AFTER[] =
     "exit codes: 0 taken over by all workers, or unchanged; 1 refused, or not decided in time;\n"

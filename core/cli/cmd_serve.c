@@ -14,9 +14,9 @@ static const char DOC[] = "Runs the gateway: clients set their base URL to it, a
                           "go on; a broken one is refused with file:line and the old one serves on.";
 
 static const char AFTER[] = "signals: SIGTERM and SIGINT let open calls finish, then end (twice: end at once);\n"
-                            "         SIGHUP takes saved policies over now\n"
+                            "         SIGHUP looks at the policies, the clients file and the certificate now\n"
                             "exit codes: 0 ended as told; 1 cannot listen; 2 usage; 78 configuration refused\n"
-                            "see also: parry status, parry reload, parry check DIR";
+                            "see also: parry status, parry reload, parry rollback, parry check DIR";
 
 #define ALL_PROCESSORS ULONG_MAX
 
@@ -47,14 +47,15 @@ static int parse(struct serve *serve, int argc, char **argv)
        "where clients connect (" PRY_GATEWAY_ADDRESS "); elsewhere with client keys", &serve->listen},
       {"allow-host", 0, PRY_OPTION_LIST, "NAME", "a Host or Origin to accept without client keys", &serve->allow_hosts},
       PRY_OPTIONS_ADMIN(serve->admin, "admin listener: unix:PATH or ADDR:PORT (a socket of this user)"),
-      {"state", 0, PRY_OPTION_TEXT, "DIR", "keep renewed credentials here (kept nowhere)", &serve->state},
+      {"state", 0, PRY_OPTION_TEXT, "DIR", "keep the last good policies and renewed credentials here (kept nowhere)",
+       &serve->state},
       {"workers", 0, PRY_OPTION_COUNT, "N", "threads that serve (as many as there are processors)", &serve->workers},
       {"watch", 0, PRY_OPTION_TEXT, "on|off", "take saved policies over by itself (on)", &serve->watch},
       {"drain-timeout", 0, PRY_OPTION_SECONDS, "SECONDS", "time for open calls at the end (30)", &serve->drain_timeout},
       {"drain-delay", 0, PRY_OPTION_SECONDS, "SECONDS", "not ready, but accepting, before that (0)",
        &serve->drain_delay},
-      {"tls-cert", 0, PRY_OPTION_TEXT, "FILE", "speak TLS with this certificate chain (PEM); read again on SIGHUP",
-       &serve->tls_cert},
+      {"tls-cert", 0, PRY_OPTION_TEXT, "FILE",
+       "speak TLS with this certificate chain (PEM); read again by `parry reload`", &serve->tls_cert},
       {"tls-key", 0, PRY_OPTION_TEXT, "FILE", "its private key (PEM)", &serve->tls_key},
       {"max-connections", 0, PRY_OPTION_COUNT, "N", "of clients, in all (10000)", &serve->max_connections},
       {"max-connections-per-address", 0, PRY_OPTION_COUNT, "N", "of one client address (no limit)",

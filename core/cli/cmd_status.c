@@ -134,6 +134,16 @@ static void print_fault(struct pry_slice fault)
   pry_answer_print(stdout, fault, "fault", 256, "?");
 }
 
+/* What `parry rollback ID` can go back to. */
+static void print_kept(struct pry_slice generation)
+{
+  pry_answer_print(stdout, generation, "id", 7, "?");
+  printf("  loaded ");
+  print_ago(pry_answer_number(generation, "loaded_at"));
+  if (pry_answer_is_true(generation, "bad"))
+    printf("  rolled back");
+}
+
 static void print_generation(struct pry_slice status)
 {
   printf("generation   ");
@@ -144,6 +154,9 @@ static void print_generation(struct pry_slice status)
   printf("  from ");
   pry_answer_print(stdout, status, "policies_folder", 300, "?");
   printf("\n");
+  if (pry_answer_is_true(status, "last_good"))
+    printf("             these are the last good policies, kept under --state: those in the folder were refused\n");
+  print_list(status, "kept", "  before", print_kept);
 }
 
 static void print_reload(struct pry_slice status)

@@ -282,7 +282,11 @@ static bool roll_back(struct pry_engine *engine, const char *id, struct pry_roll
 bool pry_engine_rollback(struct pry_engine *engine, const char *id, struct pry_report *report)
 {
   struct pry_rollback told = {.fault = ""};
-  return roll_back(engine, id, &told, report);
+  if (!roll_back(engine, id, &told, report))
+    return false;
+  pry_log(engine->log, PRY_LOG_WARN, "policies rolled back: asked for", pry_log_text("from", told.from),
+          pry_log_text("to", told.to));
+  return true;
 }
 
 bool pry_engine_roll_back_bad(struct pry_engine *engine, struct pry_guard_sample seen, struct pry_report *report)

@@ -308,6 +308,7 @@ struct pry_admin *pry_admin_new(const struct pry_admin_options *options, char *e
                               .reloader = options->reloader,
                               .keeper = options->keeper,
                               .folder = strdup(options->folder),
+                              .last_good = options->last_good,
                               .token = strdup(options->token ? options->token : ""),
                               .tcp = pry_admin_needs_token(options->address),
                               .started_at = pry_loop_unix_time(options->engine->control->loop)};

@@ -38,6 +38,7 @@ struct pry_admin_options {
   struct pry_reloader *reloader;          /* may be NULL: reload answers 503 */
   const struct pry_client_keeper *keeper; /* may be NULL */
   const char *folder;                     /* of the policies; for status */
+  const bool *last_good;                  /* the last good policies serve, not the folder's; NULL: false */
   const char *address;                    /* "unix:PATH" or "ADDR:PORT" */
   const char *token;                      /* required for TCP; copied */
   int listen_fd;                          /* above 0: an open listening socket to use instead (server.h) */

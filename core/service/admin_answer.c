@@ -98,6 +98,17 @@ static void put_generation(struct writer *writer, const struct pry_generation *g
   close_with(writer, "}");
 }
 
+/* From the `first` kept one on; 0 serves. */
+static void put_kept(struct writer *writer, const struct pry_engine *engine, size_t first)
+{
+  open_with(writer, "[");
+  for (size_t i = first; i < PRY_GENERATIONS_KEPT && engine->kept[i].generation; i++) {
+    element(writer);
+    put_generation(writer, engine->kept[i].generation, i == 0, engine->kept[i].bad);
+  }
+  close_with(writer, "]");
+}
+
 static void put_report(struct writer *writer, const struct pry_report *report)
 {
   open_with(writer, "[");
@@ -410,6 +421,9 @@ bool pry_admin_status(const struct pry_admin *admin, const struct pry_round_answ
     put_generation(&writer, serving, true, false);
   else
     put(&writer, "null");
+  boolean(&writer, "last_good", admin->last_good && *admin->last_good);
+  name(&writer, "kept");
+  put_kept(&writer, admin->engine, 1);
   put_reloads(&writer, admin);
   put_load(&writer, admin, answers, worker_count);
   put_faults(&writer, admin->engine);
@@ -428,12 +442,7 @@ bool pry_admin_generations(const struct pry_admin *admin, struct pry_buffer *out
   struct writer writer = {.out = out, .ok = true};
   open_with(&writer, "{");
   name(&writer, "generations");
-  open_with(&writer, "[");
-  for (size_t i = 0; i < PRY_GENERATIONS_KEPT && admin->engine->kept[i].generation; i++) {
-    element(&writer);
-    put_generation(&writer, admin->engine->kept[i].generation, i == 0, admin->engine->kept[i].bad);
-  }
-  close_with(&writer, "]");
+  put_kept(&writer, admin->engine, 0);
   close_with(&writer, "}");
   put(&writer, "\n");
   return writer.ok;

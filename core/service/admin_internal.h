@@ -18,6 +18,7 @@ struct pry_admin {
   const struct pry_client_keeper *keeper;
   struct pry_server *server;
   char *folder, *token;
+  const bool *last_good;
   bool tcp, draining;
   double started_at;       /* Unix seconds */
   struct pry_list waiting; /* struct pry_admin_request */

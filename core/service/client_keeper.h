@@ -39,7 +39,7 @@ void pry_client_keeper_free(struct pry_client_keeper *keeper); /* NULL is fine *
 bool pry_client_keeper_accept(struct pry_client_keeper *keeper, const struct pry_config *config,
                               struct pry_report *report);
 
-/* Looks now: after a generation began to serve, and on SIGHUP. */
+/* Looks now: after a generation began to serve, and when a reload is asked for. */
 void pry_client_keeper_look(struct pry_client_keeper *keeper);
 
 /* Appends { "declared", "file", "count", "loaded_at", "error" } for status. */

@@ -166,9 +166,15 @@ void pry_quarantined_text(const struct pry_quarantined *set, char *text, size_t 
   if (gmtime_r(&seconds, &date))
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &date);
   if (set->faults)
-    snprintf(text, size, "this set was rolled back by itself at %s: %llu faults in %llu runs%s%.300s", when,
-             (unsigned long long)set->faults, (unsigned long long)set->runs, set->first_fault[0] ? ", last " : "",
-             set->first_fault);
+    snprintf(
+        text, size,
+        "this set was rolled back by itself at %s: %llu faults in %llu runs%s%.300s; change a file to have the set "
+        "tried again",
+        when, (unsigned long long)set->faults, (unsigned long long)set->runs, set->first_fault[0] ? ", last " : "",
+        set->first_fault);
   else
-    snprintf(text, size, "this set was rolled back by hand at %s", when);
+    snprintf(
+        text, size,
+        "this set was rolled back by hand at %s; change a file, or ask with `parry reload`, to have it tried again",
+        when);
 }

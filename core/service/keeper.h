@@ -32,7 +32,7 @@ const struct pry_quarantine *pry_keeper_quarantine(const struct pry_keeper *keep
 void pry_keeper_keep_out(struct pry_keeper *keeper, const struct pry_quarantined *set);
 void pry_keeper_let_in(struct pry_keeper *keeper, const char *id);
 
-/* Words for people why a set is kept out. */
+/* Words for people why a set is kept out, and what lets it in. */
 void pry_quarantined_text(const struct pry_quarantined *set, char *text, size_t size);
 
 #endif

@@ -43,7 +43,8 @@ struct pry_program {
   struct pry_service_manager manager;
   struct pry_timer alive_timer; /* for the service manager's watchdog */
   struct pry_reload_waiter hangup_waiter;
-  bool hung_up; /* the waiter waits */
+  bool hung_up;          /* the waiter waits */
+  bool serves_last_good; /* because the policies on disk were refused at the start */
   struct pry_timer drain_timer;
   pry_time drain_until;
   bool draining;
@@ -161,12 +162,18 @@ static void reload_certificate(struct pry_program *program)
             pry_log_text("why", message));
 }
 
+/* What is no policy, but is meant, too, when somebody says "reload". */
+static void reload_asked(void *user)
+{
+  struct pry_program *program = user;
+  pry_client_keeper_look(program->client_keeper);
+  reload_certificate(program);
+}
+
 static void told_to_reload(int signal_number, void *user)
 {
   (void)signal_number;
   struct pry_program *program = user;
-  pry_client_keeper_look(program->client_keeper);
-  reload_certificate(program);
   pry_service_manager_reloading(&program->manager);
   pry_reloader_request(program->reloader, program->hung_up ? NULL : &program->hangup_waiter, hangup_answered, program);
   program->hung_up = true;
@@ -178,8 +185,9 @@ static void say_status(struct pry_program *program)
 {
   const struct pry_generation *serving = pry_engine_generation(program->engine);
   char status[128];
-  snprintf(status, sizeof status, "serving policies %.7s on %s", serving ? serving->id : "",
-           pry_program_address(program));
+  snprintf(status, sizeof status, "serving %s %.7s on %s",
+           program->serves_last_good ? "the last good policies (those on disk are refused)" : "policies",
+           serving ? serving->id : "", pry_program_address(program));
   pry_service_manager_ready(&program->manager, status);
 }
 
@@ -191,6 +199,9 @@ static void reload_ended(void *user, const struct pry_reload_outcome *outcome)
   if (outcome->result == PRY_RELOAD_TAKEN_OVER) {
     pry_keeper_let_in(program->keeper, serving->id);
     pry_keeper_serves(program->keeper, serving, serving->loaded_at);
+  }
+  if (outcome->result != PRY_RELOAD_REFUSED) { /* disk and what serves are the same again */
+    program->serves_last_good = false;
     say_status(program);
   }
   if (program->options.reloaded)
@@ -391,7 +402,7 @@ static bool load_folder(struct pry_program *program, struct pry_report *report)
     return set && pry_engine_load(program->engine, set, true, report);
   char why[512];
   pry_quarantined_text(bad, why, sizeof why);
-  pry_report_add(report, PRY_FINDING_ERROR, "quarantine", "%s; change a file to have the set tried again", why);
+  pry_report_add(report, PRY_FINDING_ERROR, "quarantine", "%s", why);
   pry_policy_set_free(set);
   return false;
 }
@@ -419,6 +430,7 @@ static bool load_last_good(struct pry_program *program, const struct pry_report 
   pry_report_init(&report);
   pry_buffer_init(&findings, 8 * 1024);
   bool ok = pry_engine_load(program->engine, good.set, false, &report);
+  program->serves_last_good = ok;
   pry_report_text(ok ? refused : &report, &findings);
   struct pry_log_field text = pry_log_slice("findings", pry_buffer_slice(&findings));
   if (ok)
@@ -532,6 +544,8 @@ static bool start_reloader(struct starting *starting)
   struct pry_reloader_options options = {.engine = program->engine,
                                          .folder = program->options.policies,
                                          .watch = program->options.watch,
+                                         .refused_at_start = program->serves_last_good,
+                                         .asked = reload_asked,
                                          .accept = accept_generation,
                                          .ended = reload_ended,
                                          .user = program};
@@ -553,6 +567,7 @@ static bool listen_admin(struct starting *starting)
                                       .reloader = program->reloader,
                                       .keeper = program->client_keeper,
                                       .folder = program->options.policies,
+                                      .last_good = &program->serves_last_good,
                                       .address = program->options.admin,
                                       .token = program->options.admin_token,
                                       .listen_fd = program->activation.admin.fd > 0 ? program->activation.admin.fd : 0};

@@ -44,6 +44,7 @@ struct pry_reloader {
   char *folder;
   pry_time debounce, poll;
   bool (*accept)(void *user, const struct pry_generation *generation, struct pry_report *report);
+  void (*request_heard)(void *user);
   void (*ended)(void *user, const struct pry_reload_outcome *outcome);
   void *user;
   bool watches; /* looks by itself */
@@ -67,7 +68,7 @@ struct pry_reloader {
 
   struct pry_reload_held held[PRY_RELOAD_HELD_MAX]; /* oldest first */
   size_t held_count;
-  char refused[PRY_GENERATION_ID_MAX]; /* "" none; "?" a folder that could not be read */
+  char refused[PRY_GENERATION_ID_MAX]; /* "" none; "?" a folder that could not be read; "!" refused before we began */
   char seen[PRY_GENERATION_ID_MAX];    /* by the last poll */
   struct pry_report last_report;
   struct pry_reload_outcome last;
@@ -76,6 +77,7 @@ struct pry_reloader {
 };
 
 #define UNREADABLE "?"
+#define BEFORE_US "!"
 
 static void copy_id(char to[PRY_GENERATION_ID_MAX], const char *from)
 {
@@ -169,8 +171,7 @@ static void run_look(struct look *look)
     return;
   }
   if (look->result == LOOK_REFUSED)
-    pry_report_add(&look->report, PRY_FINDING_ERROR, "quarantine", "%s; change a file to have the set tried again",
-                   find_held(look)->why);
+    pry_report_add(&look->report, PRY_FINDING_ERROR, "quarantine", "%s", find_held(look)->why);
   pry_policy_set_free(set);
 }
 
@@ -506,6 +507,7 @@ struct pry_reloader *pry_reloader_new(const struct pry_reloader_options *options
                                     .debounce = options->debounce ? options->debounce : DEBOUNCE_DEFAULT,
                                     .poll = options->poll ? options->poll : POLL_DEFAULT,
                                     .accept = options->accept,
+                                    .request_heard = options->asked,
                                     .ended = options->ended,
                                     .user = options->user,
                                     .watches = options->watch,
@@ -513,6 +515,8 @@ struct pry_reloader *pry_reloader_new(const struct pry_reloader_options *options
   pry_list_init(&reloader->waiters);
   pry_report_init(&reloader->last_report);
   pry_report_init(&reloader->look.report);
+  if (options->refused_at_start)
+    copy_id(reloader->refused, BEFORE_US);
   reloader->engine->adopted = worker_adopted;
   reloader->engine->adopted_user = reloader;
   if (start(reloader))
@@ -548,6 +552,8 @@ void pry_reloader_request(struct pry_reloader *reloader, struct pry_reload_waite
                           void (*done)(void *user, const struct pry_reload_outcome *outcome), void *user)
 {
   reloader->asked = true;
+  if (reloader->request_heard)
+    reloader->request_heard(reloader->user);
   if (waiter) {
     waiter->done = done;
     waiter->user = user;

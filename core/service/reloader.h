@@ -37,7 +37,7 @@ enum { PRY_RELOAD_HELD_MAX = 16 };
 struct pry_reload_held {
   char id[PRY_GENERATION_ID_MAX];
   bool by_hand;  /* a person did it */
-  char why[512]; /* one line for people, e.g. "rolled back at …: 31 faults in 40 runs, retry.lua:12: …" */
+  char why[512]; /* one line for people, e.g. "rolled back at …: 31 faults in 40 runs, …; change a file …" */
 };
 
 /* "taken over", "unchanged", "refused" */
@@ -57,8 +57,10 @@ struct pry_reloader_options {
   struct pry_engine *engine; /* borrowed */
   const char *folder;        /* copied */
   bool watch;                /* look by itself; otherwise only when asked */
+  bool refused_at_start;     /* what serves is not what the folder held: finding that again is news */
   pry_time debounce;         /* 0: 100 ms */
   pry_time poll;             /* 0: 10 s */
+  void (*asked)(void *user); /* told of each request of a person, before its look; may be NULL */
   /* Asked before a staged generation serves; false: it is refused, and `report` says why. May be NULL. */
   bool (*accept)(void *user, const struct pry_generation *generation, struct pry_report *report);
   /* Told of each look that took over or refused a set, or found the folder back at what serves. May be NULL. */

@@ -80,6 +80,10 @@ def test_tls_on_every_worker_and_a_new_certificate_without_a_cut(start, tmp_path
         assert str(key) in why, why
         with handshake(gateway) as still:
             assert common_name(still) == "second" and ask(still)[0] == 200
+        make_certificate(tmp_path, "third")
+        assert gateway.command("reload").returncode == 0
+        with handshake(gateway) as asked_for:
+            assert common_name(asked_for) == "third", "`systemctl reload` is `parry reload`"
     workers = {entry["call_id"].split("_")[1] for entry in gateway.log("call")}
     assert len(workers) > 1, "connections were on several workers"
     plain = harness.raw(gateway.address, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -277,10 +277,27 @@ def test_a_generation_that_faults_is_undone_by_itself_and_kept_out(start):
     assert again.status()["generation"]["id"] == good
     loud = again.wait_log("the policies on disk are refused, serving the last good ones instead")
     assert "rolled back by itself" in loud["findings"] and loud["level"] == "error"
+    assert again.status()["last_good"] and "last good policies" in again.command("status").stdout
     # Until its bytes change.
     again.folder.write("retry.lua", good_text.replace("-- policies/retry.lua", "-- policies/retry.lua (mended)", 1)
                        if "-- policies/retry.lua" in good_text else good_text + "\n")
     wait_until(lambda: again.status()["generation"]["id"] not in (good, bad), "the mended set is taken over")
+    assert not again.status()["last_good"]
+
+
+def test_last_good_is_over_when_the_folder_is_as_it_was(start):
+    """`parry reload` found nothing to do, and status went on saying that the folder is refused."""
+    provider = start.provider(otherwise=ok("served"))
+    state = start.directory / "state"
+    gateway = start.gateway(init_for(provider.url), "--state", state, env=SECRETS)
+    good_text = gateway.folder.read("retry.lua")
+    gateway.stop()
+    gateway.folder.write("retry.lua", good_text + "this is not Lua\n")
+    again = start.gateway(gateway.folder, "--state", state, "--watch", "off", env=SECRETS)
+    assert again.status()["last_good"]
+    gateway.folder.write("retry.lua", good_text)
+    assert again.command("reload").returncode == 0
+    assert not again.status()["last_good"]
 
 
 def test_rollback_by_hand_keeps_the_files_out_until_somebody_asks(start):
@@ -290,8 +307,12 @@ def test_rollback_by_hand_keeps_the_files_out_until_somebody_asks(start):
     gateway.folder.write("init.lua", gateway.folder.read("init.lua") + "-- second\n")
     wait_until(lambda: gateway.status()["generation"]["id"] != first, "the second serves")
     second = gateway.status()["generation"]["id"]
+    assert [kept["id"] for kept in gateway.status()["kept"]] == [first], "status names what can be gone back to"
+    assert first[:7] in gateway.command("status").stdout
     back = gateway.command("rollback")
     assert back.returncode == 0 and first[:7] in back.stderr, back
+    told = gateway.wait_log("policies rolled back: asked for")
+    assert (told["from"], told["to"]) == (second, first)
     assert gateway.status()["generation"]["id"] == first
     (gateway.folder.path / "init.lua").touch()
     gateway.folder.write("init.lua", gateway.folder.read("init.lua"))
