@@ -431,6 +431,8 @@ static bool load_last_good(struct pry_program *program, const struct pry_report 
   pry_buffer_init(&findings, 8 * 1024);
   bool ok = pry_engine_load(program->engine, good.set, false, &report);
   program->serves_last_good = ok;
+  if (ok)
+    pry_metrics_set(program->engine->metrics, PRY_M_RELOAD_OK, NULL, NULL, 0);
   pry_report_text(ok ? refused : &report, &findings);
   struct pry_log_field text = pry_log_slice("findings", pry_buffer_slice(&findings));
   if (ok)

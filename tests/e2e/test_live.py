@@ -294,10 +294,11 @@ def test_last_good_is_over_when_the_folder_is_as_it_was(start):
     gateway.stop()
     gateway.folder.write("retry.lua", good_text + "this is not Lua\n")
     again = start.gateway(gateway.folder, "--state", state, "--watch", "off", env=SECRETS)
-    assert again.status()["last_good"]
+    metric = "parry_config_last_reload_successful"
+    assert again.status()["last_good"] and f"\n{metric} 0\n" in again.ask("GET", "/metrics").text
     gateway.folder.write("retry.lua", good_text)
     assert again.command("reload").returncode == 0
-    assert not again.status()["last_good"]
+    assert not again.status()["last_good"] and f"\n{metric} 1\n" in again.ask("GET", "/metrics").text
 
 
 def test_rollback_by_hand_keeps_the_files_out_until_somebody_asks(start):
