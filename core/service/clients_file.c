@@ -72,7 +72,7 @@ bool pry_client_no_memory(struct pry_client_parse *parse)
 static bool broken_json(struct pry_client_parse *parse, const struct pry_json_iterator *iterator)
 {
   parse->line = line_at(parse, iterator->cursor);
-  return pry_client_complain(parse, NULL, "from here on this is not JSON that can be read: %s",
+  return pry_client_complain(parse, NULL, "from here on this cannot be read: %s",
                              pry_json_result_text(iterator->result));
 }
 

@@ -71,8 +71,8 @@ static const struct {
 } MISTAKES[] = {
     {"", "clients.json: is not JSON that can be read: not valid JSON\n"},
     {"{\"clients\": [\n{\"name\": \"a\", \"key\": \"%s\"},\n{\"name\": \"b\" \"key\": 1}\n]}",
-     "clients.json:3: from here on this is not JSON that can be read: not valid JSON\n"},
-    {"{\"clients\": [] ,,\n}", "clients.json:1: from here on this is not JSON that can be read: not valid JSON\n"},
+     "clients.json:3: from here on this cannot be read: not valid JSON\n"},
+    {"{\"clients\": [] ,,\n}", "clients.json:1: from here on this cannot be read: not valid JSON\n"},
     {"[]", "clients.json: must be an object with a list: { \"clients\": [ { \"name\": ..., \"key\": ... } ] }\n"},
     {"{\"clients\": {}}",
      "clients.json: must be an object with a list: { \"clients\": [ { \"name\": ..., \"key\": ... } ] }\n"},
