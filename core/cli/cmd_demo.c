@@ -63,7 +63,7 @@ static void print_next_steps(const struct demo *demo)
           "\"content\":\"hi\"}]}'\n",
           address);
   fprintf(out, "  edit  %s/retry.lua and save: taken over at once, or refused with its line\n", demo->policies);
-  fprintf(out, "  see   %s status --admin %s   (also: reload)\n", name, demo->admin);
+  fprintf(out, "  see   %s status --admin %s   (also: reload, rollback)\n", name, demo->admin);
   fprintf(out, "  end   Ctrl-C; what you edited stays in %s\n", demo->policies);
   fflush(out);
 }
@@ -73,9 +73,14 @@ static void all_recovered(void *user)
   struct demo *demo = user;
   demo->all_recovered = true;
   pry_timer_cancel(&demo->limit);
-  print_next_steps(demo);
-  if (demo->once)
-    pry_program_drain(demo->program);
+  if (!demo->once) {
+    print_next_steps(demo);
+    return;
+  }
+  fprintf(demo->screen.out,
+          "all five kinds of failure have recovered; without --once the demo stays: edit %s/retry.lua and watch\n",
+          demo->policies);
+  pry_program_drain(demo->program);
 }
 
 static void took_too_long(void *user)

@@ -34,6 +34,7 @@ def test_once_ends_when_all_five_kinds_have_recovered(tmp_path):
         lines = [line for line in screen if re.search(pattern, line)]
         assert lines and "200 after" in lines[0], (kind, done.stderr)
     assert (tmp_path / "parry-demo" / "policies" / "retry.lua").exists()
+    assert "have recovered" in screen[-1] and not any("ready:" in line for line in screen), "there is nothing to point at"
 
 
 class Demo(Process):
