@@ -44,13 +44,13 @@ static void exchange_free(struct exchange *exchange)
 }
 
 /* A handle costs as much to make as the rest of a small request, and is as good as new only when curl came to the end
- * of its own accord. What is kept is bounded by IDLE_MAX handles with small heads. */
+ * of its own accord, and at once: curl counts what it repeats over a handle's life, and gives up at the sixth. What is kept is bounded by IDLE_MAX handles with small heads. */
 static void exchange_retire(struct exchange *exchange)
 {
   struct client *client = exchange->client;
   bool small = exchange->head.headers.text.capacity <= IDLE_BYTES_MAX && exchange->line_text.capacity <= IDLE_BYTES_MAX;
-  if (exchange->state != STATE_COMPLETE || exchange->code || client->idle_count == IDLE_MAX || !small ||
-      !pry_http_forget_request(exchange)) {
+  if (exchange->state != STATE_COMPLETE || exchange->code || exchange->repeated || client->idle_count == IDLE_MAX ||
+      !small || !pry_http_forget_request(exchange)) {
     exchange_free(exchange);
     return;
   }
@@ -296,6 +296,7 @@ static int on_prerequest(void *user, char *peer, char *local, int peer_port, int
     pry_http_set_fault(exchange, PRY_HTTP_GOT_NOTHING, "the kept connection was closed before an answer came");
   else if (exchange->public_only && !pry_address_text_is_public(peer))
     pry_http_set_fault(exchange, PRY_HTTP_COULDNT_CONNECT, not_public);
+  exchange->repeated = exchange->repeated || exchange->connected;
   /* The rest of an answer that was longer than it said, a 408 before closing. curl would take it for the answer to this
    * request, and from then on each request on the connection would get its predecessor's. */
   exchange->stale = !exchange->fresh && pry_http_sockets_has_unasked(&exchange->client->sockets, local_port);

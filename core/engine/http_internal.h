@@ -55,6 +55,7 @@ struct exchange {
   bool public_only;
   bool refused; /* an address was not public */
   bool connected, cancelled, finished;
+  bool repeated;       /* curl has sent it a second time */
   bool fresh;          /* curl opened a socket for it */
   bool stale;          /* it was to go out on a kept connection that cannot be trusted */
   bool paused;         /* by on_data */

@@ -148,6 +148,25 @@ static void test_used_handles_are_as_good_as_new(void **state)
   }
 }
 
+static void serve_one_of_two(struct server *server, int fd)
+{
+  if (read_request(server, fd) && send_text(fd, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
+    read_request(server, fd); /* taken, and closed without an answer */
+}
+
+/* curl gave up on a handle that had repeated five requests in its life, though each of them was answered in the end. */
+static void test_repeats_are_not_counted_across_requests(void **state)
+{
+  struct world *world = *state;
+  server_start(&world->server, serve_one_of_two);
+  for (int i = 0; i < 20; i++) {
+    struct probe probe = finished(world, "GET", PRY_SLICE(""));
+    assert_int_equal(probe.result.curl_code, 0);
+    assert_string_equal(probe.body, "hello");
+  }
+  assert_int_equal(atomic_load(&world->server.accepts), 20);
+}
+
 static void serve_head_only(struct server *server, int fd)
 {
   while (read_request(server, fd) && send_text(fd, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n"))
@@ -936,6 +955,7 @@ int main(void)
       TEST(test_what_is_sent),
       TEST(test_methods),
       TEST(test_used_handles_are_as_good_as_new),
+      TEST(test_repeats_are_not_counted_across_requests),
       TEST(test_head),
       TEST(test_chunks_interim_heads_and_trailers),
       TEST(test_empty_answer_has_a_head),
