@@ -295,15 +295,15 @@ static void use_drain(void)
 int main(void)
 {
   static const struct fail_scenario scenarios[] = {
-      {"program start", use_start, FAIL_BOTH, 40},
+      {"program start", use_start, FAIL_BOTH, 25},
       {"the keeper", use_start, FAIL_BOTH | FAIL_IN_THREAD(KEEPER), 20},
-      {"a call through the gateway", use_call, FAIL_BOTH | FAIL_IN_THREAD(WORKER), 25},
-      {"a call retried", use_retry, FAIL_BOTH | FAIL_IN_THREAD(WORKER), 30},
-      {"a stream", use_stream, FAIL_BOTH | FAIL_IN_THREAD(WORKER), 25},
-      {"admin", use_admin, FAIL_BOTH, 20},
-      {"reload", use_reload, FAIL_BOTH, 15},
-      {"what a reload stages", use_reload, FAIL_BOTH | FAIL_IN_THREAD(STAGING), 20},
-      {"drain", use_drain, FAIL_BOTH, 10},
+      {"a call through the gateway", use_call, FAIL_BOTH | FAIL_IN_THREAD(WORKER), 15},
+      {"a call retried", use_retry, FAIL_BOTH | FAIL_IN_THREAD(WORKER), 15},
+      {"a stream", use_stream, FAIL_BOTH | FAIL_IN_THREAD(WORKER), 15},
+      {"admin", use_admin, FAIL_BOTH, 12},
+      {"reload", use_reload, FAIL_BOTH, 10},
+      {"what a reload stages", use_reload, FAIL_BOTH | FAIL_IN_THREAD(STAGING), 12},
+      {"drain", use_drain, FAIL_BOTH, 8},
   };
   return fail_main(scenarios, sizeof scenarios / sizeof *scenarios);
 }

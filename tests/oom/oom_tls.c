@@ -185,9 +185,9 @@ static void use_reload(void)
 int main(void)
 {
   static const struct fail_scenario scenarios[] = {
-      {"pair loaded", use_load, FAIL_BOTH, 40},
-      {"pair reloaded", use_reload, FAIL_BOTH, 40},
-      {"server over TLS", use_server, FAIL_BOTH, 40},
+      {"pair loaded", use_load, FAIL_BOTH, 15},
+      {"pair reloaded", use_reload, FAIL_BOTH, 15},
+      {"server over TLS", use_server, FAIL_BOTH, 15},
   };
   tls_files_make(&files, "oom");
   client_context = SSL_CTX_new(TLS_client_method());

@@ -325,12 +325,12 @@ static void use_round(void)
 int main(void)
 {
   static const struct fail_scenario scenarios[] = {
-      {"engine with workers", use_life, FAIL_BOTH, 150},
-      {"commit over workers", use_commit, FAIL_BOTH, 150},
+      {"engine with workers", use_life, FAIL_BOTH, 60},
+      {"commit over workers", use_commit, FAIL_BOTH, 50},
       {"taking over", use_taking_over, FAIL_BOTH, 0},
       {"adopting", use_commit, FAIL_BOTH | FAIL_IN_THREAD(FIRST_WORKER), 60},
-      {"rollback over workers", use_rollback, FAIL_BOTH, 120},
-      {"automatic rollback", use_automatic_rollback, FAIL_BOTH, 60},
+      {"rollback over workers", use_rollback, FAIL_BOTH, 40},
+      {"automatic rollback", use_automatic_rollback, FAIL_BOTH, 20},
       {"rounds", use_round, FAIL_BOTH, 60},
       {"rounds, a worker", use_round, FAIL_BOTH | FAIL_IN_THREAD(FIRST_WORKER), 60},
   };
