@@ -105,8 +105,8 @@ static struct pry_slice text_field(lua_State *L, int options, const char *key, c
 /* Starts the call that the table at `options` describes, and pushes its result table. */
 static struct pry_world_call *start_call(lua_State *L, struct pry_world *world, int options, const char *what)
 {
-  static const char *const known[] = {"model", "messages", "stream", "max_tokens", "temperature",
-                                      "path",  "method",   "body",   "headers",    "client", NULL};
+  static const char *const known[] = {"model",  "messages", "stream",  "max_tokens", "temperature", "path",
+                                      "method", "body",     "headers", "client",     NULL};
   pry_lua_options(L, options, what, known, false);
   struct request *request = push_request(L);
   read_headers(L, options, request);

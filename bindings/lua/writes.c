@@ -109,12 +109,12 @@ static void note_writes(const struct reader *reader, const unsigned char *code, 
 
 static bool skip_debug(struct reader *reader)
 {
-  size_t count, size;
+  size_t count, first, second;
   bool ok = read_size(reader, &count) && skip(reader, count);      /* lines */
   for (ok = ok && read_size(reader, &count); ok && count; count--) /* absolute lines */
-    ok = read_size(reader, &size) && read_size(reader, &size);
+    ok = read_size(reader, &first) && read_size(reader, &second);
   for (ok = ok && read_size(reader, &count); ok && count; count--) /* local variables */
-    ok = skip_string(reader) && read_size(reader, &size) && read_size(reader, &size);
+    ok = skip_string(reader) && read_size(reader, &first) && read_size(reader, &second);
   for (ok = ok && read_size(reader, &count); ok && count; count--) /* names of upvalues */
     ok = skip_string(reader);
   return ok;
@@ -142,12 +142,14 @@ static bool read_dump(struct reader *reader)
 {
   static const unsigned char head[] = "\x1BLua\x54\0\x19\x93\r\n\x1A\n\x04";
   const lua_Integer integer = 0x5678;
-  const lua_Number number = 370.5;
+  lua_Number number = 0;
   const unsigned char *start = reader->at;
   size_t fixed = sizeof head - 1, size = fixed + 2 + sizeof integer + sizeof number;
-  return skip(reader, size + 1) && memcmp(start, head, fixed) == 0 && start[fixed] == sizeof integer &&
-         start[fixed + 1] == sizeof number && memcmp(start + fixed + 2, &integer, sizeof integer) == 0 &&
-         memcmp(start + fixed + 2 + sizeof integer, &number, sizeof number) == 0 && read_function(reader, NULL);
+  if (!skip(reader, size + 1) || memcmp(start, head, fixed) != 0 || start[fixed] != sizeof integer ||
+      start[fixed + 1] != sizeof number || memcmp(start + fixed + 2, &integer, sizeof integer) != 0)
+    return false;
+  memcpy(&number, start + fixed + 2 + sizeof integer, sizeof number);
+  return number == 370.5 && read_function(reader, NULL);
 }
 
 static int keep(lua_State *L, const void *bytes, size_t size, void *user)

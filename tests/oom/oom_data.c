@@ -207,7 +207,7 @@ static void take_line(void *user, enum pry_log_level level, const char *line, si
 
 static void use_log(void)
 {
-  struct pry_log_output output = {PRY_LOG_FOR_PEOPLE, -1};
+  struct pry_log_output output = {.format = PRY_LOG_FOR_PEOPLE, .fd = -1};
   struct pry_scrubber *scrubber = pry_scrubber_new();
   struct pry_log *log = pry_log_new(take_line, &output, PRY_LOG_INFO, NULL, NULL);
   char text[] = "a very-secret b";
