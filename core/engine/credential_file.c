@@ -1,5 +1,7 @@
 #include "credential_file.h"
 
+#include "replace_file.h"
+
 #include "json.h"
 
 #include <errno.h>
@@ -137,38 +139,6 @@ done:
   return ok;
 }
 
-static bool write_all(int fd, struct pry_slice text)
-{
-  while (text.size) {
-    ssize_t put = write(fd, text.data, text.size);
-    if (put < 0 && errno == EINTR)
-      continue;
-    if (put <= 0)
-      return false;
-    text.data += put;
-    text.size -= (size_t)put;
-  }
-  return true;
-}
-
-static bool write_new(int folder, const char *file, struct pry_slice text)
-{
-  unlinkat(folder, file, 0); /* left by a crash; O_EXCL below finds anything that stays */
-  int fd = openat(folder, file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (fd < 0)
-    return false;
-  bool ok = write_all(fd, text) && fsync(fd) == 0;
-  int saved = errno;
-  if (close(fd) != 0 && ok) {
-    saved = errno;
-    ok = false;
-  }
-  if (!ok)
-    unlinkat(folder, file, 0);
-  errno = saved;
-  return ok;
-}
-
 static bool compose(struct pry_buffer *text, struct pry_slice secret, struct pry_slice refresh_token)
 {
   char hex[DIGEST_HEX_SIZE];
@@ -192,8 +162,7 @@ bool pry_credential_file_write(const char *state_dir, const char *name, struct p
   if (!file || !file_aside || !compose(&text, secret, refresh_token))
     goto done;
   folder = open_folder(state_dir, true);
-  ok = folder >= 0 && write_new(folder, file_aside, pry_buffer_slice(&text)) &&
-       renameat(folder, file_aside, folder, file) == 0 && fsync(folder) == 0;
+  ok = folder >= 0 && pry_replace_file(folder, file, file_aside, pry_buffer_slice(&text));
   if (!ok)
     *why = strerror(errno);
 done:

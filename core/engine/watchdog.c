@@ -1,8 +1,8 @@
 #include "watchdog.h"
 
 #include "engine.h"
+#include "thread.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -97,17 +97,6 @@ static void *watch(void *user)
   return NULL;
 }
 
-static bool start_thread(struct pry_watchdog *watchdog)
-{
-  sigset_t all, before;
-  sigfillset(&all);
-  if (pthread_sigmask(SIG_BLOCK, &all, &before) != 0)
-    return false;
-  bool ok = pthread_create(&watchdog->thread, NULL, watch, watchdog) == 0;
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  return ok;
-}
-
 struct pry_watchdog *pry_watchdog_new(struct pry_engine *engine)
 {
   struct pry_watchdog *watchdog = calloc(1, sizeof *watchdog);
@@ -120,7 +109,7 @@ struct pry_watchdog *pry_watchdog_new(struct pry_engine *engine)
   pthread_mutex_init(&watchdog->lock, NULL);
   pthread_cond_init(&watchdog->wake, &attributes);
   pthread_condattr_destroy(&attributes);
-  if (start_thread(watchdog))
+  if (pry_thread_start(&watchdog->thread, watch, watchdog))
     return watchdog;
   pthread_cond_destroy(&watchdog->wake);
   pthread_mutex_destroy(&watchdog->lock);

@@ -2,8 +2,8 @@
 
 #include "call.h"
 #include "engine.h"
+#include "thread.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -134,12 +134,7 @@ static void told_to_stop(struct pry_message *message)
 
 bool pry_worker_start(struct pry_worker *worker)
 {
-  sigset_t all, before;
-  sigfillset(&all);
-  if (pthread_sigmask(SIG_BLOCK, &all, &before) != 0)
-    return false;
-  worker->running = pthread_create(&worker->thread, NULL, run, worker) == 0;
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  worker->running = pry_thread_start(&worker->thread, run, worker);
   if (!worker->running)
     return false;
   char name[16];

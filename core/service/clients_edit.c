@@ -1,5 +1,7 @@
 #include "clients_edit.h"
 
+#include "replace_file.h"
+
 #include "json.h"
 
 #include <errno.h>
@@ -85,20 +87,6 @@ static bool is_good(struct pry_slice text, const char *shown, struct pry_report 
 
 /* ---- writing ---------------------------------------------------------------------------------------------- */
 
-static bool write_all(int fd, struct pry_slice text)
-{
-  while (text.size) {
-    ssize_t put = write(fd, text.data, text.size);
-    if (put < 0 && errno == EINTR)
-      continue;
-    if (put <= 0)
-      return false;
-    text.data += put;
-    text.size -= (size_t)put;
-  }
-  return true;
-}
-
 static void sync_folder(const char *path)
 {
   char copy[PATH_MAX];
@@ -128,7 +116,7 @@ static bool write_file(const char *path, struct pry_slice text, const struct sta
   const char *target = real ? real : path;
   int length = snprintf(aside, sizeof aside, "%s.XXXXXX", target);
   int fd = length > 0 && (size_t)length < sizeof aside ? mkostemp(aside, O_CLOEXEC) : -1;
-  bool ok = fd >= 0 && keep_owner(fd, about) && fchmod(fd, about->st_mode & 0777) == 0 && write_all(fd, text) &&
+  bool ok = fd >= 0 && keep_owner(fd, about) && fchmod(fd, about->st_mode & 0777) == 0 && pry_write_all(fd, text) &&
             fsync(fd) == 0;
   int saved = errno;
   if (fd >= 0 && close(fd) != 0 && ok) {

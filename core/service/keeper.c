@@ -1,9 +1,9 @@
 #include "keeper.h"
 
 #include "last_good.h"
+#include "thread.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -69,17 +69,6 @@ static void *write_all(void *user)
 
 /* ---- outside ---------------------------------------------------------------------------------------------------- */
 
-static bool start_thread(struct pry_keeper *keeper)
-{
-  sigset_t all, before;
-  sigfillset(&all);
-  if (pthread_sigmask(SIG_BLOCK, &all, &before) != 0)
-    return false;
-  keeper->running = pthread_create(&keeper->thread, NULL, write_all, keeper) == 0;
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  return keeper->running;
-}
-
 struct pry_keeper *pry_keeper_new(const char *state_dir, struct pry_log *log)
 {
   struct pry_keeper *keeper = calloc(1, sizeof *keeper);
@@ -94,7 +83,8 @@ struct pry_keeper *pry_keeper_new(const char *state_dir, struct pry_log *log)
   char why[PRY_STATE_WHY_MAX];
   if (!pry_quarantine_read(state_dir, &keeper->quarantine, why))
     pry_log(log, PRY_LOG_WARN, "quarantine not read", pry_log_text("why", why));
-  if (start_thread(keeper))
+  keeper->running = pry_thread_start(&keeper->thread, write_all, keeper);
+  if (keeper->running)
     return keeper;
   pry_keeper_free(keeper);
   return NULL;

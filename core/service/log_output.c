@@ -1,10 +1,10 @@
 #include "log_output.h"
 
 #include "json.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -247,17 +247,6 @@ static void *write_in_time(void *argument)
   return NULL;
 }
 
-static bool start_writer(struct pry_log_output *output)
-{
-  sigset_t all, before;
-  sigfillset(&all);
-  if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0)
-    return false;
-  bool started = pthread_create(&output->writer, NULL, write_in_time, output) == 0;
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  return started;
-}
-
 static void forget_parts(struct pry_log_output *output)
 {
   pthread_mutex_destroy(&output->lock);
@@ -282,7 +271,8 @@ void pry_log_output_start(struct pry_log_output *output)
   pry_buffer_init(&output->leaving, PIPE_BUF);
   output->stopping = false;
   output->started = pry_buffer_reserve(&output->collected, PIPE_BUF) &&
-                    pry_buffer_reserve(&output->leaving, PIPE_BUF) && start_writer(output);
+                    pry_buffer_reserve(&output->leaving, PIPE_BUF) &&
+                    pry_thread_start(&output->writer, write_in_time, output);
   if (!output->started)
     forget_parts(output);
 }

@@ -1,11 +1,11 @@
 #include "reloader.h"
 
+#include "thread.h"
 #include "watcher.h"
 
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -211,25 +211,13 @@ static void prepare_look(struct pry_reloader *reloader)
     PRY_CONTAINER_OF(link, struct pry_reload_waiter, link)->started = true;
 }
 
-/* Signals are the loop's thread's. */
-static bool start_thread(struct pry_reloader *reloader)
-{
-  sigset_t all, before;
-  sigfillset(&all);
-  if (pthread_sigmask(SIG_BLOCK, &all, &before) != 0)
-    return false;
-  bool ok = pthread_create(&reloader->thread, NULL, look_thread, &reloader->look) == 0;
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  return ok;
-}
-
 static void debounced(void *user)
 {
   struct pry_reloader *reloader = user;
   if (reloader->running || reloader->settling)
     return; /* its end sees asked and told */
   prepare_look(reloader);
-  reloader->running = start_thread(reloader);
+  reloader->running = pry_thread_start(&reloader->thread, look_thread, &reloader->look);
   if (reloader->running)
     return;
   run_look(&reloader->look); /* slower for the calls, but the edit is not lost */

@@ -1,5 +1,7 @@
 #include "state_file.h"
 
+#include "replace_file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -93,49 +95,6 @@ enum pry_state_result pry_state_file_read(const char *state_dir, const char *nam
 
 /* ---- writing ---------------------------------------------------------------------------------------------- */
 
-static bool write_all(int fd, struct pry_slice text)
-{
-  while (text.size) {
-    ssize_t put = write(fd, text.data, text.size);
-    if (put < 0 && errno == EINTR)
-      continue;
-    if (put <= 0)
-      return false;
-    text.data += put;
-    text.size -= (size_t)put;
-  }
-  return true;
-}
-
-/* errno tells why not. */
-static bool write_aside(int folder, const char *aside, struct pry_slice text)
-{
-  unlinkat(folder, aside, 0); /* left by a crash; O_EXCL finds anything that stays */
-  int fd = openat(folder, aside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (fd < 0)
-    return false;
-  bool ok = fchmod(fd, 0600) == 0 && write_all(fd, text) && fsync(fd) == 0;
-  int saved = errno;
-  if (close(fd) != 0 && ok) {
-    saved = errno;
-    ok = false;
-  }
-  if (!ok)
-    unlinkat(folder, aside, 0);
-  errno = saved;
-  return ok;
-}
-
-static bool replace(int folder, const char *aside, const char *name)
-{
-  if (renameat(folder, aside, folder, name) == 0)
-    return fsync(folder) == 0;
-  int saved = errno;
-  unlinkat(folder, aside, 0);
-  errno = saved;
-  return false;
-}
-
 bool pry_state_file_write(const char *state_dir, const char *name, struct pry_slice text, char why[PRY_STATE_WHY_MAX])
 {
   struct place place = {state_dir, name, why};
@@ -144,7 +103,7 @@ bool pry_state_file_write(const char *state_dir, const char *name, struct pry_sl
   if (length < 0 || (size_t)length >= sizeof aside)
     return complain(&place, "its name is too long", "this is a defect of parry");
   int folder = open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  bool ok = folder >= 0 && write_aside(folder, aside, text) && replace(folder, aside, name);
+  bool ok = folder >= 0 && pry_replace_file(folder, name, aside, text);
   if (!ok)
     complain_errno(&place, "give parry's user a folder with room to write to (--state DIR); the old file stays");
   if (folder >= 0)
