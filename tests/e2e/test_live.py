@@ -10,11 +10,13 @@ PARRY_RELOADS (60) and PARRY_SESSION_CALLS (1000) make them longer; `./dev soak`
 
 import asyncio
 import collections
+import contextlib
 import json
 import os
 import random
 import re
 import signal
+import subprocess
 import threading
 import time
 
@@ -579,3 +581,67 @@ def test_sighup_reloads(start):
     gateway.folder.write("init.lua", gateway.folder.read("init.lua") + "-- more\n")
     gateway.process.send_signal(signal.SIGHUP)
     wait_until(lambda: gateway.status()["generation"]["id"] != before, "the saved set serves")
+
+
+def test_a_bloated_script_state_is_replaced_and_calls_go_on(start):
+    """With so little memory what the policies need is more than half of it: the state counts as bloated at once."""
+    provider = start.provider(otherwise=failure(503))
+    gateway = start.gateway(init_for(provider.url), "--lua-memory", "300K", env=SECRETS)
+
+    def rebuilt():
+        assert gateway.chat("m").status == 503
+        return any(worker["rebuilds"] for worker in gateway.status()["worker_list"] if worker["answers"])
+
+    wait_until(rebuilt, "a worker has a fresh state")
+    entry = gateway.wait_log("script state rebuilt")
+    assert entry["bytes_before"] > 150 * 1024, entry
+    replaced = [worker for worker in gateway.status()["worker_list"] if worker["rebuilds"]]
+    for _ in range(20):
+        assert gateway.chat("m").status == 503
+    again = {worker["worker"]: worker["rebuilds"] for worker in gateway.status()["worker_list"]}
+    assert all(again[worker["worker"]] <= worker["rebuilds"] + 1 for worker in replaced), "not again and again"
+    assert gateway.status()["faults"] == 0
+
+
+HANGING_RESOLVER = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <string.h>
+#include <unistd.h>
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found)
+{
+  static int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+  if (!real)
+    real = (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT, "getaddrinfo");
+  if (node && strcmp(node, "hangs.test") == 0)
+    for (int i = 0; i < 600; i++)
+      usleep(100000);
+  return real(node, service, hints, found);
+}
+"""
+
+
+def test_a_hanging_resolver_delays_nobody_else(start, tmp_path):
+    """The name server of one provider does not answer. Calls to it wait for their timeout; all others are served, who
+    leaves is let go at once, and the program ends."""
+    source, library = tmp_path / "resolver.c", tmp_path / "resolver.so"
+    source.write_text(HANGING_RESOLVER)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    provider = start.provider(otherwise=ok("served"))
+    init = init_for(provider.url, "{}", 'provider "lost" { base_url = "http://hangs.test/v1", dialect = "openai" }').replace(
+        'to = "p"', 'to = by_model { ["lost-*"] = "lost", ["*"] = "p" }')
+    gateway = start.gateway(init, env={**SECRETS, "LD_PRELOAD": str(library), "ASAN_OPTIONS": "verify_asan_link_order=0"})
+    with contextlib.ExitStack() as lost:
+        hanging = [lost.enter_context(connect(gateway.address)) for _ in range(40)]
+        for made in hanging:
+            made.sendall(request_bytes("lost-m"))
+        wait_until(lambda: gateway.status()["calls_open"] == 40, "all look the name up")
+        began = time.monotonic()
+        for _ in range(50):
+            assert gateway.chat("m").status == 200
+        assert time.monotonic() - began < 10
+        for made in hanging[:20]:
+            made.close()
+        wait_until(lambda: gateway.status()["calls_open"] == 20, "those who left are gone")
+    gateway.wait_idle()
