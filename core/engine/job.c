@@ -4,17 +4,20 @@
 
 #include <stdlib.h>
 
+#define DRAIN_LIMIT (30 * PRY_SECOND)
+
 struct job {
   struct pry_list link; /* among the retired */
   struct pry_jobs *jobs;
   struct pry_timer timer;
+  struct pry_timer drain_timer; /* runs all the time: parked, or until a run on a retired generation is over */
   struct pry_ask ask;
   struct pry_state *state; /* referenced while running */
   const struct pry_job_config *config;
   char name[64];
   size_t index;
   pry_time period;
-  bool running;
+  bool running, draining;
   unsigned long runs, skipped, faults;
 };
 
@@ -39,6 +42,7 @@ struct pry_jobs *pry_jobs_new(struct pry_engine *engine)
 static void free_job(struct job *job)
 {
   pry_timer_cancel(&job->timer);
+  pry_timer_cancel(&job->drain_timer);
   pry_list_remove(&job->link);
   if (job->running) {
     job->state->ops->cancel(job->state, &job->ask);
@@ -60,8 +64,18 @@ void pry_jobs_free(struct pry_jobs *jobs)
   free(jobs);
 }
 
+static void drained_too_long(void *user);
+
+/* Runs already, so that this cannot fail. */
+static void arm_drain(struct job *job, pry_time delay)
+{
+  job->draining = delay != PRY_TIME_NEVER;
+  pry_timer_start(job->jobs->engine->control->loop, &job->drain_timer, delay, drained_too_long, job);
+}
+
 static void job_ended(struct job *job, enum pry_ask_status status)
 {
+  arm_drain(job, PRY_TIME_NEVER);
   job->faults += status == PRY_ASK_FAULT;
   job->running = false;
   pry_verdict_fini(&job->ask.verdict);
@@ -69,6 +83,27 @@ static void job_ended(struct job *job, enum pry_ask_status status)
   job->state = NULL;
   if (!pry_list_empty(&job->link))
     free_job(job);
+}
+
+static void drained_too_long(void *user)
+{
+  struct job *job = user;
+  struct pry_engine *engine = job->jobs->engine;
+  pry_timer_start(engine->control->loop, &job->drain_timer, PRY_TIME_NEVER, drained_too_long, job);
+  job->draining = false;
+  if (!job->running)
+    return;
+  pry_log(engine->log, PRY_LOG_WARN, "job cancelled: its policies were replaced 30 s ago",
+          pry_log_text("policy", job->name), pry_log_integer("index", (long long)job->index));
+  job->state->ops->cancel(job->state, &job->ask);
+  job_ended(job, PRY_ASK_FAULT);
+}
+
+/* The generation its run is on has been replaced. */
+static void begin_drain(struct job *job)
+{
+  if (job->running && !job->draining)
+    arm_drain(job, DRAIN_LIMIT);
 }
 
 static void job_ready(struct pry_ask *ask, enum pry_ask_status status)
@@ -114,7 +149,11 @@ static struct job *make(struct pry_jobs *jobs, const struct pry_job_config *conf
   struct job *job = calloc(1, sizeof *job);
   if (job)
     pry_list_init(&job->link);
-  if (!job || !pry_timer_start(jobs->engine->control->loop, &job->timer, config->period, job_due, job)) {
+  struct pry_loop *loop = jobs->engine->control->loop;
+  if (!job || !pry_timer_start(loop, &job->timer, config->period, job_due, job) ||
+      !pry_timer_start(loop, &job->drain_timer, PRY_TIME_NEVER, drained_too_long, job)) {
+    if (job)
+      pry_timer_cancel(&job->timer);
     free(job);
     return NULL;
   }
@@ -183,9 +222,11 @@ void pry_jobs_adopt(struct pry_job_plan *plan)
     plan->items[i]->config = &plan->config->jobs[i];
     plan->items[i]->period = plan->config->jobs[i].period;
   }
-  for (size_t i = 0; i < jobs->count; i++)
+  for (size_t i = 0; i < jobs->count; i++) {
+    begin_drain(jobs->items[i]);
     if (!in_list(plan->items, count, jobs->items[i]))
       retire(jobs->items[i]);
+  }
   free(jobs->plan);
   jobs->plan = plan;
   jobs->items = plan->items;

@@ -3,7 +3,8 @@
  *
  * A job runs once per engine and never overlaps itself: a run that is due while the last one still waits is skipped.
  * On reload a job that exists in both generations keeps its phase (its next run is not moved), a new one starts one
- * period after the commit, and a run under way finishes on its own generation.
+ * period after the commit, and a run under way finishes on its own generation, within 30 s: then it is cancelled as a fault
+ * of its policy, because it would keep a retired generation's state alive (`sleep` may take an hour).
  *
  * Owner: the engine. Thread: the control worker's.
  */

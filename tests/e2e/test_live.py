@@ -84,6 +84,7 @@ class AsyncProvider:
 
     def __init__(self):
         self.failed = set()
+        self.tried_again = set()  # failed, and not come back yet
         self.asked = 0
 
     async def start(self):
@@ -105,8 +106,11 @@ class AsyncProvider:
             await self.stream(writer)
             return
         number = body["user"]
-        if int(number) % 10 == 0 and number not in self.failed:
+        self.tried_again.discard(number)
+        # Not more than three at a time: so much retrying is always allowed.
+        if int(number) % 10 == 0 and number not in self.failed and len(self.tried_again) < 3:
             self.failed.add(number)
+            self.tried_again.add(number)
             text = b'{"error":{"message":"busy","type":"server_error","code":null,"param":null}}'
             writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n")
         else:

@@ -96,6 +96,34 @@ static void a_run_may_outlive_its_job(void **unused)
   }
 }
 
+/* A handler that sleeps for an hour would keep its generation's state as long. */
+static void a_run_on_a_replaced_generation_ends_within_thirty_seconds(void **unused)
+{
+  (void)unused;
+  for (int kept = 0; kept < 2; kept++) {
+    struct rig *rig = rig_every(wait_for_ever, 1000);
+    pry_loop_advance(rig->loop, 1001 * PRY_SECOND);
+    assert_int_equal(rig->states, 1);
+    if (!kept)
+      rig->policies[0].every = 0;
+    rig_commit(rig);
+    pry_loop_advance(rig->loop, 20 * PRY_SECOND);
+    rig_commit(rig); /* another reload does not prolong it */
+    pry_loop_advance(rig->loop, 9 * PRY_SECOND);
+    assert_int_equal(rig->cancelled_asks, 0);
+    assert_int_equal(rig->states, 2);
+    pry_loop_advance(rig->loop, 2 * PRY_SECOND);
+    assert_int_equal(rig->cancelled_asks, 1);
+    assert_int_equal(rig->states, 1);
+    struct seen seen = {0};
+    pry_jobs_each(rig->engine->jobs, see, &seen);
+    assert_int_equal(seen.count, kept);
+    assert_false(seen.status.running);
+    assert_int_equal(seen.status.faults, kept);
+    rig_free(rig);
+  }
+}
+
 static enum pry_ask_status hear(struct rig *rig, struct pry_ask *ask)
 {
   rig->counter++;
@@ -135,9 +163,13 @@ static void events_that_wait_are_cancelled_with_the_engine(void **unused)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(runs_once_per_period),        cmocka_unit_test(a_reload_keeps_the_phase),
-      cmocka_unit_test(never_over_itself),           cmocka_unit_test(a_run_may_outlive_its_job),
-      cmocka_unit_test(events_reach_every_instance), cmocka_unit_test(events_that_wait_are_cancelled_with_the_engine),
+      cmocka_unit_test(runs_once_per_period),
+      cmocka_unit_test(a_reload_keeps_the_phase),
+      cmocka_unit_test(never_over_itself),
+      cmocka_unit_test(a_run_may_outlive_its_job),
+      cmocka_unit_test(a_run_on_a_replaced_generation_ends_within_thirty_seconds),
+      cmocka_unit_test(events_reach_every_instance),
+      cmocka_unit_test(events_that_wait_are_cancelled_with_the_engine),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
