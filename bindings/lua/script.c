@@ -253,7 +253,9 @@ static void tell_where(lua_State *L, struct pry_worker *worker)
   char where[PRY_WHERE_MAX];
   if (!pry_door_where(L, 0, where, sizeof(where)))
     return;
-  where[strcspn(where, " ") - 1] = '\0'; /* the colon */
+  size_t size = strlen(where);
+  if (size > 2 && where[size - 1] == ' ') /* else it was cut */
+    where[size - 2] = '\0';
   pry_worker_tell_where(worker, where);
 }
 

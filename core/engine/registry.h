@@ -6,7 +6,8 @@
  * commits with one pointer. Whatever fails on the way leaves the serving generation as it was and gives a report.
  * The last PRY_GENERATIONS_KEPT file sets stay in memory.
  *
- * Thread: staging, checking and commit on the engine's first worker; a generation itself is immutable and counted.
+ * Thread: staging on any, commit on the control worker's (engine.h); a generation itself is immutable and counted, its
+ * counters apart.
  */
 #ifndef PRY_REGISTRY_H
 #define PRY_REGISTRY_H

@@ -60,6 +60,9 @@ struct rig {
   "local calls, last = 0, nil\n"                                                                                       \
   "return { count = function(call) calls, last = calls + 1, call return calls end }\n"
 
+/* A module that takes its time. */
+#define RIG_SLOW "return { spin = function()\n  local n = 0\n  for i = 1, 5000 do n = n + i end\n  return n\nend }\n"
+
 #define RIG_DIALECT "return dialect { name = 'd', stream = { default = 'content' } }\n"
 
 static void rig_log(void *user, enum pry_log_level level, const char *line, size_t size)
@@ -147,6 +150,7 @@ static struct rig *rig_new_set(const char *policy, const char *init, const char 
   assert_true(pry_policy_set_add(set, "dialects/d.lua", pry_slice_of(dialect ? dialect : RIG_DIALECT)));
   assert_true(pry_policy_set_add(set, "lib/grants.lua", pry_slice_of(grants)));
   assert_true(pry_policy_set_add(set, "lib/memory.lua", PRY_SLICE(RIG_MEMORY)));
+  assert_true(pry_policy_set_add(set, "lib/slow.lua", PRY_SLICE(RIG_SLOW)));
   free(grants);
   assert_true(pry_policy_set_seal(set));
   struct pry_report report;

@@ -647,9 +647,29 @@ static void test_render(void **unused)
   rig_free(rig);
 }
 
+/* When the watchdog asks, and not otherwise. */
+static void test_a_running_handler_says_where_it_is(void **state)
+{
+  (void)state;
+  char where[PRY_WHERE_MAX];
+  struct rig *rig = rig_new("local slow = require 'lib.slow'\n"
+                            "return policy { name = 'p', on_error = function() slow.spin() end }");
+  struct pry_worker *worker = rig->engine->control;
+  rig_ok(rig, PRY_ON_ERROR);
+  pry_worker_where(worker, where);
+  assert_string_equal(where, ""); /* nobody asked */
+  atomic_store(&worker->pulse.where_wanted, true);
+  rig_ok(rig, PRY_ON_ERROR);
+  pry_worker_where(worker, where);
+  assert_string_equal(where, "lib/slow.lua:3");
+  assert_false(pry_worker_where_wanted(worker));
+  rig_free(rig);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_a_running_handler_says_where_it_is),
       cmocka_unit_test(test_fields_of_a_call),
       cmocka_unit_test(test_optional_fields_are_nil),
       cmocka_unit_test(test_unknown_field_names_the_known),
