@@ -121,8 +121,9 @@ static enum pry_ask_status end_decision(struct pry_decision *decision, enum pry_
   const struct pry_script *script = decision->decider->script;
   pry_decision_end_record(decision);
   pry_decision_return(decision);
-  if (pry_script_wants_rebuild(script))
-    pry_worker_request_rebuild(script->state.worker);
+  struct pry_worker *worker = script->state.worker;
+  if (pry_script_wants_rebuild(script) && worker->state == &script->state) /* one that was replaced dies soon anyway */
+    pry_worker_request_rebuild(worker);
   return faulty ? PRY_ASK_FAULT : PRY_ASK_DONE;
 }
 
