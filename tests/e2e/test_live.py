@@ -22,7 +22,7 @@ import time
 
 import pytest
 
-from harness import chain, connect, failure, ok, run_parry, wait_until
+from harness import answer, chain, connect, failure, ok, run_parry, wait_until
 
 RELOADS = int(os.environ.get("PARRY_RELOADS") or 60)
 SESSION_CALLS = int(os.environ.get("PARRY_SESSION_CALLS") or 1000)
