@@ -15,15 +15,20 @@
 -- counts. A target without "/" is a model of the provider that the call went to first. A list in `categories` replaces
 -- the one in `models` for errors of that category: after "the prompt is too long" only a larger model helps.
 --
--- The client is told who answered (header parry-target). Requests are passed on as they are, so list models that take
--- the same ones, at providers whose dialect is the client's.
+-- Targets with a weight that stand side by side in a list share the calls: weights = { ["q/a"] = 3, ["r/a"] = 1 } sends
+-- three of four that get there to q/a first, and the others to r/a. With `stick` a conversation (call.session) that was
+-- answered by a fallback stays there: its prompt is in that provider's cache, and its style stays the same. When that
+-- fallback fails, too, the call goes home first, then down the list.
+--
+-- The client is told who answered (header parry-target).
 
 local category = require "lib.category"
 local match = require "lib.match"
 
--- The target that the call went to first; the lists are about it, however far the call has wandered since.
-local function first_target(call)
-  local name = call.ledger[1].target
+-- The target that this call is about: where its route sends it. The lists are about that one, however far the call has
+-- wandered since.
+local function home_of(self, call)
+  local name = call.vars[self.home_name] or call.ledger[1].target
   local slash = name:find("/", 1, true)
   if not slash then return name, name, "" end -- a call without a model
   return name, name:sub(1, slash - 1), name:sub(slash + 1)
@@ -44,6 +49,43 @@ local function was_tried(call, target)
   return false
 end
 
+local function full_name(target, provider)
+  return target:find("/", 1, true) and target or provider .. "/" .. target
+end
+
+-- One of the targets from `first` on that share by weight and were not tried: the one that `at` falls on.
+local function by_weight(self, targets, first, call, provider)
+  local open, sum = {}, 0
+  for i = first, #targets do
+    local weight = self.weights[targets[i]]
+    if not weight then break end
+    local name = full_name(targets[i], provider)
+    if not was_tried(call, name) then
+      sum = sum + weight
+      open[#open + 1] = { name = name, upto = sum }
+    end
+  end
+  local at = random() * sum
+  for _, one in ipairs(open) do
+    if at < one.upto then return one.name end
+  end
+end
+
+-- The next target for this call, or nil when all were tried.
+local function next_target(self, call, targets, home, provider)
+  if call.vars[self.home_name] and not was_tried(call, home) then return home end
+  for i, target in ipairs(targets) do
+    local name = full_name(target, provider)
+    if not was_tried(call, name) then
+      return self.weights[target] and by_weight(self, targets, i, call, provider) or name
+    end
+  end
+end
+
+local function stick_key(home, session)
+  return "stick:" .. home .. ":" .. session
+end
+
 -- { ["glob"] = { "target", ... } }, or what is wrong with it.
 local function complaint(where, map)
   if type(map) ~= "table" then
@@ -62,6 +104,25 @@ local function complaint(where, map)
   end
 end
 
+local function is_listed(map, target)
+  for _, targets in pairs(map) do
+    for _, listed in ipairs(targets) do
+      if listed == target then return true end
+    end
+  end
+end
+
+local function weights_complaint(self)
+  for target, weight in pairs(self.weights) do
+    if weight <= 0 or weight > 1e6 then
+      return ("weights[%q] must be above 0, at most 1000000; got %g"):format(target, weight)
+    end
+    local listed = is_listed(self.models, target)
+    for _, map in pairs(self.categories) do listed = listed or is_listed(map, target) end
+    if not listed then return ("weights[%q]: no list has a target of that name"):format(target) end
+  end
+end
+
 return policy {
   name = "fallback_model",
   doc = "go to another model or provider when this one cannot take the call",
@@ -72,6 +133,10 @@ return policy {
     categories = param { {}, type = "map", of = "any",
                          doc = "the same for single categories, instead of `models`: { context_length = { ... } }" },
     never      = param { {}, type = "list", of = "category", doc = "categories that end the call here" },
+    weights    = param { {}, type = "map", of = "number", doc = "targets that stand side by side in a list share by "
+                         .. "weight: { [\"provider/model\"] = 3 }" },
+    stick      = param { type = "number", optional = true, min = 1, max = 86400, unit = "s",
+                         doc = "a conversation answered by a fallback stays there until it was silent for this long" },
   },
 
   check = function(self)
@@ -79,7 +144,9 @@ return policy {
     for name, map in pairs(self.categories) do
       wrong = wrong or category.complaint(name) or complaint("categories." .. name, map)
     end
+    wrong = wrong or weights_complaint(self)
     if wrong then return wrong end
+    self.home_name = self.name .. ".home"
     self.sorted = { models = match.sort(self.models), categories = {} }
     for name, map in pairs(self.categories) do self.sorted.categories[name] = match.sort(map) end
     self.ends = {}
@@ -87,30 +154,43 @@ return policy {
   end,
 
   when = { fallback = true }, -- the dialect's word: would another target help?
+  only_with = { on_request = "stick", on_done = "stick" },
+
+  on_request = function(self, call)
+    if not call.session or not call.target then return end
+    local home = call.target.name
+    local target = store.get(stick_key(home, call.session))
+    if not target or target == home then return end
+    call.vars[self.home_name] = home
+    return route { target = target, why = "this conversation was answered there before" }
+  end,
+
+  on_done = function(self, call, outcome)
+    if not outcome.ok or not call.session or #call.ledger == 0 then return end
+    local home, served = home_of(self, call), call.ledger[#call.ledger].target
+    if served ~= home then
+      store.set(stick_key(home, call.session), served, self.stick)
+    elseif call.vars[self.home_name] then
+      store.remove(stick_key(home, call.session))
+    end
+  end,
 
   on_error = function(self, call, err)
     local failed = err.category
     if self.ends[failed] then return end
-    local name, provider, model = first_target(call)
+    local home, provider, model = home_of(self, call)
     local targets, key
     local own, sorted = self.categories[failed], self.sorted
     if own then
-      targets, key = list_for(own, sorted.categories[failed], name, model)
+      targets, key = list_for(own, sorted.categories[failed], home, model)
     end
     if not targets then
-      targets, key = list_for(self.models, sorted.models, name, model)
+      targets, key = list_for(self.models, sorted.models, home, model)
     end
     if not targets then return end
-    for _, target in ipairs(targets) do
-      if not target:find("/", 1, true) then
-        target = provider .. "/" .. target
-      end
-      if not was_tried(call, target) then
-        return fallback {
-          target = target,
-          why = failed .. " at " .. call.target.name .. "; next for " .. key,
-        }
-      end
+    local target = next_target(self, call, targets, home, provider)
+    if target then
+      return fallback { target = target, why = failed .. " at " .. call.target.name .. "; next for " .. key }
     end
   end,
 }

@@ -232,3 +232,77 @@ test("names in categories are checked", function(t)
   t:eq(ok, false)
   t:match(why, 'there is no category "contextlength"')
 end)
+
+test("neighbours with weights share the calls, and each is tried once", function(t)
+  lists(t, { weights = { ["q/a"] = 3, ["q/b"] = 1 } })
+  t:route { max_targets = 10 }
+  local first = { a = 0, b = 0 }
+  for _ = 1, 200 do
+    t:provider { BROKEN }
+    t:provider("q", { BROKEN, BROKEN })
+    t:provider("s", { OK })
+    local r = t:call { model = "m" }
+    t:eq(r.target, "s/c") -- no weight: after those that share
+    local one, other = r.ledger[2].target, r.ledger[3].target
+    t:ok(one ~= other)
+    first[one:sub(-1)] = first[one:sub(-1)] + 1
+  end
+  t:ok(first.a > 120 and first.a < 180, ("q/a was first in %d of 200"):format(first.a))
+end)
+
+test("a weight of a target that no list has is refused", function(t)
+  lists(t, { weights = { ["q/x"] = 3 } })
+  t:provider("q", {})
+  t:provider("s", {})
+  local ok, why = pcall(t.call, t, { model = "m" })
+  t:eq(ok, false)
+  t:match(why, 'weights%["q/x"%]: no list has a target of that name')
+end)
+
+local function talk(t, session)
+  return t:call { model = "m", headers = { ["x-session"] = session } }
+end
+
+test("a conversation stays with the fallback that answered it; others do not", function(t)
+  lists(t, { stick = 600 })
+  t:route { session = { header = "x-session" } }
+  t:provider { BROKEN, OK, OK }
+  t:provider("q", { OK, OK, OK })
+  t:provider("s", {})
+  t:eq(talk(t, "one").target, "q/a")
+  local r = talk(t, "one")
+  t:eq(r.target, "q/a")
+  t:eq(r.attempts, 1)
+  t:eq(talk(t, "two").target, "p/m")
+  t:eq(t:call({ model = "m" }).target, "p/m")
+  t:advance(599)
+  t:eq(talk(t, "one").target, "q/a") -- and begins anew
+end)
+
+test("a conversation that was silent goes home", function(t)
+  lists(t, { stick = 600 })
+  t:route { session = { header = "x-session" } }
+  t:provider { BROKEN, OK }
+  t:provider("q", { OK })
+  t:provider("s", {})
+  talk(t, "one")
+  t:advance(601)
+  t:eq(talk(t, "one").target, "p/m")
+end)
+
+test("a fallback that fails sends its conversations home, then down the list", function(t)
+  lists(t, { stick = 600 })
+  t:route { session = { header = "x-session" }, max_targets = 5 }
+  t:provider { BROKEN, OK, OK, BROKEN }
+  t:provider("q", { OK, BROKEN, OK })
+  t:provider("s", {})
+  talk(t, "one")
+  local r = talk(t, "one")
+  t:eq(r.ledger[1].target, "q/a")
+  t:eq(r.target, "p/m")
+  r = talk(t, "one") -- home again
+  t:eq(r.attempts, 1)
+  t:eq(r.target, "p/m")
+  r = talk(t, "one")
+  t:eq(r.target, "q/a")
+end)

@@ -262,3 +262,80 @@ test("a wait in base_by_status has bounds", function(t)
   t:eq(ok, false)
   t:match(why, "base_by_status%[429%] must be 0..600 s")
 end)
+
+test("first waits by category, where the status is not listed", function(t)
+  t:use("retry", exact { base_by_status = { [503] = 2 }, base_by_category = { overloaded = 7, rate_limit = 5 } })
+  t:provider { BUSY, { status = 529 }, { status = 429 }, OK }
+  t:near(t:call({ model = "m" }).waited, 2 + 7 * 2 + 5 * 4)
+end)
+
+test("nonsense in base_by_category is refused", function(t)
+  t:use("retry", exact { base_by_category = { ratelimit = 5 } })
+  local ok, why = pcall(t.call, t, { model = "m" })
+  t:eq(ok, false)
+  t:match(why, 'base_by_category: there is no category "ratelimit"')
+end)
+
+-- MISSION row 9: base x (1 + 0.2 x errors of the last five minutes).
+test("adaptive: waits grow with the errors of the last minutes, and shrink when those are past", function(t)
+  t:use("retry", exact { adaptive = 0.2, adaptive_window = 300, max_attempts = 2 })
+  for seen = 1, 5 do
+    t:provider { BUSY, OK }
+    t:near(t:call({ model = "m" }).waited, 1 + 0.2 * seen)
+  end
+  t:advance(301)
+  t:provider { BUSY, OK }
+  t:near(t:call({ model = "m" }).waited, 1.2)
+end)
+
+test("adaptive: errors of another provider do not count", function(t)
+  t:use("retry", exact { adaptive = 1, adaptive_window = 300, max_attempts = 2 })
+  t:provider { BUSY, BUSY }
+  t:provider("q", { BUSY, OK })
+  t:call { model = "m" }
+  t:route { to = "q" }
+  t:near(t:call({ model = "m" }).waited, 2)
+end)
+
+local AWS = { transient = 14, throttled = 5, success = 1, reserve = 0 }
+local REFILLED = { transient = 14, throttled = 5, success = 7, reserve = 0 }
+
+test("a quota of tokens is used up by retries and refuses, without a wait", function(t)
+  t:use("retry", exact { base = 0, quota = 30, quota_costs = AWS })
+  t:provider { BUSY, { status = 500 }, { status = 500 }, OK }
+  local r = t:call { model = "m" }      -- 5, then 14, then 14 that are not there
+  t:eq(r.status, 500)
+  t:eq(r.upstream_calls, 3)
+  t:eq(r.waited, 0)
+end)
+
+test("calls that go well fill the quota again; a retry that worked gives back what it took", function(t)
+  t:use("retry", exact { base = 0, quota = 14, quota_costs = REFILLED })
+  local DOWN = { status = 500 }
+  t:provider { DOWN, OK, DOWN, DOWN, DOWN, OK, OK, DOWN, OK }
+  t:eq(t:call({ model = "m" }).upstream_calls, 2) -- took 14, gave them back
+  t:eq(t:call({ model = "m" }).upstream_calls, 2) -- took 14, failed
+  t:eq(t:call({ model = "m" }).upstream_calls, 1) -- nothing left
+  t:call { model = "m" }
+  t:call { model = "m" }                          -- 7 and 7
+  t:eq(t:call({ model = "m" }).upstream_calls, 2)
+end)
+
+-- gRPC A6: ten tokens, a failure takes one, a success gives a tenth, nothing below half.
+test("a quota in gRPC's manner stops at its reserve", function(t)
+  t:use("retry", exact { base = 0, quota = 10,
+                         quota_costs = { transient = 1, throttled = 1, success = 0.1, reserve = 0.5 } })
+  local retried = 0
+  for _ = 1, 8 do
+    t:provider { BUSY, BUSY, BUSY, BUSY }
+    retried = retried + t:call({ model = "m" }).upstream_calls - 1
+  end
+  t:eq(retried, 5)
+end)
+
+test("nonsense in quota_costs is refused", function(t)
+  t:use("retry", exact { quota = 10, quota_costs = { transient = 1, throtled = 1 } })
+  local ok, why = pcall(t.call, t, { model = "m" })
+  t:eq(ok, false)
+  t:match(why, 'quota_costs: no field "throtled"')
+end)

@@ -17,6 +17,8 @@
  *     doc    = "one line for people",
  *     params = { max_attempts = param { 4, min = 1, max = 16, doc = "…" }, … },
  *     when   = { retryable = true },        -- on_error only: everything else is skipped in C
+ *     only_with = { on_done = "to" },       -- handlers that only instances have whose parameter is set (not nil, not
+ *                                           -- false): what nobody asked for costs nothing
  *     check  = function(self) … end,        -- at load, once per instance: returns nothing, or a text saying what is
  *                                           -- wrong with these parameters together
  *     on_request = function(self, call) … end,   on_attempt = function(self, call) … end,

@@ -91,6 +91,7 @@ struct pry_declared_policy {
   size_t param_count;
   struct pry_when when;
   unsigned handlers;
+  const char *only_with[PRY_HANDLER_COUNT]; /* the parameter that a handler is there for; NULL: always there */
   pry_time periods[PRY_JOBS_MAX];
   size_t job_count;
 };

@@ -226,6 +226,40 @@ static void read_jobs(const struct pry_form *form, struct pry_declared_policy *p
   lua_settop(L, top);
 }
 
+/* ---- only_with ----------------------------------------------------------------------------------------- */
+
+static bool is_param(const struct pry_declared_policy *policy, const char *name)
+{
+  for (size_t i = 0; i < policy->param_count; i++)
+    if (strcmp(policy->param_names[i], name) == 0)
+      return true;
+  return false;
+}
+
+/* `only_with = { on_done = "to" }`: which parameter each handler is there for. */
+static void read_only_with(const struct pry_form *form, struct pry_declared_policy *policy)
+{
+  int top = lua_gettop(form->L);
+  struct pry_form needs;
+  size_t count = 0;
+  const char *const *keys = NULL;
+  if (pry_form_enter(form, "only_with", "only_with.", &needs))
+    keys = pry_form_keys(&needs, &count);
+  for (size_t i = 0; i < count; i++) {
+    const char *param = pry_form_text(&needs, keys[i], PRY_REQUIRED);
+    int handler = 0;
+    while (handler < PRY_HANDLER_COUNT && strcmp(pry_handler_name((enum pry_handler)handler), keys[i]) != 0)
+      handler++;
+    if (handler == PRY_HANDLER_COUNT || handler == PRY_EVERY || !(policy->handlers & PRY_HANDLER_BIT(handler)))
+      pry_form_complain(&needs, keys[i], "is no handler of this policy");
+    else if (param && !is_param(policy, param))
+      pry_form_complain(&needs, keys[i], "names \"%.60s\", which is no parameter of this policy", param);
+    else
+      policy->only_with[handler] = param;
+  }
+  lua_settop(form->L, top);
+}
+
 /* ---- policy { … } -------------------------------------------------------------------------------------- */
 
 /* ---@class policy_declaration
@@ -233,6 +267,8 @@ static void read_jobs(const struct pry_form *form, struct pry_declared_policy *p
  * ---@field doc string?                         one line for people
  * ---@field params table<string, parameter>?
  * ---@field when table?                         on_error only: { retryable =, category = { … }, … }
+ * ---@field only_with? table<string, string>   handlers that are asked only where a parameter is set (neither nil nor
+ *                                            false): { on_done = "to" }. What is not asked costs nothing
  * ---@field check? fun(self: table): string?    what is wrong with these parameters together; may put into self what
  *                                            handlers are to find worked out already
  * ---@field on_request? fun(self: table, call: call): verdict?
@@ -248,8 +284,9 @@ static void read_jobs(const struct pry_form *form, struct pry_declared_policy *p
  * function policy(v) end */
 int pry_declare_policy(lua_State *L)
 {
-  static const char *const known[] = {"name",       "doc",        "params",   "when",    "check",    "on_request",
-                                      "on_attempt", "on_outcome", "on_error", "on_done", "on_event", "every"};
+  static const char *const known[] = {"name",    "doc",        "params",     "when",       "only_with",
+                                      "check",   "on_request", "on_attempt", "on_outcome", "on_error",
+                                      "on_done", "on_event",   "every"};
   struct pry_declaration *d = pry_declaration_of(L, "policy");
   lua_settop(L, 1);
   struct pry_place place = pry_place_here(L, d);
@@ -268,6 +305,7 @@ int pry_declare_policy(lua_State *L)
   unsigned errors = d->report->errors;
   read_when(&form, &policy->when);
   read_handlers(&form, policy, slots);
+  read_only_with(&form, policy);
   read_jobs(&form, policy, slots);
   if (form.table && !policy->handlers && errors == d->report->errors)
     pry_complain(d, place,
@@ -364,6 +402,19 @@ static void push_param(const struct pry_form *form, const struct pry_param *para
     pry_complain(form->d, form->place, "%s: needs the parameter %s", form->subject, param->name);
 }
 
+/* Handlers whose parameter is not set are not the instance's. Before `check`, which may replace what it was given. */
+static void leave_out_handlers(lua_State *L, struct pry_declared_instance *use, int self)
+{
+  for (int handler = 0; handler < PRY_HANDLER_COUNT; handler++) {
+    if (!use->policy->only_with[handler])
+      continue;
+    lua_getfield(L, self, use->policy->only_with[handler]);
+    if (!lua_toboolean(L, -1))
+      use->instance.handlers &= ~PRY_HANDLER_BIT(handler);
+    lua_pop(L, 1);
+  }
+}
+
 /* The policy's own word on its parameters. */
 static void run_check(const struct pry_form *form, int slots, int self)
 {
@@ -443,6 +494,7 @@ void pry_declare_use_params(lua_State *L, struct pry_declaration *d, struct pry_
   }
   lua_pushstring(L, use->instance.name);
   lua_setfield(L, self, "name");
+  leave_out_handlers(L, use, self);
   if (errors == d->report->errors)
     run_check(&form, slots, self);
   keep_instance(L, use, slots, self);

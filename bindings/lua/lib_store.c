@@ -217,6 +217,52 @@ static int store_counter(lua_State *L)
   return finish_number(L, &read, status, total);
 }
 
+/* ---- quotas ---------------------------------------------------------------------------------------------- */
+
+static double check_amount(lua_State *L, int index)
+{
+  double amount = lua_tonumber(L, index);
+  luaL_argcheck(L, lua_type(L, index) == LUA_TNUMBER && amount >= 0 && amount <= 1e9, index,
+                "a quota counts in numbers from 0 to 1e9");
+  return amount;
+}
+
+/* Takes from a quota when enough is left; it never waits. A quota that nobody touched for an hour is full again.
+ * ---@param key string
+ * ---@param amount number
+ * ---@param capacity number    of the whole quota
+ * ---@param reserve? number    what must be left afterwards; 0
+ * ---@return boolean? taken, table? err
+ * function store.take(key, amount, capacity, reserve) end */
+static int store_take(lua_State *L)
+{
+  struct place place;
+  bool taken = false;
+  double left = 0;
+  read_key(L, "store.take", &place);
+  double amount = check_amount(L, 2), capacity = check_amount(L, 3);
+  double reserve = lua_isnoneornil(L, 4) ? 0 : check_amount(L, 4);
+  struct pry_read read = begin_read(&place, "store.take");
+  enum pry_store_status status =
+      pry_store_take(place.store, place.key, amount, capacity, reserve, 0, place.now, &taken, &left);
+  return finish_boolean(L, &read, status, taken);
+}
+
+/* Gives back to a quota, up to what was taken.
+ * ---@param key string
+ * ---@param amount number
+ * ---@return boolean? given, table? err
+ * function store.give(key, amount) end */
+static int store_give(lua_State *L)
+{
+  struct place place;
+  read_key(L, "store.give", &place);
+  double amount = check_amount(L, 2);
+  struct pry_read read = begin_read(&place, "store.give");
+  enum pry_store_status status = pry_store_give(place.store, place.key, amount, 0, place.now);
+  return finish_boolean(L, &read, status, true);
+}
+
 /* ---- windows --------------------------------------------------------------------------------------------- */
 
 /* What store.window() and store.breaker() return: parameters and the full key. The state is in the store. */
@@ -469,9 +515,10 @@ static void open_type(lua_State *L, const void *type, const char *name, const lu
 
 void pry_lib_store_open(lua_State *L)
 {
-  static const luaL_Reg functions[] = {{"get", store_get},       {"set", store_set},         {"add", store_add},
-                                       {"remove", store_remove}, {"count", store_count},     {"counter", store_counter},
-                                       {"window", store_window}, {"breaker", store_breaker}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"get", store_get},       {"set", store_set},         {"add", store_add},   {"remove", store_remove},
+      {"count", store_count},   {"counter", store_counter}, {"take", store_take}, {"give", store_give},
+      {"window", store_window}, {"breaker", store_breaker}, {NULL, NULL}};
   static const luaL_Reg window_methods[] = {
       {"add", window_add}, {"count", window_count}, {"clear", window_clear}, {NULL, NULL}};
   static const luaL_Reg breaker_methods[] = {{"enter", breaker_enter},

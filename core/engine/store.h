@@ -65,6 +65,17 @@ enum pry_store_status pry_store_count(struct pry_store *store, struct pry_slice 
 /* Reads without changing; an absent counter is 0. */
 enum pry_store_status pry_store_counter(struct pry_store *store, struct pry_slice key, pry_time now, double *total);
 
+/* ---- quota: a counter of what is used, between 0 and a capacity --------------------------------------- */
+
+/* Uses `amount` when that leaves at least `reserve` of `capacity`, else nothing: *taken says which, *left what is left
+ * afterwards. An unknown quota is full, and so is one that nobody used or gave back to for its time to live: a quota
+ * refuses, it never waits (botocore's retry quota, gRPC A6). Reads as a counter of what is used. */
+enum pry_store_status pry_store_take(struct pry_store *store, struct pry_slice key, double amount, double capacity,
+                                     double reserve, pry_time ttl, pry_time now, bool *taken, double *left);
+/* Gives back up to what is used. Creates nothing: giving to a full quota costs a look. */
+enum pry_store_status pry_store_give(struct pry_store *store, struct pry_slice key, double amount, pry_time ttl,
+                                     pry_time now);
+
 /* ---- window: how many happened within the last `length` --------------------------------------------- */
 
 /* A sliding window of at most `limit` remembered instants (<= PRY_STORE_WINDOW_MAX). It lives for `length` after its

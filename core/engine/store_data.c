@@ -125,6 +125,50 @@ enum pry_store_status pry_store_counter(struct pry_store *store, struct pry_slic
   return PRY_STORE_OK;
 }
 
+/* ---- quota ------------------------------------------------------------------------------------------- */
+
+enum pry_store_status pry_store_take(struct pry_store *store, struct pry_slice key, double amount, double capacity,
+                                     double reserve, pry_time ttl, pry_time now, bool *taken, double *left)
+{
+  *taken = false;
+  *left = 0;
+  struct pry_shard *shard;
+  struct pry_object *object;
+  bool created;
+  enum pry_store_status status = pry_store_open(store, key, PRY_OBJECT_COUNTER, now, &shard, &object, &created);
+  if (status != PRY_STORE_OK)
+    return status;
+  double used = object->counter > 0 ? object->counter : 0;
+  *taken = capacity - used - amount >= reserve;
+  if (*taken)
+    used += amount;
+  object->counter = used;
+  *left = used < capacity ? capacity - used : 0;
+  if (created && !*taken)
+    pry_store_drop(store, shard, object);
+  else
+    pry_store_live_until(shard, object, expiry(ttl, now));
+  pthread_mutex_unlock(&shard->lock);
+  return status;
+}
+
+enum pry_store_status pry_store_give(struct pry_store *store, struct pry_slice key, double amount, pry_time ttl,
+                                     pry_time now)
+{
+  struct pry_shard *shard;
+  struct pry_object *object;
+  enum pry_store_status status = pry_store_find(store, key, PRY_OBJECT_COUNTER, now, &shard, &object);
+  if (status != PRY_STORE_OK)
+    return status == PRY_STORE_ABSENT ? PRY_STORE_OK : status;
+  object->counter = object->counter > amount ? object->counter - amount : 0;
+  if (object->counter > 0)
+    pry_store_live_until(shard, object, expiry(ttl, now));
+  else
+    pry_store_drop(store, shard, object);
+  pthread_mutex_unlock(&shard->lock);
+  return PRY_STORE_OK;
+}
+
 /* ---- window ------------------------------------------------------------------------------------------ */
 
 static pry_time instant_at(const struct pry_object_window *window, unsigned i)

@@ -155,6 +155,25 @@ static void test_when(void **state)
   CHECK(examples);
 }
 
+static void test_only_with(void **state)
+{
+  (void)state;
+#define ONLY_WITH(text)                                                                                                \
+  WITH_POLICY("return policy { name = \"retry\",\n only_with = " text                                                  \
+              ",\n params = { to = param { type = \"string\", optional = true } },\n on_done = function() end }\n")
+  static const struct example examples[] = {
+      {"fine", ONLY_WITH("{ on_done = \"to\" }"), ""},
+      {"no parameter", ONLY_WITH("{ on_done = \"too\" }"),
+       "retry.lua:2: retry: only_with.on_done names \"too\", which is no parameter of this policy\n"},
+      {"no such handler here", ONLY_WITH("{ on_error = \"to\" }"),
+       "retry.lua:2: retry: only_with.on_error is no handler of this policy\n"},
+      {"no handler at all", ONLY_WITH("{ every = \"to\" }"),
+       "retry.lua:2: retry: only_with.every is no handler of this policy\n"},
+      {"no text", ONLY_WITH("{ on_done = 1 }"), "retry.lua:2: retry: only_with.on_done must be a text, got 1\n"},
+  };
+  CHECK(examples);
+}
+
 static void test_params(void **state)
 {
   (void)state;
@@ -658,6 +677,7 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_policies),
       cmocka_unit_test(test_when),
+      cmocka_unit_test(test_only_with),
       cmocka_unit_test(test_params),
       cmocka_unit_test(test_jobs),
       cmocka_unit_test(test_use),

@@ -150,6 +150,39 @@ static void test_counters(void **state)
   pry_store_free(store);
 }
 
+static void test_quotas(void **state)
+{
+  (void)state;
+  struct pry_store *store = new_store(0, 0);
+  bool taken = false;
+  double left = 0;
+  assert_int_equal(pry_store_give(store, KEY, 5, 0, 0), PRY_STORE_OK);
+  assert_int_equal(pry_store_key_count(store), 0); /* a full quota takes no room */
+  assert_int_equal(pry_store_take(store, KEY, 6, 5, 0, 0, 0, &taken, &left), PRY_STORE_OK);
+  assert_false(taken);
+  assert_int_equal(pry_store_key_count(store), 0);
+  static const struct {
+    double amount, reserve, left;
+    bool taken;
+  } steps[] = {{2, 0, 3, true}, {2, 2, 3, false}, {1, 2, 2, true}, {0.5, 0, 1.5, true}, {2, 0, 1.5, false}};
+  for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+    assert_int_equal(pry_store_take(store, KEY, steps[i].amount, 5, steps[i].reserve, 0, 0, &taken, &left),
+                     PRY_STORE_OK);
+    assert_int_equal(taken, steps[i].taken);
+    assert_true(left == steps[i].left);
+  }
+  assert_int_equal(pry_store_give(store, KEY, 1, 0, 0), PRY_STORE_OK);
+  assert_int_equal(pry_store_take(store, KEY, 0, 2, 0, 0, 0, &taken, &left), PRY_STORE_OK);
+  assert_false(taken); /* more is used than a smaller capacity has */
+  assert_int_equal(pry_store_give(store, KEY, 100, 0, 0), PRY_STORE_OK);
+  assert_int_equal(pry_store_key_count(store), 0);
+  assert_int_equal(pry_store_take(store, KEY, 5, 5, 0, PRY_SECOND, 0, &taken, &left), PRY_STORE_OK);
+  assert_true(taken);
+  assert_int_equal(pry_store_take(store, KEY, 5, 5, 0, PRY_SECOND, 2 * PRY_SECOND, &taken, &left), PRY_STORE_OK);
+  assert_true(taken); /* forgotten is full */
+  pry_store_free(store);
+}
+
 static void test_windows(void **state)
 {
   (void)state;
@@ -455,6 +488,7 @@ int main(void)
       cmocka_unit_test(test_renewal_moves_expiry),
       cmocka_unit_test(test_expiry_against_model),
       cmocka_unit_test(test_counters),
+      cmocka_unit_test(test_quotas),
       cmocka_unit_test(test_windows),
       cmocka_unit_test(test_window_limits),
       cmocka_unit_test(test_window_model),
