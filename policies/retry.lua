@@ -119,7 +119,7 @@ return policy {
     adaptive_window = param { 300.0, min = 1, max = 86400, unit = "s", doc = "how far \"lately\" goes back" },
     quota          = param { type = "number", optional = true, min = 1, max = 1e6, doc = "tokens for retries at a "
                              .. "provider: a retry takes some, a call that goes well gives back" },
-    quota_costs    = param { {}, type = "map", of = "number", doc = "tokens that a retry takes, by kind of failure, and "
+    quota_costs    = param { {}, type = "map", of = "number", doc = "tokens that a retry takes by kind of failure, and "
                              .. "that a success gives; reserve: the share that stays: { transient = 14, "
                              .. "throttled = 5, success = 1, reserve = 0 }" },
     patience       = param { type = "number", optional = true, min = 0, unit = "s",
