@@ -324,3 +324,17 @@ test("a good answer passes byte for byte", function(t)
   t:provider { { status = 200, body = body }, OK }
   t:eq(t:call({ model = "m" }).body, body)
 end)
+
+-- LiteLLM #42432 from the other side: {"type": "api_error"} with a 400, 401 or 429 was taken for a failing server, so a
+-- caller's mistake tripped the breaker and an expired token was not renewed.
+test("a type that says no more than \"failed\" does not outweigh a clear status", function(t)
+  t:dialect("openai")
+  local expected = { [400] = "invalid_request", [401] = "auth", [429] = "rate_limit", [503] = "overloaded",
+                     [500] = "server" }
+  for status, category in pairs(expected) do
+    for _, kind in ipairs { "api_error", "server_error" } do
+      t:provider { said(status, kind, nil, "failed") }
+      t:eq(t:call({ model = "m" }).category, category, kind .. " " .. status)
+    end
+  end
+end)

@@ -178,8 +178,8 @@ local function lookup(codes, said)
   end
 end
 
---- For `codes`: words like "server_error", which say no more than a 5xx status does; among those the status says it
---- better (503 and 529 overloaded, 504 timeout).
+--- For `codes`: words like "server_error" and "api_error", which say no more than that something failed; any error
+--- status says it better (503 and 529 overloaded, 504 timeout, 401 auth, 429 rate_limit).
 answer.VAGUE = { category = "server", vague = true }
 
 --- The whole way from an answer to what a dialect's `classify` returns; nil when there is nothing to add to the status.
@@ -202,7 +202,7 @@ function answer.classify(a, codes, weak)
       row = guess -- more than the limit itself in one request: waiting does not help
     end
   end
-  if row and row.vague and status >= 500 then
+  if row and row.vague and status >= 400 then
     row = answer.by_status(status) or {}
   end
   if not row and status < 400 and INNER[said.code] then
