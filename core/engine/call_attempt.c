@@ -62,6 +62,20 @@ static void stop_attempt_timers(struct pry_call *call)
   pry_timer_cancel(&call->decode_timer);
 }
 
+static void remember_error(struct pry_call *call, const struct pry_attempt *attempt)
+{
+  struct pry_recent_error error = {.time = attempt->ended,
+                                   .category = attempt->category,
+                                   .source = attempt->failure.source,
+                                   .status = attempt->status,
+                                   .attempt = (unsigned)call->view.ledger_count,
+                                   .refused = attempt->refused};
+  memcpy(error.call_id, call->view.id, sizeof error.call_id);
+  memcpy(error.target, attempt->target, sizeof error.target);
+  memcpy(error.code, attempt->failure.code, sizeof error.code);
+  pry_recent_errors_add(call->worker->engine->recent_errors, &error);
+}
+
 void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *failure)
 {
   struct pry_attempt *attempt = &call->ledger[call->view.ledger_count - 1];
@@ -88,6 +102,8 @@ void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *fai
     attempt->failure = *failure;
   }
   attempt->refused = !was_sent;
+  if (failure && failure->category != PRY_CANCELLED)
+    remember_error(call, attempt);
   if (attempt->refused)
     call->view.target.attempts--;
   else

@@ -117,7 +117,7 @@ static bool make_parts(struct pry_engine *engine)
   return (engine->scrubber = pry_scrubber_new()) && (engine->metrics = pry_metrics_new()) &&
          (engine->store = pry_store_new(0, 0)) && (engine->queues = pry_queue_set_new(0, 0)) &&
          (engine->budgets = pry_budgets_new()) && (engine->credentials = new_credentials(engine)) &&
-         (engine->jobs = pry_jobs_new(engine)) &&
+         (engine->jobs = pry_jobs_new(engine)) && (engine->recent_errors = pry_recent_errors_new()) &&
          (engine->alerts =
               pry_alerts_new(control->mailbox, control->http, engine->log, engine->metrics, engine->scrubber)) &&
          pry_timer_start(control->loop, &engine->sweep_timer, SWEEP_PERIOD, sweep, engine);
@@ -200,6 +200,7 @@ void pry_engine_free(struct pry_engine *engine)
   pry_jobs_free(engine->jobs);
   pry_credentials_free(engine->credentials);
   pry_alerts_free(engine->alerts);
+  pry_recent_errors_free(engine->recent_errors);
   for (unsigned i = 0; i < engine->worker_count; i++)
     pry_worker_clear(engine->workers[i]);
   free_generations(engine);

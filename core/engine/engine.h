@@ -24,6 +24,7 @@
 #include "mailbox.h"
 #include "metrics.h"
 #include "queue.h"
+#include "recent_errors.h"
 #include "registry.h"
 #include "rollout.h"
 #include "store.h"
@@ -76,6 +77,7 @@ struct pry_engine {
   struct pry_budgets *budgets;
   struct pry_credentials *credentials;
   struct pry_alerts *alerts;
+  struct pry_recent_errors *recent_errors;
   struct pry_worker *control;  /* workers[0] */
   struct pry_worker **workers; /* the control worker, then those that serve, if any */
   unsigned worker_count;

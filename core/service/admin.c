@@ -8,7 +8,14 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
-enum { EVENTS_DEFAULT = 100, EVENTS_MAX = 1000, WAIT_DEFAULT = 10, WAIT_MAX = 300, BODY_MAX = 64 * 1024 };
+enum {
+  EVENTS_DEFAULT = 100,
+  EVENTS_MAX = 1000,
+  ERRORS_DEFAULT = 100,
+  WAIT_DEFAULT = 10,
+  WAIT_MAX = 300,
+  BODY_MAX = 64 * 1024
+};
 
 /* ---- answering -------------------------------------------------------------------------------------------- */
 
@@ -202,6 +209,20 @@ static void *get_events(struct pry_admin *admin, struct pry_exchange *exchange, 
   return pry_admin_start_events(admin, exchange, (size_t)limit);
 }
 
+static void *get_errors(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  double limit;
+  struct pry_buffer body;
+  if (!query_number(query, "limit", ERRORS_DEFAULT, PRY_RECENT_ERRORS_MAX, &limit)) {
+    pry_admin_problem(exchange, 400, "Bad Request", "limit is a number of errors", PRY_SLICE(""), NULL);
+    return NULL;
+  }
+  pry_buffer_init(&body, PRY_ADMIN_ANSWER_MAX);
+  bool built = pry_admin_errors(admin, (size_t)limit, &body);
+  pry_admin_reply(exchange, 200, PRY_ADMIN_JSON, built, &body);
+  return NULL;
+}
+
 static void *post_reload(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
 {
   double wait;
@@ -242,6 +263,7 @@ static const struct route {
     {"GET", "/api/v1/status", get_status},
     {"GET", "/api/v1/generations", get_generations},
     {"GET", "/api/v1/events", get_events},
+    {"GET", "/api/v1/errors", get_errors},
     {"POST", "/api/v1/reload", post_reload},
     {"POST", "/api/v1/rollback", post_rollback},
 };
@@ -265,6 +287,7 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
   }
   pry_admin_problem(exchange, 404, "Not Found",
                     "there are /livez, /readyz, /metrics, /api/v1/status, /api/v1/generations, /api/v1/events, "
+                    "/api/v1/errors, "
                     "POST /api/v1/reload and POST /api/v1/rollback",
                     PRY_SLICE(""), NULL);
   return NULL;

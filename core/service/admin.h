@@ -6,6 +6,7 @@
  *   GET  /api/v1/status                what serves, how it is doing, how the last reload ended
  *   GET  /api/v1/generations           the serving one first, then those kept before it
  *   GET  /api/v1/events?limit=N        event records, newest first (100; at most 1000)
+ *   GET  /api/v1/errors?limit=N        failed attempts and the pattern they make, newest first (100; at most 512)
  *   POST /api/v1/rollback?to=ID        goes back to a kept generation, the one before without `to`; 200 or 409 like reload
  *   POST /api/v1/reload?wait=SECONDS   looks at the folder now; 200 {result, generation, …}, 409 {result: "refused",
  *                                      report: […]}, 202 {result: "pending"} when `wait` (10; at most 300) has passed

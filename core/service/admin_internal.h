@@ -4,6 +4,7 @@
  *   admin.c         the listener: who may ask, routes, the waiting reload
  *   admin_wait.c    requests whose answer takes time: reload, and what every worker is asked for
  *   admin_answer.c  the answers, as JSON
+ *   admin_errors.c  one of them: the last failed attempts
  */
 #ifndef PRY_ADMIN_INTERNAL_H
 #define PRY_ADMIN_INTERNAL_H
@@ -79,5 +80,10 @@ bool pry_admin_rollback(const struct pry_admin *admin, bool done, const struct p
 
 /* outcome NULL: pending. */
 bool pry_admin_reload(const struct pry_admin *admin, const struct pry_reload_outcome *outcome, struct pry_buffer *out);
+
+/* ---- admin_errors.c ---- */
+
+/* The newest failed attempts and the pattern they make (recent_errors.h). */
+bool pry_admin_errors(const struct pry_admin *admin, size_t limit, struct pry_buffer *out);
 
 #endif
