@@ -292,7 +292,9 @@ bool pry_engine_rollback(struct pry_engine *engine, const char *id, struct pry_r
 bool pry_engine_roll_back_bad(struct pry_engine *engine, struct pry_guard_sample seen, struct pry_report *report)
 {
   struct pry_fault last = {.text = ""};
-  pry_guard_faults(&engine->guard, &last, 1);
+  const struct pry_generation *bad = pry_engine_generation(engine);
+  if (bad)
+    pry_guard_last_fault(&engine->guard, bad->id, &last);
   struct pry_rollback told = {.automatic = true, .runs = seen.runs, .faults = seen.faults, .fault = last.text};
   if (!roll_back(engine, NULL, &told, report))
     return false;

@@ -110,6 +110,18 @@ void pry_guard_tell(const struct pry_worker *worker, struct pry_generation *gene
   pthread_mutex_unlock(&guard->lock);
 }
 
+bool pry_guard_last_fault(struct pry_guard *guard, const char *generation, struct pry_fault *fault)
+{
+  struct pry_fault faults[PRY_FAULTS_KEPT];
+  size_t count = pry_guard_faults(guard, faults, PRY_FAULTS_KEPT);
+  for (size_t i = 0; i < count; i++)
+    if (strcmp(faults[i].generation, generation) == 0) {
+      *fault = faults[i];
+      return true;
+    }
+  return false;
+}
+
 size_t pry_guard_faults(struct pry_guard *guard, struct pry_fault *faults, size_t most)
 {
   pthread_mutex_lock(&guard->lock);

@@ -64,6 +64,9 @@ void pry_guard_ran(const struct pry_worker *worker, struct pry_generation *gener
 void pry_guard_tell(const struct pry_worker *worker, struct pry_generation *generation, const char *policy,
                     const char *handler, const char *text);
 
+/* The newest fault of that generation; false: none of it is kept. Any thread. */
+bool pry_guard_last_fault(struct pry_guard *guard, const char *generation, struct pry_fault *fault);
+
 /* Copies at most `most` faults, newest first; their number. Any thread. */
 size_t pry_guard_faults(struct pry_guard *guard, struct pry_fault *faults, size_t most);
 
