@@ -136,6 +136,12 @@ static void record_inputs(struct pry_event_record *record, const struct pry_ask 
     record->attempt = ask->call->attempt;
     record->deadline_left = left > 0 ? pry_time_to_seconds(left) : 0;
   }
+  if (ask->handler == PRY_ON_OUTCOME && ask->attempt) {
+    pry_copy_text(record->key, sizeof record->key, ask->attempt->key);
+    record->spent = ask->attempt->spent;
+  } else if (ask->handler == PRY_ON_DONE && ask->outcome) {
+    record->spent = ask->outcome->spent;
+  }
   const struct pry_failure *failure = input_failure(ask);
   if (!failure)
     return;

@@ -68,6 +68,12 @@
  *     speaks = "openai",                     -- optional: the client dialect whose requests and answers it carries
  *     error_in_200 = { "error", errcode = { 0 } },  -- a 2xx object with one of these top-level fields is an error; a
  *                                            -- name with a list: unless its value is in the list. null never is.
+ *     usage = {                              -- what an answer, or an event of a stream, says about tokens (usage.h)
+ *       at     = { "usage" },                -- paths of the object; the first that is one counts
+ *       input  = { "prompt_tokens", "input_tokens + cache_read_input_tokens" },   -- inside of it: the first sum with a
+ *                                            -- term that is there. Input includes what was read from a cache
+ *       output = { … }, cached = { … }, total = { … },   -- total: input, where neither of the others is said
+ *     },
  *     stream = {                             -- struct pry_dialect says in which order these are tried
  *       type_field      = "type",            -- where an event's type stands in its data when there is no event: line
  *       end_data        = { "[DONE]" },      -- whole data that ends the stream well

@@ -161,6 +161,41 @@ static void read_stream(const struct pry_form *dialect_form, struct pry_dialect 
   lua_settop(dialect_form->L, top);
 }
 
+/* ---- usage ----------------------------------------------------------------------------------------------- */
+
+static void read_usage_number(const struct pry_form *form, const char *key, struct pry_usage_number *number)
+{
+  struct pry_text_list texts = pry_form_texts(form, key, "paths");
+  for (size_t i = 0; i < texts.count; i++) {
+    const char *wrong = pry_usage_add(number, pry_slice_of(texts.items[i]));
+    if (wrong)
+      pry_form_complain(form, key, "has \"%.60s\", which cannot be read: %s", texts.items[i], wrong);
+  }
+}
+
+static void read_usage(const struct pry_form *dialect_form, struct pry_usage *usage)
+{
+  static const char *const known[] = {"at", "input", "output", "cached", "total"};
+  struct pry_form form;
+  int top = lua_gettop(dialect_form->L);
+  if (pry_form_enter(dialect_form, "usage", "usage.", &form)) {
+    pry_form_known(&form, known, sizeof known / sizeof *known, false);
+    struct pry_text_list places = pry_form_texts(&form, "at", "paths");
+    for (size_t i = 0; i < places.count; i++) {
+      const char *wrong = pry_usage_add_place(usage, pry_slice_of(places.items[i]));
+      if (wrong)
+        pry_form_complain(&form, "at", "has a bad path \"%.60s\": %s", places.items[i], wrong);
+    }
+    if (!places.count)
+      pry_form_complain(dialect_form, "usage", "needs at = { \"usage\" }: the places where a usage object may stand");
+    read_usage_number(&form, "input", &usage->input);
+    read_usage_number(&form, "output", &usage->output);
+    read_usage_number(&form, "cached", &usage->cached);
+    read_usage_number(&form, "total", &usage->total);
+  }
+  lua_settop(dialect_form->L, top);
+}
+
 /* ---- dialect { … } ------------------------------------------------------------------------------------- */
 
 static struct pry_slice name_of_file(struct pry_place place)
@@ -194,6 +229,7 @@ static void keep_functions(const struct pry_form *form, struct pry_dialect *dial
  * ---@field doc string?
  * ---@field speaks string?         the client dialect whose requests and answers it carries
  * ---@field error_in_200 table?    fields of a 2xx object that mean an error
+ * ---@field usage table?           where an answer says how many tokens it used
  * ---@field stream table?          what is content, error and end in a stream
  * ---@field classify? fun(answer: answer): table?
  * ---@field render? fun(err: err, form: "body"|"event"): string|table
@@ -202,7 +238,7 @@ static void keep_functions(const struct pry_form *form, struct pry_dialect *dial
  * function dialect(v) end */
 int pry_declare_dialect(lua_State *L)
 {
-  static const char *const known[] = {"name", "doc", "speaks", "error_in_200", "stream", "classify", "render"};
+  static const char *const known[] = {"name", "doc", "speaks", "error_in_200", "usage", "stream", "classify", "render"};
   struct pry_declaration *d = pry_declaration_of(L, "dialect");
   lua_settop(L, 1);
   struct pry_place place = pry_place_here(L, d);
@@ -224,6 +260,7 @@ int pry_declare_dialect(lua_State *L)
   pry_form_text(&form, "doc", PRY_OPTIONAL);
   dialect->speaks = pry_form_text(&form, "speaks", PRY_OPTIONAL);
   read_error_fields(&form, "error_in_200", &dialect->error_in_200);
+  read_usage(&form, &dialect->usage);
   read_stream(&form, dialect);
   keep_functions(&form, dialect);
   pry_object_push(L, d, PRY_OBJECT_DIALECT, "dialect", dialect);

@@ -21,9 +21,11 @@ enum { TIMEOUT_MAX = 3600, MODELS_MAX = 1024, CLIENTS_FILE_MAX = 1024 };
  * ---@field session { header?: string, field?: string }?
  * ---@field max_attempts_per_call integer?   12
  * ---@field max_targets integer?     3
+ * ---@field max_cost number?         no further attempt once the call has cost that much, in the currency of the prices
+ * ---@field max_wait number?         seconds that a call may spend waiting in all
  * ---@class auth
  * ---@param name string
- * ---@return fun(v: { base_url: string, dialect?: string, auth?: auth, timeouts?: table, models?: string[] })
+ * ---@return fun(v: { base_url: string, dialect?: string, auth?: auth, keys?: secret[], rotate?: "first"|"round_robin", timeouts?: table, models?: table })
  * function provider(name) end
  * ---@param name string
  * ---@return fun(v: { refresh_token: secret, access_token?: secret, token_url?: string, grant?: string, refresh?: refresh })
@@ -247,7 +249,7 @@ static bool has_field(const struct pry_form *form, const char *key)
 
 void pry_declare_provider(lua_State *L, struct pry_declaration *d, const struct pry_object *head, int index)
 {
-  static const char *const known[] = {"base_url", "dialect", "auth", "timeouts", "models", "keys"};
+  static const char *const known[] = {"base_url", "dialect", "auth", "timeouts", "models", "keys", "rotate"};
   struct pry_form form = pry_form_open(d, L, index, head->place, make_subject(L, d, head));
   const struct pry_place *earlier = NULL;
   for (size_t i = 0; i < d->providers.count; i++) {
@@ -257,17 +259,14 @@ void pry_declare_provider(lua_State *L, struct pry_declaration *d, const struct 
   }
   struct pry_declared_provider *declared = pry_declare_take(L, d, sizeof *declared);
   pry_form_known(&form, known, sizeof known / sizeof *known, false);
-  if (has_field(&form, "keys"))
-    pry_form_complain(&form, "keys", "is not available yet; declare one provider per key, or use auth");
   declared->place = head->place;
   declared->provider.name = head->name;
   declared->provider.base_url = read_base_url(&form);
   declared->dialect = pry_form_text(&form, "dialect", PRY_REQUIRED);
   declared->auth = read_auth(&form, true);
   declared->provider.timeouts = pry_declare_timeouts(&form);
-  struct pry_text_list models = pry_form_texts(&form, "models", "model names");
-  declared->provider.models = models.items;
-  declared->provider.model_count = models.count;
+  pry_declare_models(&form, &declared->provider);
+  pry_declare_keys(&form, declared);
   if (is_new(d, head, earlier))
     pry_declare_push(L, d, &d->providers, declared);
 }

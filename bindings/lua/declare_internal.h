@@ -141,6 +141,8 @@ struct pry_declared_provider {
   struct pry_place place;
   const char *dialect;
   struct pry_declared_auth auth;
+  const char **keys; /* names of secrets */
+  size_t key_count;
 };
 
 struct pry_declared_service {
@@ -185,6 +187,14 @@ int pry_declare_header(lua_State *L);
 int pry_declare_passthrough(lua_State *L);
 int pry_declare_by_model(lua_State *L);
 int pry_declare_clients(lua_State *L);
+
+/* ---- declare_keys.c: models, keys and rotate of a provider ---- */
+
+void pry_declare_models(const struct pry_form *form, struct pry_provider *provider);
+void pry_declare_keys(const struct pry_form *form, struct pry_declared_provider *declared);
+/* The pool: the secret of auth, then the others, each once. After the secrets have their places in the configuration. */
+void pry_declare_resolve_keys(lua_State *L, struct pry_declaration *d, const struct pry_declared_provider *declared,
+                              struct pry_provider *provider);
 
 /* timeouts = { … } of a provider or a route. */
 struct pry_timeouts pry_declare_timeouts(const struct pry_form *form);

@@ -173,6 +173,7 @@ static void resolve_providers(lua_State *L, struct pry_declaration *d)
           "%s: auth = passthrough() and clients { ... } exclude each other: the client's own credential is its "
           "key for parry, which is no provider's business; use bearer(secret \"NAME\")",
           what);
+    pry_declare_resolve_keys(L, d, declared, &providers[i]);
     if (declared->dialect)
       providers[i].dialect = resolve_dialect(L, d, declared->place, what, declared->dialect);
   }

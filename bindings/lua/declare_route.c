@@ -181,7 +181,7 @@ static const char *pattern_complaint(const char *pattern)
 
 static void read_numbers(const struct pry_form *form, struct pry_route *route)
 {
-  double seconds;
+  double seconds, cost;
   long number;
   bool flag;
   route->deadline = PRY_DEADLINE_DEFAULT;
@@ -191,6 +191,10 @@ static void read_numbers(const struct pry_form *form, struct pry_route *route)
     route->deadline = pry_time_from_seconds(seconds);
   if (pry_form_number(form, "max_stream", 0.001, DEADLINE_MAX, "s", &seconds))
     route->max_stream = pry_time_from_seconds(seconds);
+  if (pry_form_number(form, "max_wait", 0, DEADLINE_MAX, "s", &seconds))
+    route->max_wait = seconds > 0 ? pry_time_from_seconds(seconds) : 1; /* 0 is "no limit" in C */
+  if (pry_form_number(form, "max_cost", 1e-9, 1e9, "", &cost))
+    route->max_cost = cost;
   if (pry_form_integer(form, "max_attempts_per_call", 1, 100, &number))
     route->max_attempts_per_call = (unsigned)number;
   if (pry_form_integer(form, "max_targets", 1, 20, &number))
@@ -219,9 +223,9 @@ static void warn_long_timeouts(const struct pry_form *form, const struct pry_rou
 
 void pry_declare_route(lua_State *L, struct pry_declaration *d, const struct pry_object *head, int index)
 {
-  static const char *const known[] = {"to",         "chain",      "deadline",   "timeouts", "client_dialect",
-                                      "early_head", "max_stream", "repeatable", "session",  "max_attempts_per_call",
-                                      "max_targets"};
+  static const char *const known[] = {"to",          "chain",      "deadline",   "timeouts", "client_dialect",
+                                      "early_head",  "max_stream", "repeatable", "session",  "max_attempts_per_call",
+                                      "max_targets", "max_cost",   "max_wait"};
   char subject[160];
   snprintf(subject, sizeof subject, "route \"%.100s\"", head->name);
   struct pry_form form = pry_form_open(d, L, index, head->place, pry_declare_copy(L, d, pry_slice_of(subject)));

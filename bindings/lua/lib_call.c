@@ -26,6 +26,7 @@
  *   ---@field model string?
  *   ---@field name string          "provider/model"
  *   ---@field attempts integer     at this target in this call, the open one included
+ *   ---@field key string?          name of the secret it is made with
  *   ---@class attempt
  *   ---@field target string
  *   ---@field category string?     nil: success, or not ended
@@ -33,6 +34,14 @@
  *   ---@field started number       Unix seconds
  *   ---@field ended number?
  *   ---@field err err?
+ *   ---@field key string?          name of the secret it was made with
+ *   ---@field tokens tokens?       as far as the provider said; known when it has ended
+ *   ---@field cost number?         in the currency of the provider's prices; nil: no tokens, or no price
+ *   ---@class tokens
+ *   ---@field input integer        those read from a cache included
+ *   ---@field output integer
+ *   ---@field cached integer       of the input: read from a cache
+ *   ---@field total integer        input and output
  *   ---@class err
  *   ---@field category string
  *   ---@field origin "client"|"server"|"network"|"billing"
@@ -50,6 +59,8 @@
  *   ---@field status integer
  *   ---@field category string?
  *   ---@field attempts integer
+ *   ---@field tokens tokens?       of all its attempts, the failed ones included
+ *   ---@field cost number?
  */
 
 #define CALL_FIELDS(X)                                                                                                 \
@@ -58,12 +69,12 @@
   X(deadline_left)                                                                                                     \
   X(dialect)                                                                                                           \
   X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target) X(vars)
-#define TARGET_FIELDS(X) X(attempts) X(model) X(name) X(provider)
-#define ATTEMPT_FIELDS(X) X(category) X(ended) X(err) X(started) X(status) X(target)
+#define TARGET_FIELDS(X) X(attempts) X(key) X(model) X(name) X(provider)
+#define ATTEMPT_FIELDS(X) X(category) X(cost) X(ended) X(err) X(key) X(started) X(status) X(target) X(tokens)
 #define ERR_FIELDS(X)                                                                                                  \
   X(call_id)                                                                                                           \
   X(category) X(code) X(curl_code) X(message) X(origin) X(retry_after) X(retryable) X(sent) X(source) X(status)
-#define OUTCOME_FIELDS(X) X(attempts) X(category) X(ok) X(status)
+#define OUTCOME_FIELDS(X) X(attempts) X(category) X(cost) X(ok) X(status) X(tokens)
 
 #define X(name) CALL_##name,
 enum call_field { CALL_FIELDS(X) };
@@ -295,6 +306,8 @@ static int push_target_field(lua_State *L, struct pry_view *view, int field)
   switch ((enum target_field)field) {
   case TARGET_attempts:
     return pry_push_integer(L, target->attempts);
+  case TARGET_key:
+    return pry_push_optional(L, target->key);
   case TARGET_model:
     return pry_push_optional(L, target->model);
   case TARGET_name:
@@ -334,12 +347,28 @@ static const struct pry_attempt *attempt_of(const struct pry_view *view)
   return view->index == SIZE_MAX || view->kind == PRY_VIEW_ATTEMPT ? ask->attempt : &ask->call->ledger[view->index];
 }
 
+static int push_cost(lua_State *L, const struct pry_spending *spent)
+{
+  return spent->priced ? pry_push_number(L, spent->cost) : pry_push_nil(L);
+}
+
+static int push_tokens(lua_State *L, const struct pry_tokens *tokens)
+{
+  if (!tokens->known)
+    return pry_push_nil(L);
+  lua_createtable(L, 0, 4);
+  pry_set_tokens(L, tokens);
+  return 1;
+}
+
 static int push_attempt_field(lua_State *L, struct pry_view *view, int field)
 {
   const struct pry_attempt *attempt = attempt_of(view);
   switch ((enum attempt_field)field) {
   case ATTEMPT_category:
     return pry_push_category(L, attempt->category);
+  case ATTEMPT_cost:
+    return push_cost(L, &attempt->spent);
   case ATTEMPT_ended:
     return attempt->ended > 0 ? pry_push_number(L, attempt->ended) : pry_push_nil(L);
   case ATTEMPT_err:
@@ -347,12 +376,16 @@ static int push_attempt_field(lua_State *L, struct pry_view *view, int field)
       return pry_push_nil(L);
     push_view(L, view->decision, PRY_VIEW_ATTEMPT_ERR)->index = view->kind == PRY_VIEW_ATTEMPT ? SIZE_MAX : view->index;
     return 1;
+  case ATTEMPT_key:
+    return pry_push_optional(L, attempt->key);
   case ATTEMPT_started:
     return pry_push_number(L, attempt->started);
   case ATTEMPT_status:
     return pry_push_integer(L, attempt->status);
   case ATTEMPT_target:
     return pry_push_text(L, attempt->target);
+  case ATTEMPT_tokens:
+    return push_tokens(L, &attempt->spent.tokens);
   }
   return 0;
 }
@@ -409,10 +442,14 @@ static int push_outcome_field(lua_State *L, struct pry_view *view, int field)
     return pry_push_integer(L, outcome->attempts);
   case OUTCOME_category:
     return pry_push_category(L, outcome->category);
+  case OUTCOME_cost:
+    return push_cost(L, &outcome->spent);
   case OUTCOME_ok:
     return pry_push_boolean(L, outcome->ok);
   case OUTCOME_status:
     return pry_push_integer(L, outcome->status);
+  case OUTCOME_tokens:
+    return push_tokens(L, &outcome->spent.tokens);
   }
   return 0;
 }

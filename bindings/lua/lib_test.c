@@ -209,6 +209,31 @@ static void set_auth(lua_State *L, struct pry_world *world, struct pry_world_ite
   lua_pop(L, 1);
 }
 
+/* keys = { "K1", "K2" }: the provider's keys, the first of them the one of auth, unless that says another. */
+static void set_keys(lua_State *L, struct pry_world *world, struct pry_world_item *item)
+{
+  int type = lua_getfield(L, 3, "keys");
+  if (type != LUA_TNIL && type != LUA_TTABLE)
+    luaL_error(L, "keys = of a provider must be a list of names of secrets, got %s", luaL_typename(L, -1));
+  lua_Integer count = type == LUA_TTABLE ? (lua_Integer)lua_rawlen(L, -1) : 0;
+  int table = lua_gettop(L);
+  struct pry_buffer *text = pry_lua_buffer(L, TEXT_MAX);
+  pry_test_need(L, pry_buffer_append_text(text, "{ "));
+  for (lua_Integer i = 1; i <= count; i++) {
+    lua_rawgeti(L, table, i);
+    pry_test_need(L, pry_buffer_append_text(text, "secret ") &&
+                         pry_world_quote(text, pry_slice_of(pry_test_name(L, -1, "keys ="))) &&
+                         pry_buffer_append_text(text, ", "));
+    if (i == 1)
+      set_format(L, world, item, "auth", "bearer(secret ", lua_tostring(L, -1), ")");
+    lua_pop(L, 1);
+  }
+  if (type == LUA_TTABLE)
+    pry_test_need(L, pry_buffer_append_text(text, "}") && pry_world_set(world, item, "keys", pry_buffer_slice(text)));
+  pry_buffer_fini(text);
+  lua_settop(L, table - 1);
+}
+
 /* ---@class step
  * ---@field status integer?         200
  * ---@field headers table<string, string|number>?
@@ -224,12 +249,13 @@ static void set_auth(lua_State *L, struct pry_world *world, struct pry_world_ite
  * ---@field after_body boolean?     curl = happens after the body
  * ---@overload fun(self: t, steps: step[])
  * ---@param name string   "p" when left out
- * ---@param v table       steps, in order; dialect =, models =, timeouts =, credential = "c", secret = "NAME"
+ * ---@param v table       steps, in order; dialect =, models =, timeouts =, credential = "c", secret = "NAME",
+ *                       keys = { "NAME", … }, rotate =
  * What a provider answers. A 2xx step without a body answers with a small completion.
  * function t:provider(name, v) end */
 static int t_provider(lua_State *L)
 {
-  static const char *const own[] = {"credential", "secret", NULL};
+  static const char *const own[] = {"credential", "secret", "keys", NULL};
   struct pry_world *world = pry_test_world(L);
   const char *name = name_and_table(L, "p", "t:provider");
   struct pry_world_item *item = item_of(L, world, "provider", name);
@@ -242,6 +268,7 @@ static int t_provider(lua_State *L)
                                    pry_policy_set_find(world->set, "dialects/openai.lua") ? PRY_SLICE("\"openai\"")
                                                                                           : PRY_SLICE("\"generic\"")));
   set_fields(L, world, item, 3, own);
+  set_keys(L, world, item);
   set_auth(L, world, item);
   pry_test_push_steps(L, world, 3, lua_pushfstring(L, "http://%s.test/", name));
   return 0;

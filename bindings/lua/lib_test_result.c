@@ -1,7 +1,7 @@
 /* What a policy test sees of its calls, as tables. Declared in lib_test.h; the fields are listed in test_host.h. */
 #include "lib_test.h"
 
-#include "lib.h"
+#include "lib_view.h"
 #include "nearest.h"
 
 #include <math.h>
@@ -67,6 +67,20 @@ static void set_json(lua_State *L, struct pry_slice text)
     lua_setfield(L, -2, "json");
 }
 
+/* What is not known is left out. */
+static void set_spending(lua_State *L, const char *key, const struct pry_spending *spent)
+{
+  if (key && *key)
+    set_text(L, "key", key);
+  if (spent->tokens.known) {
+    lua_createtable(L, 0, 4);
+    pry_set_tokens(L, &spent->tokens);
+    lua_setfield(L, -2, "tokens");
+  }
+  if (spent->priced)
+    set_number(L, "cost", spent->cost);
+}
+
 /* ---- fields that exist ---------------------------------------------------------------------------------- */
 
 enum { NAMES_MAX = 24 };
@@ -76,13 +90,15 @@ static const struct {
   const char *names[NAMES_MAX]; /* NULL-ended */
 } kinds[] = {
     [PRY_TEST_RESULT] = {"the result of a call",
-                         {"id", "done", "status", "headers", "body", "json", "ok", "truncated", "category", "target",
-                          "attempts", "upstream_calls", "ledger", "elapsed", "waited", "events", "why", "faults"}},
+                         {"id",        "done",     "status", "headers",  "body",           "json",   "ok",
+                          "truncated", "category", "target", "attempts", "upstream_calls", "ledger", "elapsed",
+                          "waited",    "events",   "why",    "faults",   "tokens",         "cost"}},
     [PRY_TEST_ATTEMPT] = {"an entry of the ledger",
-                          {"target", "category", "status", "started", "ended", "refused", "code"}},
+                          {"target", "category", "status", "started", "ended", "refused", "code", "key", "tokens",
+                           "cost"}},
     [PRY_TEST_EVENT] = {"an event record",
                         {"handler", "policy", "target", "attempt", "verdict", "why", "fault", "line", "time",
-                         "category", "after"}},
+                         "category", "after", "key", "tokens", "cost"}},
     [PRY_TEST_REQUEST] = {"a request",
                           {"kind", "url", "method", "headers", "body", "json", "model", "at", "cancelled"}},
     [PRY_TEST_ALERT] = {"an alert", {"sink", "key", "text", "state", "count", "at"}},
@@ -167,6 +183,7 @@ static void push_event(lua_State *L, const struct pry_event_record *record)
     set_text(L, "category", pry_category_name(record->category));
   if (record->verdict != PRY_VERDICT_NONE && record->after >= 0)
     set_number(L, "after", record->after);
+  set_spending(L, record->key, &record->spent);
   pry_test_name_fields(L, PRY_TEST_EVENT);
 }
 
@@ -221,6 +238,7 @@ static double set_ledger(lua_State *L, const struct pry_world_call *call)
     set_number(L, "ended", attempt->ended);
     set_boolean(L, "refused", attempt->refused);
     set_text(L, "code", attempt->category != PRY_NONE ? attempt->failure.code : "");
+    set_spending(L, attempt->key, &attempt->spent);
     pry_test_name_fields(L, PRY_TEST_ATTEMPT);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
     busy += attempt->ended > attempt->started ? attempt->ended - attempt->started : 0;
@@ -247,6 +265,7 @@ static void fill(lua_State *L, const struct pry_world_call *call)
   set_integer(L, "attempts", (long long)call->ledger_count);
   set_integer(L, "upstream_calls",
               (long long)pry_world_count(call->world, PRY_PEER_PROVIDER, call->seen_before, call->seen_after));
+  set_spending(L, NULL, &call->outcome.spent);
   double busy = set_ledger(L, call);
   set_number(L, "elapsed", rounded(elapsed));
   set_number(L, "waited", rounded(elapsed > busy ? elapsed - busy : 0));

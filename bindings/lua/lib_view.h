@@ -87,6 +87,19 @@ static inline int pry_push_seconds_unless_negative(lua_State *L, double seconds)
   return seconds < 0 ? pry_push_nil(L) : pry_push_number(L, seconds);
 }
 
+/* Into the table on top. */
+static inline void pry_set_tokens(lua_State *L, const struct pry_tokens *tokens)
+{
+  lua_pushinteger(L, (lua_Integer)tokens->input);
+  lua_setfield(L, -2, "input");
+  lua_pushinteger(L, (lua_Integer)tokens->output);
+  lua_setfield(L, -2, "output");
+  lua_pushinteger(L, (lua_Integer)tokens->cached);
+  lua_setfield(L, -2, "cached");
+  lua_pushinteger(L, (lua_Integer)pry_tokens_total(tokens));
+  lua_setfield(L, -2, "total");
+}
+
 static inline int pry_push_category(lua_State *L, enum pry_category category)
 {
   return category == PRY_NONE ? pry_push_nil(L) : pry_push_text(L, pry_category_name(category));

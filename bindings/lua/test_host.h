@@ -13,7 +13,8 @@
  *                              chunks = { text, … }, delay, chunk_delay, cut = true, hang = true, hang_connect = true,
  *                              curl = "timeout", "connect", "dns", "tls", "reset" or "nothing" (after_body = true: after
  *                              the body). A 2xx step without any body answers with a small completion.
- *   t:provider("q", { step, …, dialect =, models =, timeouts =, credential = "c", secret = "NAME" })   another one
+ *   t:provider("q", { step, …, dialect =, models =, timeouts =, credential = "c", secret = "NAME",
+ *                              keys = { "NAME", … } })   another one
  *   t:otherwise(step)          the answer to everything no step is left for (without it: the connection fails)
  *   t:dialect(name)            of provider "p"; openai when the set has it, else generic
  *   t:route { deadline =, to = "q/m" or { ["GLOB"] = "q/m" }, … }   fields of the one route, "/v1/…*"; to = "p"
@@ -29,7 +30,8 @@
  *                              ok category target attempts upstream_calls waited elapsed truncated ledger why events
  *                              faults. `attempts` counts the ledger; `upstream_calls` the requests that providers got
  *                              while the call was open; `waited` the seconds outside of attempts; `why` lists the texts
- *                              of its verdicts, `events` its event records, in order
+ *                              of its verdicts, `events` its event records, in order; entries of the ledger have key,
+ *                              tokens { input, output, cached, total } and cost, a call the sums
  *   t:calls { { model = … }, … }   starts all of these at the same moment, lets time pass until every one has ended, gives
  *                              the list of results; t:calls(N, { … }) starts N equal ones. At most 1000
  *   t:start { … }              begins a call; its result has only `id` until it has ended, then done = true

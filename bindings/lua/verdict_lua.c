@@ -20,6 +20,9 @@
  *   ---@return verdict   another attempt at "provider/model", or at another model of the same provider
  *   function fallback(v) end
  *   ---@param v? { why?: string }
+ *   ---@return verdict   another attempt at the same target, at once, with a key of the provider that this call has not used
+ *   function rotate(v) end
+ *   ---@param v? { why?: string }
  *   ---@return verdict   renews the provider's credential, then tries again
  *   function renew(v) end
  *   ---@param v { category?: string, status?: integer, code?: string, message?: string, after?: number, why?: string }

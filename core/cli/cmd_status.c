@@ -94,6 +94,20 @@ static void print_credential(struct pry_slice credential)
     printf("  last error: %s", error);
 }
 
+static void print_key(struct pry_slice key)
+{
+  double left = pry_answer_number(key, "left");
+  pry_answer_print(stdout, key, "provider", 60, "?");
+  printf("  ");
+  pry_answer_print(stdout, key, "key", 60, "?");
+  printf("  ");
+  pry_answer_print(stdout, key, "state", 20, "?");
+  if (left > 0) {
+    printf(" for ");
+    print_span(left);
+  }
+}
+
 static void print_job(struct pry_slice job)
 {
   pry_answer_print(stdout, job, "policy", 60, "?");
@@ -216,6 +230,7 @@ static void print_status(struct pry_slice status)
   print_list(status, "last_faults", "", print_fault);
   print_list(status, "breakers", "breakers", print_breaker);
   print_list(status, "credentials", "credentials", print_credential);
+  print_list(status, "keys", "keys", print_key);
   print_list(status, "jobs", "every", print_job);
   printf("alerts       %.0f open, %.0f queued\n", pry_answer_number(status, "alerts.open"),
          pry_answer_number(status, "alerts.queued"));

@@ -108,6 +108,7 @@ static void init_parts(struct pry_call *call)
   pry_buffer_init(&call->url, 0);
   pry_buffer_init(&call->out_body, 0);
   pry_buffer_init(&call->token, 0);
+  pry_buffer_init(&call->tail, 0);
   pry_headers_init(&call->headers);
   pry_headers_init(&call->credentials);
   pry_headers_init(&call->added);
@@ -138,6 +139,7 @@ static void free_call(struct pry_call *call)
   pry_buffer_fini(&call->url);
   pry_buffer_fini(&call->out_body);
   wipe(&call->token);
+  pry_buffer_fini(&call->tail);
   pry_headers_fini(&call->headers);
   pry_headers_fini(&call->credentials);
   pry_headers_fini(&call->added);
@@ -526,6 +528,7 @@ static void gone(struct pry_call *call)
 void pry_call_end(struct pry_call *call)
 {
   call->state = CALL_DONE;
+  call->outcome.spent = call->spent;
   stop_everything(call);
   pry_permits_release(&call->permits);
   struct pry_metrics *metrics = call->worker->engine->metrics;

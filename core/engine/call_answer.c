@@ -156,6 +156,7 @@ static bool render(struct pry_call *call, const struct pry_failure *failure, enu
 static void tell_done(struct pry_call *call, bool truncated)
 {
   call->finished = true;
+  call->outcome.spent = call->spent;
   call->sink.done(call->user, &call->outcome, truncated);
 }
 

@@ -85,6 +85,8 @@ void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *fai
   if (call->exchange)
     pry_http_cancel(call->exchange);
   call->exchange = NULL;
+  if (call->stream_open)
+    pry_tokens_merge(&call->tokens, &call->stream.tokens);
   if (call->stream_open && !call->cancelled) { /* else the sink may be reading what it holds: free_call() */
     pry_stream_fini(&call->stream);
     pry_decoder_free(call->decoder);
@@ -92,6 +94,7 @@ void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *fai
     call->stream_open = false;
   }
   pry_buffer_clear(&call->undecoded);
+  pry_call_settle(call, attempt);
   call->injection.armed = false;
   call->attempt_open = false;
   pry_permits_release_unobserved(&call->attempt_permits);
@@ -152,6 +155,8 @@ void pry_call_prepare(struct pry_call *call)
   pry_call_adopt_generation(call);
   pry_call_answer_clear(&call->answer);
   call->got_byte = false;
+  call->tokens = (struct pry_tokens){0};
+  pry_buffer_clear(&call->tail);
   if (!open_ledger_entry(call)) {
     call->failure = pry_call_own_failure(PRY_UNKNOWN, "memory", "memory is short");
     pry_call_finish_failure(call);
@@ -160,6 +165,7 @@ void pry_call_prepare(struct pry_call *call)
   if (!call->target_permit)
     call->target_permit =
         pry_budget_call(call->worker->engine->budgets, pry_slice_of(call->view.target.name), call->client_retry);
+  pry_call_pick_key(call);
   pry_call_attempt_pass(call);
 }
 
@@ -270,11 +276,19 @@ static void token_ready(struct pry_token_waiter *waiter, bool renewed, const cha
 {
   (void)waiter;
   struct pry_call *call = user;
-  call->wait_reason = NULL;
+  pry_call_end_wait(call);
   if (renewed)
     pry_call_send(call);
   else
     refuse_here(call, PRY_AUTH, "no_token", why);
+}
+
+static void token_too_late(void *user)
+{
+  struct pry_call *call = user;
+  pry_token_leave(&call->token_waiter);
+  pry_call_end_wait(call);
+  refuse_here(call, PRY_TIMEOUT, "max_wait", "the credential was not renewed within the route's max_wait");
 }
 
 /* READY: call->token holds what goes on the wire. */
@@ -287,9 +301,21 @@ static enum pry_token_status get_token(struct pry_call *call, const char **why)
                                 &call->token, &call->token_version, &call->token_waiter, token_ready, call, why);
   if (!auth->secret)
     return PRY_TOKEN_READY;
-  *why = "the provider's secret is missing; see `parry check`";
-  return auth->secret->value && pry_buffer_append_text(&call->token, auth->secret->value) ? PRY_TOKEN_READY
-                                                                                          : PRY_TOKEN_FAILED;
+  const struct pry_secret *key = pry_call_key(call);
+  *why = key ? "memory is short" : "the provider's secret is missing; see `parry check`";
+  return key && pry_buffer_append_text(&call->token, key->value) ? PRY_TOKEN_READY : PRY_TOKEN_FAILED;
+}
+
+/* Every key of the provider is out of order, or at its limit. */
+static void refuse_without_key(struct pry_call *call, pry_time wait)
+{
+  bool paused = wait >= 0;
+  struct pry_failure failure =
+      pry_call_own_failure(paused ? PRY_RATE_LIMIT : PRY_AUTH, "no_usable_key",
+                           paused ? "every key of the provider has met its limit"
+                                  : "every key of the provider is retired; see `parry status`");
+  failure.retry_after = paused ? pry_time_to_seconds(wait) : -1;
+  pry_call_attempt_failed(call, &failure);
 }
 
 /* The client has its own copies, and a long stream should not hold these, too. */
@@ -325,14 +351,18 @@ static void send_request(struct pry_call *call)
 void pry_call_send(struct pry_call *call)
 {
   const char *why = "no token";
+  pry_time wait;
+  if (!pry_call_has_key(call, &wait)) {
+    refuse_without_key(call, wait);
+    return;
+  }
   switch (get_token(call, &why)) {
   case PRY_TOKEN_FAILED:
     refuse_here(call, PRY_AUTH, "no_token", why);
     return;
   case PRY_TOKEN_WAITING:
-    call->state = CALL_TOKEN;
-    call->wait_reason = "renewal";
-    call->wait_began = pry_loop_now(call->worker->loop);
+    pry_call_begin_wait(call, CALL_TOKEN, "renewal");
+    pry_call_limit_wait(call, token_too_late);
     return;
   case PRY_TOKEN_READY:
     break;

@@ -24,25 +24,43 @@ static void tell_verdict(struct pry_call *call, const struct pry_verdict *verdic
           pry_log_text("generation", call->script->generation->id));
 }
 
-static void begin_wait(struct pry_call *call, enum call_state state, const char *reason)
+void pry_call_begin_wait(struct pry_call *call, enum call_state state, const char *reason)
 {
   call->state = state;
   call->wait_began = pry_loop_now(call->worker->loop);
   call->wait_reason = reason;
 }
 
-static void end_wait(struct pry_call *call)
+void pry_call_end_wait(struct pry_call *call)
 {
   if (!call->wait_reason)
     return;
-  pry_metrics_add(call->worker->engine->metrics, PRY_M_WAIT, call->wait_reason, NULL,
-                  pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->wait_began));
+  pry_time lasted = pry_loop_now(call->worker->loop) - call->wait_began;
+  pry_timer_cancel(&call->wait_timer);
+  pry_metrics_add(call->worker->engine->metrics, PRY_M_WAIT, call->wait_reason, NULL, pry_time_to_seconds(lasted));
+  call->waited += lasted;
   call->wait_reason = NULL;
+}
+
+pry_time pry_call_wait_left(const struct pry_call *call)
+{
+  pry_time left = pry_call_deadline_left(call), most = call->route->max_wait;
+  if (!most)
+    return left;
+  most = call->waited < most ? most - call->waited : 0;
+  return most < left ? most : left;
+}
+
+void pry_call_limit_wait(struct pry_call *call, pry_timer_fn expired)
+{
+  pry_time left = pry_call_wait_left(call);
+  if (left < pry_call_deadline_left(call))
+    pry_call_start_timer(call, &call->wait_timer, left, expired);
 }
 
 void pry_call_stop_waiting(struct pry_call *call)
 {
-  end_wait(call);
+  pry_call_end_wait(call);
   pry_timer_cancel(&call->wait_timer);
   pry_queue_leave(&call->queue_waiter);
   pry_token_leave(&call->token_waiter);
@@ -143,7 +161,7 @@ static void fail_request(struct pry_call *call, const struct pry_failure *failur
 /* A hold that cannot end in time: a refused attempt, or a failed request. */
 static void hold_failed(struct pry_call *call, bool deadline, const char *message)
 {
-  end_wait(call);
+  pry_call_end_wait(call);
   pry_timer_cancel(&call->wait_timer);
   pry_queue_leave(&call->queue_waiter);
   if (call->pass.ask.handler == PRY_ON_ATTEMPT) {
@@ -161,7 +179,7 @@ static void hold_expired(void *user)
 
 static void hold_granted(struct pry_call *call, struct pry_permit *permit)
 {
-  end_wait(call);
+  pry_call_end_wait(call);
   pry_timer_cancel(&call->wait_timer);
   pry_permits_add(call->pass.ask.permits, permit);
   pry_call_resume_pass(call);
@@ -176,7 +194,7 @@ static void queue_granted(struct pry_queue_waiter *waiter, struct pry_permit *pe
 /* The time the verdict allows for waiting, the deadline's included. */
 static pry_time longest_hold(const struct pry_call *call, const struct pry_verdict *verdict)
 {
-  pry_time left = pry_call_deadline_left(call);
+  pry_time left = pry_call_wait_left(call);
   if (verdict->max_wait < 0)
     return left;
   pry_time most = pry_time_from_seconds(verdict->max_wait);
@@ -201,7 +219,7 @@ static void enter_queue(struct pry_call *call)
     hold_failed(call, false, "memory is short");
     return;
   }
-  begin_wait(call, CALL_HOLD, "hold");
+  pry_call_begin_wait(call, CALL_HOLD, "hold");
   pry_time longest = longest_hold(call, verdict);
   if (longest < pry_call_deadline_left(call))
     pry_call_start_timer(call, &call->wait_timer, longest, hold_expired);
@@ -210,7 +228,7 @@ static void enter_queue(struct pry_call *call)
 static void hold_time_came(void *user)
 {
   struct pry_call *call = user;
-  end_wait(call);
+  pry_call_end_wait(call);
   if (call->pass.ask.verdict.key[0])
     enter_queue(call);
   else
@@ -231,7 +249,7 @@ static void begin_hold(struct pry_call *call)
     hold_failed(call, until > pry_call_deadline_left(call), "the time to wait for is too far away");
     return;
   }
-  begin_wait(call, CALL_HOLD, "hold");
+  pry_call_begin_wait(call, CALL_HOLD, "hold");
   pry_call_start_timer(call, &call->wait_timer, until, hold_time_came);
 }
 
@@ -326,7 +344,7 @@ static void token_renewed(struct pry_token_waiter *waiter, bool renewed, const c
   (void)why; /* an on_attempt renewal that failed leaves it to the provider to say so */
   (void)renewed;
   struct pry_call *call = user;
-  end_wait(call);
+  pry_call_end_wait(call);
   pry_call_resume_pass(call);
 }
 
@@ -343,6 +361,13 @@ static bool current_version(struct pry_call *call, const char *credential, uint6
   return status == PRY_TOKEN_READY;
 }
 
+static void renewal_too_late(void *user)
+{
+  struct pry_call *call = user;
+  pry_token_leave(&call->token_waiter);
+  token_renewed(NULL, false, "", call);
+}
+
 static bool attempt_renew(struct pry_call *call)
 {
   const struct pry_credential_config *credential = call->view.target.provider->auth.credential;
@@ -357,7 +382,8 @@ static bool attempt_renew(struct pry_call *call)
   if (pry_credential_renew(call->worker->engine->credentials, call->worker->mailbox, credential->name, version,
                            &call->token_waiter, token_renewed, call, &why) != PRY_TOKEN_WAITING)
     return true;
-  begin_wait(call, CALL_TOKEN, "renewal");
+  pry_call_begin_wait(call, CALL_TOKEN, "renewal");
+  pry_call_limit_wait(call, renewal_too_late);
   return false;
 }
 
@@ -431,8 +457,11 @@ static bool attempt_verdict(struct pry_call *call)
 static bool may_repeat(const struct pry_call *call)
 {
   const struct pry_failure *failure = &call->failure;
-  bool refused =
-      failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0) || failure->refresh_token;
+  bool bad_key =
+      failure->source == PRY_SOURCE_PROVIDER && failure->status >= 400 &&
+      (failure->category == PRY_AUTH || failure->category == PRY_BILLING || failure->category == PRY_PERMISSION);
+  bool refused = failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0) ||
+                 failure->refresh_token || bad_key;
   return !failure->sent || call->view.repeatable || refused;
 }
 
@@ -470,6 +499,10 @@ static const char *attempt_complaint(struct pry_call *call, const char *target, 
     return "the request may have been carried out and is not repeatable";
   if (wait >= pry_call_deadline_left(call))
     return "the wait would pass the deadline";
+  if (wait > pry_call_wait_left(call))
+    return "the wait would pass the route's max_wait";
+  if (call->route->max_cost > 0 && call->spent.cost >= call->route->max_cost)
+    return "the call has cost the route's max_cost";
   if (!sent || free)
     return NULL;
   struct pry_permit *permit = pry_budget_retry(call->worker->engine->budgets, pry_slice_of(target));
@@ -482,7 +515,7 @@ static const char *attempt_complaint(struct pry_call *call, const char *target, 
 static void wait_over(void *user)
 {
   struct pry_call *call = user;
-  end_wait(call);
+  pry_call_end_wait(call);
   pry_call_prepare(call);
 }
 
@@ -493,51 +526,44 @@ static void wait_then_prepare(struct pry_call *call, pry_time wait)
     pry_call_prepare(call);
     return;
   }
-  begin_wait(call, CALL_WAIT, "backoff");
+  pry_call_begin_wait(call, CALL_WAIT, "backoff");
   pry_call_start_timer(call, &call->wait_timer, wait, wait_over);
 }
 
-/* What the last attempt at a target ended with; NULL: none, or well. */
-static const struct pry_attempt *last_failed_at(const struct pry_call *call, const char *target)
-{
-  for (size_t i = call->view.ledger_count; i-- > 0;)
-    if (strcmp(call->ledger[i].target, target) == 0)
-      return call->ledger[i].category ? &call->ledger[i] : NULL;
-  return NULL;
-}
-
-/* Promise 2: never before the server's time, also when the call has been elsewhere in between. */
-static pry_time server_time(const struct pry_call *call, const char *target)
-{
-  const struct pry_attempt *last = last_failed_at(call, target);
-  if (!last || last->failure.retry_after <= 0)
-    return 0;
-  return pry_time_from_seconds(last->ended + last->failure.retry_after - pry_loop_unix_time(call->worker->loop));
-}
-
-static pry_time wait_before(const struct pry_call *call, const struct pry_verdict *verdict, const char *target)
+/* Promise 2: never before the server's time, also when the call has been elsewhere in between. `key`: the key that this
+ * was worked out for. */
+static pry_time wait_before(const struct pry_call *call, const struct pry_verdict *verdict,
+                            const struct pry_provider *provider, const char *target, char key[PRY_SECRET_NAME_MAX])
 {
   pry_time own = verdict->after > 0 ? pry_time_from_seconds(verdict->after) : 0;
-  pry_time theirs = server_time(call, target);
+  pry_time theirs = pry_call_server_time(call, provider, target, key);
   return own > theirs ? own : theirs;
 }
 
 /* As attempt_complaint(), and the provider's own "do not retry". */
 static const char *again_complaint(struct pry_call *call, const char *target, pry_time wait)
 {
-  const struct pry_attempt *last = last_failed_at(call, target);
+  const struct pry_attempt *last = pry_call_last_failed_at(call, target, NULL);
   return last && last->failure.retry_forbidden ? "the provider said x-should-retry: false"
                                                : attempt_complaint(call, target, wait, false);
+}
+
+/* The key that the wait was worked out for is the one that the attempt is made with. */
+static void plan_key(struct pry_call *call, const char *key)
+{
+  snprintf(call->next_key, sizeof call->next_key, "%s", key);
 }
 
 static bool execute_retry(struct pry_call *call)
 {
   const struct pry_verdict *verdict = &call->pass.ask.verdict;
-  pry_time wait = wait_before(call, verdict, call->view.target.name);
+  char key[PRY_SECRET_NAME_MAX];
+  pry_time wait = wait_before(call, verdict, call->view.target.provider, call->view.target.name, key);
   const char *complaint = again_complaint(call, call->view.target.name, wait);
   tell_verdict(call, verdict, call->view.target.name, pry_time_to_seconds(wait), complaint);
   if (complaint)
     return false;
+  plan_key(call, key);
   wait_then_prepare(call, wait);
   return true;
 }
@@ -547,33 +573,58 @@ static bool execute_fallback(struct pry_call *call)
   const struct pry_verdict *verdict = &call->pass.ask.verdict;
   const struct pry_provider *provider;
   struct pry_slice model;
-  char name[PRY_TARGET_MAX];
+  char name[PRY_TARGET_MAX], key[PRY_SECRET_NAME_MAX] = "";
   const char *complaint = target_complaint(call, verdict->target, &provider, &model);
   pry_time wait = 0;
   if (!complaint) {
     snprintf(name, sizeof name, "%s/%.*s", provider->name, (int)model.size, model.data);
-    wait = wait_before(call, verdict, name);
+    wait = wait_before(call, verdict, provider, name, key);
     complaint = again_complaint(call, name, wait);
   }
   tell_verdict(call, verdict, verdict->target, pry_time_to_seconds(wait), complaint);
   if (complaint)
     return false;
   pry_call_set_target(call, provider, model);
+  plan_key(call, key);
   wait_then_prepare(call, wait);
+  return true;
+}
+
+/* The same target with a key that this call has not used yet: another account, so neither its server's time nor the
+ * retry budget is in the way. */
+static bool execute_rotate(struct pry_call *call)
+{
+  const struct pry_verdict *verdict = &call->pass.ask.verdict;
+  const struct pry_provider *provider = call->view.target.provider;
+  struct pry_key_choice choice = {0};
+  const char *complaint = provider->key_count < 2 ? "the provider has no other key" : NULL;
+  if (!complaint) {
+    choice = pry_keys_choose(call->worker->engine->keys, provider, pry_call_keys_tried(call), false,
+                             pry_loop_now(call->worker->loop));
+    complaint = choice.found ? attempt_complaint(call, call->view.target.name, 0, true)
+                             : "no key is usable that this call has not tried";
+  }
+  const char *key = complaint ? NULL : provider->keys[choice.index]->name;
+  tell_verdict(call, verdict, key, 0, complaint);
+  if (complaint)
+    return false;
+  plan_key(call, key);
+  wait_then_prepare(call, 0);
   return true;
 }
 
 static void retry_renewed(struct pry_call *call)
 {
+  char key[PRY_SECRET_NAME_MAX];
   call->next_is_free = true;
-  wait_then_prepare(call, server_time(call, call->view.target.name));
+  wait_then_prepare(call, pry_call_server_time(call, call->view.target.provider, call->view.target.name, key));
 }
 
 static void error_token_ready(struct pry_token_waiter *waiter, bool renewed, const char *why, void *user)
 {
   (void)waiter;
   struct pry_call *call = user;
-  end_wait(call);
+  pry_call_end_wait(call);
   if (renewed) {
     retry_renewed(call);
     return;
@@ -583,15 +634,24 @@ static void error_token_ready(struct pry_token_waiter *waiter, bool renewed, con
   pry_call_resume_pass(call);
 }
 
+static void error_token_too_late(void *user)
+{
+  struct pry_call *call = user;
+  pry_token_leave(&call->token_waiter);
+  error_token_ready(NULL, false, "not within the route's max_wait", call);
+}
+
 /* True: executed, or waiting. */
 static bool execute_renew(struct pry_call *call)
 {
   const struct pry_verdict *verdict = &call->pass.ask.verdict;
   const struct pry_credential_config *credential = call->view.target.provider->auth.credential;
   const char *target = call->view.target.name;
+  char key[PRY_SECRET_NAME_MAX];
+  pry_time theirs = pry_call_server_time(call, call->view.target.provider, target, key);
   const char *complaint = !credential     ? "the provider has no credential to renew"
                           : call->renewed ? "the credential was renewed once for this call already"
-                                          : attempt_complaint(call, target, server_time(call, target), true);
+                                          : attempt_complaint(call, target, theirs, true);
   const char *why = NULL;
   enum pry_token_status status = PRY_TOKEN_FAILED;
   if (!complaint) {
@@ -603,10 +663,12 @@ static bool execute_renew(struct pry_call *call)
   if (complaint)
     return false;
   call->renewed = true;
-  if (status == PRY_TOKEN_READY)
+  if (status == PRY_TOKEN_READY) {
     retry_renewed(call);
-  else
-    begin_wait(call, CALL_TOKEN, "renewal");
+    return true;
+  }
+  pry_call_begin_wait(call, CALL_TOKEN, "renewal");
+  pry_call_limit_wait(call, error_token_too_late);
   return true;
 }
 
@@ -622,6 +684,8 @@ static bool error_verdict(struct pry_call *call)
     return execute_fallback(call);
   case PRY_VERDICT_RENEW:
     return execute_renew(call);
+  case PRY_VERDICT_ROTATE:
+    return execute_rotate(call);
   case PRY_VERDICT_RESPOND:
     tell_verdict(call, verdict, NULL, 0, NULL);
     pry_call_finish_response(call, &call->pass.ask.verdict);

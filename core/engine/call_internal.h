@@ -4,6 +4,7 @@
  *   call.c          life: start, understanding the request, cancel, end
  *   call_decide.c   chain passes and the execution of verdicts
  *   call_attempt.c  one attempt: target, credential, request
+ *   call_keys.c     the key of an attempt, and what it used
  *   call_upload.c   the body of a request that is too long to be kept
  *   call_receive.c  what comes back: timeouts, classification, hold and relay
  *   call_answer.c   what the client is told
@@ -116,6 +117,8 @@ struct pry_call {
   const char *wait_reason;                   /* while waiting; for metrics */
   void (*after_pass)(struct pry_call *call); /* after an observing pass */
   bool renewed;                              /* a renewal was tried for this target already */
+  pry_time waited;                           /* in all, before `wait_began` */
+  struct pry_spending spent;                 /* of the attempts that have ended */
   bool next_is_free;
 
   /* the attempt */
@@ -134,6 +137,9 @@ struct pry_call {
   uint64_t token_version;
   pry_time sent_at;
   bool got_byte;
+  struct pry_tokens tokens;           /* what its body said */
+  struct pry_buffer tail;             /* the end of a body too long to be held, for its usage */
+  char next_key[PRY_SECRET_NAME_MAX]; /* the key that the next attempt was decided for; "": whichever is usable */
   struct call_answer answer;
   struct call_injection injection;
   struct pry_stream stream;
@@ -175,6 +181,16 @@ void pry_call_react(struct pry_call *call);
 void pry_call_observe_outcome(struct pry_call *call, void (*next)(struct pry_call *call));
 void pry_call_observe_done(struct pry_call *call, void (*next)(struct pry_call *call));
 
+/* The call waits from now on, for that reason; and no longer. */
+void pry_call_begin_wait(struct pry_call *call, enum call_state state, const char *reason);
+void pry_call_end_wait(struct pry_call *call);
+
+/* Fires when the wait that has just begun uses up what max_wait leaves; the wait's end cancels it. */
+void pry_call_limit_wait(struct pry_call *call, pry_timer_fn expired);
+
+/* What max_wait leaves of the call's time for waiting, or its deadline when that is less. */
+pry_time pry_call_wait_left(const struct pry_call *call);
+
 /* Goes on with the pass that a hold or a renewal interrupted. */
 void pry_call_resume_pass(struct pry_call *call);
 
@@ -188,6 +204,32 @@ void pry_call_prepare(struct pry_call *call);
 
 /* The on_attempt pass let it through. */
 void pry_call_send(struct pry_call *call);
+
+/* ---- call_keys.c ---- */
+
+/* Chooses the key of the attempt that has just been opened; none when there is none to be had. */
+void pry_call_pick_key(struct pry_call *call);
+
+/* The attempt has a key, or needs none. It may have lost it while it was held: then it gets another. False: none is
+ * usable; `wait` says how long that lasts, negative: not known. */
+bool pry_call_has_key(struct pry_call *call, pry_time *wait);
+
+/* The secret behind the attempt's key, with a value; NULL: it is missing. */
+const struct pry_secret *pry_call_key(const struct pry_call *call);
+
+/* Keys of the target's provider that this call was sent with, a bit per index. */
+uint64_t pry_call_keys_tried(const struct pry_call *call);
+
+/* Promise 2 for several keys: the server's time before another attempt at a target of this provider, which is that of
+ * the key that it would be made with. `key` gets its name, for call->next_key; "" where keys do not matter. */
+pry_time pry_call_server_time(const struct pry_call *call, const struct pry_provider *provider, const char *target,
+                              char key[PRY_SECRET_NAME_MAX]);
+
+/* What the last attempt at a target, and with `key` unless that is NULL, ended with; NULL: none, or well. */
+const struct pry_attempt *pry_call_last_failed_at(const struct pry_call *call, const char *target, const char *key);
+
+/* Counts what the attempt that ends has used. */
+void pry_call_settle(struct pry_call *call, struct pry_attempt *attempt);
 
 /* Ends the open attempt in the ledger and closes its exchange. category PRY_NONE: success. */
 void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *failure);

@@ -400,8 +400,10 @@ static void judge_body(struct pry_call *call)
   struct pry_slice words;
   struct pry_failure failure;
   bool read = read_text(call, &text, &words);
-  if (read)
+  if (read) {
+    pry_usage_read(&call->view.target.provider->dialect->usage, words, &call->tokens);
     failure = classify_answer(call, words, false, PRY_SLICE(""));
+  }
   if (read && failure.category != PRY_NONE && text.size)
     take_text(answer, &text);
   pry_buffer_fini(&text);
@@ -415,6 +417,21 @@ static void judge_body(struct pry_call *call)
     pass_held_body(call);
 }
 
+/* The usage of an answer stands at its end, and of a long one nothing else is kept. When memory is short it is not known
+ * what the attempt cost: nothing else goes wrong. */
+static void keep_tail(struct pry_call *call, struct pry_slice data)
+{
+  if (call->answer.coding != PRY_CODING_NONE || !call->view.target.provider->dialect->usage.place_count)
+    return;
+  if (data.size > PRY_USAGE_TAIL) {
+    data.data += data.size - PRY_USAGE_TAIL;
+    data.size = PRY_USAGE_TAIL;
+  }
+  if (call->tail.size + data.size > 2 * (size_t)PRY_USAGE_TAIL)
+    pry_buffer_consume(&call->tail, call->tail.size + data.size - PRY_USAGE_TAIL);
+  pry_buffer_append_slice(&call->tail, data);
+}
+
 /* An ordinary body is held until it is whole; a long good one commits. A long bad one is cut: what a dialect reads
  * of it is bounded anyway, and the client then gets parry's rendering. */
 static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice data)
@@ -422,8 +439,10 @@ static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice d
   struct call_answer *answer = &call->answer;
   size_t hold_limit = call->worker->engine->options.hold_limit;
   start_idle_timer(call);
-  if (call->committed)
+  if (call->committed) {
+    keep_tail(call, data);
     return give(call, data);
+  }
   if (answer->body.size + data.size <= hold_limit && !answer->pass_at_once) {
     if (!pry_buffer_append_slice(&answer->body, data))
       out_of_memory(call);
@@ -434,6 +453,8 @@ static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice d
     return PRY_HTTP_CONTINUE;
   }
   commit(call, answer->length);
+  keep_tail(call, pry_buffer_slice(&answer->body));
+  keep_tail(call, data);
   if (call->attempt_open)
     give(call, pry_buffer_slice(&answer->body));
   pry_buffer_fini(&answer->body);

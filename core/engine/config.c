@@ -165,6 +165,14 @@ bool pry_path_has_dot_segment(struct pry_slice path)
   return is_dots(size, only_dots);
 }
 
+const struct pry_price *pry_provider_price(const struct pry_provider *provider, const char *model)
+{
+  for (size_t i = 0; i < provider->price_count; i++)
+    if (pry_glob_match(pry_slice_of(provider->prices[i].model), pry_slice_of(model)))
+      return &provider->prices[i];
+  return NULL;
+}
+
 bool pry_join_url(struct pry_buffer *url, const char *base_url, struct pry_slice rest, struct pry_slice query)
 {
   struct pry_slice base = pry_slice_of(base_url);

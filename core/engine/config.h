@@ -42,6 +42,12 @@ struct pry_timeouts {
   pry_time attempt;    /* default none: one attempt in all, to its commit point */
 };
 
+/* Which of several usable keys an attempt gets: the first in the order of declaration, so that a provider's prompt
+ * cache stays warm, or each in turn. */
+enum pry_rotation { PRY_ROTATE_FIRST, PRY_ROTATE_ROUND_ROBIN };
+
+enum { PRY_PROVIDER_KEYS_MAX = 64, PRY_SECRET_NAME_MAX = 64 };
+
 struct pry_provider {
   const char *name;
   const char *base_url; /* no trailing slash */
@@ -50,6 +56,11 @@ struct pry_provider {
   struct pry_timeouts timeouts;
   const char *const *models; /* may be empty; for metrics labels and checks */
   size_t model_count;
+  const struct pry_price *prices; /* of models, most specific first */
+  size_t price_count;
+  const struct pry_secret *const *keys; /* auth.secret, then the others; names in logs are the secrets' */
+  size_t key_count;                     /* 0: auth is no secret */
+  enum pry_rotation rotation;
 };
 
 struct pry_service {
@@ -123,6 +134,8 @@ struct pry_route {
   const char *session_name;
   unsigned max_attempts_per_call; /* 12 */
   unsigned max_targets;           /* 3 */
+  double max_cost;   /* of a call's attempts, in the prices' currency, after which there is no other; 0: none */
+  pry_time max_wait; /* that a call may spend waiting in all; 0: none */
   const struct pry_instance *const *chain;
   size_t chain_size;
 };
@@ -179,6 +192,9 @@ const struct pry_dialect *pry_config_dialect(const struct pry_config *config, co
 const struct pry_credential_config *pry_config_credential(const struct pry_config *config, const char *name);
 const struct pry_sink_config *pry_config_sink(const struct pry_config *config, const char *name);
 const struct pry_service *pry_config_service(const struct pry_config *config, const char *name);
+
+/* What this model costs at that provider; NULL: nobody said. */
+const struct pry_price *pry_provider_price(const struct pry_provider *provider, const char *model);
 
 /* The dialect a client speaks on a path: "/v1/messages…" anthropic, all else openai, unless the route says. */
 const char *pry_client_dialect(const struct pry_route *route, struct pry_slice path);

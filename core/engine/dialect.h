@@ -10,6 +10,7 @@
 
 #include "json.h"
 #include "slice.h"
+#include "usage.h"
 
 /* What one SSE event means for recovery. */
 enum pry_stream_class {
@@ -54,6 +55,9 @@ struct pry_dialect {
 
   /* A 2xx JSON object with one of these fields is an error all the same. */
   struct pry_error_fields error_in_200;
+
+  /* What an answer, or an event of a stream, says about tokens. */
+  struct pry_usage usage;
 
   /* Streams. The rules are tried in this order; what fits none is LIFECYCLE when `default_lifecycle`, else
    * CONTENT. An event's type is its `event:` line, else the JSON field `type_field` of its data. */

@@ -117,7 +117,8 @@ static bool make_parts(struct pry_engine *engine)
   return (engine->scrubber = pry_scrubber_new()) && (engine->metrics = pry_metrics_new()) &&
          (engine->store = pry_store_new(0, 0)) && (engine->queues = pry_queue_set_new(0, 0)) &&
          (engine->budgets = pry_budgets_new()) && (engine->credentials = new_credentials(engine)) &&
-         (engine->jobs = pry_jobs_new(engine)) && (engine->recent_errors = pry_recent_errors_new()) &&
+         (engine->keys = pry_keys_new()) && (engine->jobs = pry_jobs_new(engine)) &&
+         (engine->recent_errors = pry_recent_errors_new()) &&
          (engine->alerts =
               pry_alerts_new(control->mailbox, control->http, engine->log, engine->metrics, engine->scrubber)) &&
          pry_timer_start(control->loop, &engine->sweep_timer, SWEEP_PERIOD, sweep, engine);
@@ -199,6 +200,7 @@ void pry_engine_free(struct pry_engine *engine)
   pry_emissions_cancel(engine);
   pry_jobs_free(engine->jobs);
   pry_credentials_free(engine->credentials);
+  pry_keys_free(engine->keys);
   pry_alerts_free(engine->alerts);
   pry_recent_errors_free(engine->recent_errors);
   for (unsigned i = 0; i < engine->worker_count; i++)
@@ -274,6 +276,11 @@ static void show_budget(void *user, struct pry_slice target, double remaining)
   pry_metrics_set(user, PRY_M_BUDGET, name, NULL, remaining);
 }
 
+static void show_key(void *user, const struct pry_key_status *status)
+{
+  pry_metrics_set(user, PRY_M_KEY_USABLE, status->provider, status->key, status->state == PRY_KEY_USABLE);
+}
+
 static void show_credential(void *user, const struct pry_credential_status *status)
 {
   if (status->expires_at > 0)
@@ -286,6 +293,10 @@ bool pry_engine_metrics(struct pry_engine *engine, struct pry_buffer *text)
   pry_metrics_clear(metrics, PRY_M_BREAKER_STATE);
   pry_metrics_clear(metrics, PRY_M_BUDGET);
   pry_metrics_clear(metrics, PRY_M_TOKEN_EXPIRY);
+  pry_metrics_clear(metrics, PRY_M_KEY_USABLE);
+  const struct pry_generation *serving = pry_engine_generation(engine);
+  if (serving)
+    pry_keys_each(engine->keys, serving->config, pry_loop_now(engine->control->loop), show_key, metrics);
   pry_store_each_breaker(engine->store, pry_loop_now(engine->control->loop), show_breaker, metrics);
   pry_budget_each(engine->budgets, show_budget, metrics);
   pry_credentials_each(engine->credentials, engine->control->loop, show_credential, metrics);

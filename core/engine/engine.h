@@ -19,6 +19,7 @@
 #include "event.h"
 #include "guard.h"
 #include "http.h"
+#include "keys.h"
 #include "log.h"
 #include "loop.h"
 #include "mailbox.h"
@@ -76,6 +77,7 @@ struct pry_engine {
   struct pry_queue_set *queues;
   struct pry_budgets *budgets;
   struct pry_credentials *credentials;
+  struct pry_keys *keys;
   struct pry_alerts *alerts;
   struct pry_recent_errors *recent_errors;
   struct pry_worker *control;  /* workers[0] */

@@ -234,6 +234,17 @@ static bool add_failure(const struct pry_event_record *record, struct pry_buffer
          pry_buffer_append_format(text, ",\"retryable\":%s}", record->retryable ? "true" : "false");
 }
 
+/* What on_outcome and on_done were told beside the failure. */
+static bool add_spending(const struct pry_event_record *record, struct pry_buffer *text)
+{
+  const struct pry_tokens *tokens = &record->spent.tokens;
+  bool ok = add_text_if_any(text, "key", record->key);
+  if (ok && tokens->known)
+    ok = pry_buffer_append_format(text, ",\"tokens\":{\"input\":%lld,\"output\":%lld,\"cached\":%lld}",
+                                  (long long)tokens->input, (long long)tokens->output, (long long)tokens->cached);
+  return ok && (!record->spent.priced || add_number(text, "cost", record->spent.cost));
+}
+
 static bool add_verdict(const struct pry_event_record *record, struct pry_buffer *text)
 {
   bool ok = add_text(text, "result", run_result_name(record->result)) &&
@@ -311,7 +322,8 @@ bool pry_event_json(const struct pry_event_record *record, struct pry_buffer *te
             add_text_if_any(text, "target", record->target) && add_text_if_any(text, "policy", record->policy) &&
             add_text_if_any(text, "generation", record->generation) &&
             add_number_if_said(text, "deadline_left", record->deadline_left) && add_failure(record, text) &&
-            pry_buffer_append_text(text, ",\"reads\":[") && pry_event_append_reads(record, text) &&
+            add_spending(record, text) && pry_buffer_append_text(text, ",\"reads\":[") &&
+            pry_event_append_reads(record, text) &&
             pry_buffer_append_format(text, "],\"reads_cut\":%s", record->reads_cut ? "true" : "false") &&
             add_verdict(record, text) && pry_buffer_append_text(text, "}");
   if (!ok)

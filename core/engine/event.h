@@ -19,6 +19,7 @@
 #include "buffer.h"
 #include "log.h"
 #include "loop.h"
+#include "usage.h"
 #include "verdict.h"
 
 #include <stdatomic.h>
@@ -53,6 +54,8 @@ struct pry_event_record {
   bool retryable;
   double retry_after, deadline_left;
   char code[PRY_FAILURE_CODE_MAX];
+  char key[64];              /* name of the key of the attempt that on_outcome saw */
+  struct pry_spending spent; /* of that attempt; of the call for on_done */
   /* reads: what pry_event_read_begin() to pry_event_read_end() wrote, in order; the first reads_end bytes are whole
    * reads. Cut at PRY_EVENT_READS_MAX. Many records are written for each that is looked at, so this is no JSON yet. */
   struct pry_buffer reads;

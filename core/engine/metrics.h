@@ -21,6 +21,9 @@
   X(PRY_M_CLIENT_REFUSED, "parry_client_refused_total", PRY_COUNTER, "client,reason", "Requests that became no call.") \
   X(PRY_M_CLIENTS_OK, "parry_clients_last_reload_successful", PRY_GAUGE, "", "Whether the clients file was taken.")    \
   X(PRY_M_ATTEMPTS, "parry_attempts_total", PRY_COUNTER, "target,category", "Attempts by target and result.")          \
+  X(PRY_M_TOKENS, "parry_tokens_total", PRY_COUNTER, "target,kind", "Tokens that providers reported.")                 \
+  X(PRY_M_COST, "parry_cost_total", PRY_COUNTER, "target", "Cost of these tokens, in the prices' currency.")           \
+  X(PRY_M_KEY_USABLE, "parry_key_usable", PRY_GAUGE, "provider,key", "Whether calls may use this key now.")            \
   X(PRY_M_CALL_DURATION, "parry_call_duration_seconds", PRY_HISTOGRAM, "route", "From arrival to outcome.")            \
   X(PRY_M_FIRST_BYTE, "parry_attempt_first_byte_seconds", PRY_HISTOGRAM, "target", "From sending to the first byte.")  \
   X(PRY_M_WAIT, "parry_wait_seconds_total", PRY_COUNTER, "reason", "Time calls spent waiting.")                        \

@@ -141,6 +141,8 @@ static bool executable(const struct decision *decision, const struct pry_verdict
   *after = verdict->after > 0 ? verdict->after : 0;
   if (verdict->kind == PRY_VERDICT_RETRY && *after < failure->retry_after)
     *after = failure->retry_after;
+  if (verdict->kind == PRY_VERDICT_ROTATE)
+    return false; /* a host has its keys to itself */
   if (!again)
     return true;
   if (verdict->kind == PRY_VERDICT_RETRY && failure->retry_forbidden)

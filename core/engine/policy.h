@@ -35,10 +35,13 @@ struct pry_attempt {
   char target[PRY_TARGET_MAX]; /* "provider/model" */
   enum pry_category category;  /* PRY_NONE: success, or not ended */
   int status;
-  double started, ended;      /* Unix seconds; ended 0 while open */
-  struct pry_failure failure; /* valid when category is not PRY_NONE */
-  bool refused;               /* nothing was sent: on_attempt refused it */
-  bool free;                  /* after a renewal: not charged to the retry budget */
+  double started, ended;         /* Unix seconds; ended 0 while open */
+  struct pry_failure failure;    /* valid when category is not PRY_NONE */
+  bool refused;                  /* nothing was sent: on_attempt refused it */
+  bool free;                     /* after a renewal: not charged to the retry budget */
+  char key[PRY_SECRET_NAME_MAX]; /* name of the provider's secret that it was sent with; "" where auth is none */
+  uint64_t key_version;          /* of that secret's value, see keys.h */
+  struct pry_spending spent;     /* known when it has ended */
 };
 
 /* Where the call is being sent. */
@@ -47,6 +50,7 @@ struct pry_target {
   char model[PRY_TARGET_MAX];          /* may be empty */
   char name[PRY_TARGET_MAX];           /* "provider/model", or "provider" without a model */
   unsigned attempts;                   /* made at this target so far in this call, the open one included */
+  char key[PRY_SECRET_NAME_MAX];       /* name of the secret it is made with; "": none is usable, or auth is none */
 };
 
 /* Plain data that a call (or a host's decision) keeps current; scripts read it through userdata. All pointers are
@@ -86,6 +90,7 @@ struct pry_outcome {
   unsigned attempts;          /* sent upstream */
   bool committed;             /* the client had content before the end */
   struct pry_failure failure; /* when not ok */
+  struct pry_spending spent;  /* of all attempts, the failed ones included */
 };
 
 /* A host's own event. */

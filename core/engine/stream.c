@@ -84,6 +84,7 @@ static enum pry_stream_step on_event(struct pry_stream *stream, struct pry_slice
                                      const struct pry_sse_event *event, struct pry_stream_output *output)
 {
   bool finish = false;
+  pry_usage_read(&stream->dialect->usage, event->data, &stream->tokens);
   switch (pry_dialect_stream_class(stream->dialect, event->name, event->data, &finish)) {
   case PRY_STREAM_ERROR:
     return broken(stream, bytes, event, output);

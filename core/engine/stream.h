@@ -36,8 +36,9 @@ struct pry_stream {
   size_t whole;            /* bytes of whole blocks in `held` */
   size_t hold_limit;
   enum pry_stream_state state;
-  bool committed; /* bytes may go to the client */
-  bool finished;  /* a finish marker was seen: EOF is a clean end */
+  bool committed;           /* bytes may go to the client */
+  bool finished;            /* a finish marker was seen: EOF is a clean end */
+  struct pry_tokens tokens; /* what its events have said so far */
 };
 
 /* What one step found. */

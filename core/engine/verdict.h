@@ -47,7 +47,8 @@ enum pry_handler {
   X(PRY_VERDICT_INJECT, "inject", PRY_HANDLER_BIT(PRY_ON_ATTEMPT))                                                     \
   X(PRY_VERDICT_RENEW, "renew", PRY_HANDLER_BIT(PRY_ON_ATTEMPT) | PRY_HANDLER_BIT(PRY_ON_ERROR))                       \
   X(PRY_VERDICT_RETRY, "retry", PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_EVENT))                         \
-  X(PRY_VERDICT_FALLBACK, "fallback", PRY_HANDLER_BIT(PRY_ON_ERROR))
+  X(PRY_VERDICT_FALLBACK, "fallback", PRY_HANDLER_BIT(PRY_ON_ERROR))                                                   \
+  X(PRY_VERDICT_ROTATE, "rotate", PRY_HANDLER_BIT(PRY_ON_ERROR))
 
 enum pry_verdict_kind {
   PRY_VERDICT_NONE = 0,

@@ -170,6 +170,28 @@ static void put_credential(void *user, const struct pry_credential_status *statu
   close_with(writer, "}");
 }
 
+static void put_key(void *user, const struct pry_key_status *status)
+{
+  struct writer *writer = user;
+  element(writer);
+  open_with(writer, "{");
+  text(writer, "provider", status->provider);
+  text(writer, "key", status->key);
+  text(writer, "state", pry_key_state_name(status->state));
+  number(writer, "left", status->left > 0 ? pry_time_to_seconds(status->left) : NAN);
+  close_with(writer, "}");
+}
+
+static void put_keys(struct writer *writer, struct pry_engine *engine)
+{
+  const struct pry_generation *serving = pry_engine_generation(engine);
+  name(writer, "keys");
+  open_with(writer, "[");
+  if (serving)
+    pry_keys_each(engine->keys, serving->config, pry_loop_now(engine->control->loop), put_key, writer);
+  close_with(writer, "]");
+}
+
 static void put_job(void *user, const struct pry_job_status *status)
 {
   struct writer *writer = user;
@@ -382,6 +404,7 @@ static void put_parts(struct writer *writer, struct pry_engine *engine)
   open_with(writer, "[");
   pry_credentials_each(engine->credentials, engine->control->loop, put_credential, writer);
   close_with(writer, "]");
+  put_keys(writer, engine);
   name(writer, "jobs");
   open_with(writer, "[");
   pry_jobs_each(engine->jobs, put_job, writer);
