@@ -64,6 +64,13 @@ return dialect {
   doc = "Anthropic's Messages API",
 
   error_in_200 = { error = { false, "" } },
+  usage = {
+    at = { "usage", "message.usage" }, -- message_start has it in its message
+    -- what went into the cache and what came out of it is not part of input_tokens
+    input = { "input_tokens + cache_creation_input_tokens + cache_read_input_tokens" },
+    output = { "output_tokens" },
+    cached = { "cache_read_input_tokens" },
+  },
   stream = {
     type_field = "type",
     error_types = { "error" },

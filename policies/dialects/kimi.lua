@@ -24,6 +24,7 @@ return dialect {
   speaks = "openai",
 
   error_in_200 = { error = openai.FINE, errcode = { 0, "0" } },
+  usage = openai.USAGE,
   stream = openai.stream { error = openai.FINE, errcode = { 0, "0" } },
 
   classify = function(answer)

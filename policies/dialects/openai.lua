@@ -39,6 +39,7 @@ return dialect {
   doc = "OpenAI's chat completions, completions and Responses API, and compatible providers",
 
   error_in_200 = { error = openai.FINE },
+  usage = openai.USAGE,
   stream = openai.stream(),
 
   classify = openai.classifier(),

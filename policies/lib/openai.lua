@@ -106,6 +106,20 @@ function openai.classifier(more)
   end
 end
 
+--- For `usage`: chat completions, completions, embeddings, the Responses API (whose stream nests it in `response`), and
+--- Moonshot's streams, which tell it beside the last choice. What was read from a cache is part of the input, and goes by
+--- a name of its own at DeepSeek and at Moonshot.
+openai.USAGE = {
+  at = { "usage", "response.usage", "choices.*.usage" },
+  input = { "prompt_tokens", "input_tokens" },
+  output = { "completion_tokens", "output_tokens" },
+  cached = {
+    "prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens",
+    "prompt_cache_hit_tokens", "cached_tokens",
+  },
+  total = { "total_tokens" }, -- rerankers say nothing else
+}
+
 --- For `stream`: chat completions, completions, the Responses API, and the events of its relatives (speech, images).
 --- `error_in_data` (may be nil) replaces the fields that say error in an event.
 function openai.stream(error_in_data)
