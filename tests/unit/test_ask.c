@@ -118,23 +118,45 @@ static void test_attempt_and_outcome(void **unused)
                             "  on_outcome = function(self, call, attempt)\n"
                             "    call.vars.seen = attempt.err and attempt.err.category .. attempt.status or 'fine'\n"
                             "    assert(attempt.target == 'up/m')\n"
+                            "    local tokens = attempt.tokens\n"
+                            "    if attempt.err then\n"
+                            "      assert(attempt.key == 'UP_KEY' and attempt.cost == 0.25)\n"
+                            "      assert(tokens.input == 7 and tokens.output == 2 and tokens.cached == 3)\n"
+                            "      assert(tokens.total == 9 and call.ledger[1].tokens.total == 9)\n"
+                            "    else\n"
+                            "      assert(attempt.key == nil and attempt.cost == nil and tokens == nil)\n"
+                            "    end\n"
                             "  end,\n"
                             "  on_done = function(self, call, outcome)\n"
                             "    assert(outcome.ok == false and outcome.status == 502 and outcome.attempts == 3)\n"
                             "    assert(outcome.category == 'network')\n"
+                            "    assert(outcome.tokens.total == 9 and outcome.cost == 0.25)\n"
                             "    call.vars.done = call.vars.seen\n"
                             "  end }\n");
   struct pry_slice value;
+  const struct pry_spending spent = {.tokens = {true, 7, 2, 3}, .priced = true, .cost = 0.25};
+  snprintf(rig->ledger[0].key, sizeof rig->ledger[0].key, "UP_KEY");
+  rig->ledger[0].spent = spent;
   rig_prepare(rig, &rig->ask, PRY_ON_OUTCOME);
   rig->ask.attempt = &rig->ledger[0];
   assert_int_equal(rig_run(rig, &rig->ask), PRY_ASK_DONE);
   assert_true(pry_vars_get(rig->view.vars, PRY_SLICE("seen"), &value));
   assert_true(pry_slice_equal(value, PRY_SLICE("\"server500\"")));
   assert_int_equal(rig_record(rig)->category, PRY_SERVER);
+  assert_int_equal(rig_record(rig)->spent.tokens.input, 7);
+  assert_string_equal(rig_record(rig)->key, "UP_KEY");
+  struct pry_buffer text;
+  pry_buffer_init(&text, 0);
+  assert_true(pry_event_json(rig_record(rig), &text));
+  assert_non_null(strstr(pry_buffer_text(&text),
+                         "\"key\":\"UP_KEY\",\"tokens\":{\"input\":7,\"output\":2,\"cached\":3},"
+                         "\"cost\":0.25"));
+  pry_buffer_fini(&text);
   rig->ask.attempt = &rig->ledger[1];
   assert_int_equal(rig_run(rig, &rig->ask), PRY_ASK_DONE);
   struct pry_outcome outcome = {.status = 502, .category = PRY_NETWORK, .attempts = 3};
   outcome.failure = pry_failure_of(PRY_NETWORK);
+  outcome.spent = spent;
   rig_prepare(rig, &rig->ask, PRY_ON_DONE);
   rig->ask.outcome = &outcome;
   assert_int_equal(rig_run(rig, &rig->ask), PRY_ASK_DONE);
@@ -305,12 +327,13 @@ static void test_bad_verdicts(void **unused)
        "p.lua:2: respond{}: body must be text, or a table to be sent as JSON, got function"},
       {"return respond { body = ('x'):rep(70000) }", "p.lua:2: respond{}: the body has more than 65536 bytes"},
       {"return { after = 1 }",
-       "p.lua:1: on_error returned a table; it may return respond, fail, renew, retry, fallback (a "
+       "p.lua:1: on_error returned a table; it may return respond, fail, renew, retry, fallback, rotate (a "
        "plain table is no verdict: write retry{ … })"},
-      {"return 'retry'", "p.lua:1: on_error returned a string; it may return respond, fail, renew, retry, fallback"},
+      {"return 'retry'",
+       "p.lua:1: on_error returned a string; it may return respond, fail, renew, retry, fallback, rotate"},
       {"return retry {}, 1", "p.lua:1: on_error returned 2 values instead of one verdict"},
       {"return hold { key = 'k' }",
-       "p.lua:2: on_error returned hold{}; it may return respond, fail, renew, retry, fallback"},
+       "p.lua:2: on_error returned hold{}; it may return respond, fail, renew, retry, fallback, rotate"},
       {"local v = retry {} return v.after", "p.lua:2: a verdict is sealed: return it (this one is a retry)"},
       {"local v = retry {} v.after = 1", "p.lua:2: a verdict is sealed: return it (this one is a retry)"},
   };

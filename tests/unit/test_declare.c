@@ -373,7 +373,14 @@ static void test_providers(void **state)
        "init.lua:4: provider \"x\": timeouts.connect must be a number 0.001..3600 s, got 0\n"
        "init.lua:5: provider \"x\": no field \"timeouts.idel\"; did you mean \"idle\"?\n"},
       {"keys", WITH_INIT("provider \"x\" { base_url = \"https://x\", dialect = \"generic\", keys = {} }\n"),
-       "init.lua:3: provider \"x\": keys is not available yet; declare one provider per key, or use auth\n"},
+       "init.lua:3: provider \"x\": keys needs auth = bearer(secret \"NAME\") or header(\"name\", secret \"NAME\"): "
+       "that "
+       "is the first key, and says how keys are sent\n"},
+      {"keys and prices",
+       WITH_INIT("provider \"q\" { base_url = \"https://q\", dialect = \"generic\", auth = bearer(secret \"A_KEY\"),"
+                 " keys = { secret \"B_KEY\", secret \"A_KEY\" }, rotate = \"round_robin\","
+                 " models = { \"a\", [\"b-*\"] = { input = 1, output = 2.5, cached = 0 } } }\n"),
+       ""},
       {"clients", WITH_INIT("clients { file = \"retry.lua\" }\nclients { fil = \"x\" }\nclients \"x\"\n"),
        "init.lua:3: clients: file names a policy file; clients stand in a file of their own, say \"clients.json\"\n"
        "init.lua:4: clients: no field \"fil\"; did you mean \"file\"?\n"

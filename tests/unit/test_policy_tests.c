@@ -316,7 +316,7 @@ static void test_fields_that_do_not_exist(void **state)
         "FAIL result: again_test.lua:2: the result of a call has no field \"statu\"; did you mean \"status\"?\n"
         "FAIL far: again_test.lua:3: the result of a call has no field \"x\"; it has id, done, status, headers, body, "
         "json, ok, truncated, category, target, attempts, upstream_calls, ledger, elapsed, waited, events, why, "
-        "faults\n"
+        "faults, tokens, cost\n"
         "FAIL number: again_test.lua:4: the result of a call has no field of type number\n"
         "FAIL ledger: again_test.lua:5: an entry of the ledger has no field \"catgory\"; did you mean \"category\"?\n"
         "FAIL event: again_test.lua:6: an event record has no field \"polcy\"; did you mean \"policy\"?\n"
