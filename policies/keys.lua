@@ -71,10 +71,11 @@ return policy {
                              doc = "how long a refused key is not used; another value of its secret ends it" },
     pause          = param { 5.0, min = 0.001, max = 3600, unit = "s",
                              doc = "how long a key rests after a 429 without Retry-After" },
-    count          = param { { "auth", "billing", "api_key_frozen", "account_deactivated" }, type = "list", of = "string",
+    count          = param { { "auth", "billing", "api_key_frozen", "account_deactivated" },
+                             type = "list", of = "string",
                              doc = "categories or codes that say that a key is out of order" },
-    shared_account = param { false, doc = "the keys belong to one account: its limit and its balance are theirs, so that "
-                             .. "another key helps against neither" },
+    shared_account = param { false, doc = "the keys belong to one account: its limit and its balance are theirs, "
+                             .. "so that another key helps against neither" },
     to             = param { type = "sink", optional = true, doc = "where to tell that a key was retired" },
   },
 

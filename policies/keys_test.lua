@@ -253,7 +253,9 @@ end)
 
 test("declarations that cannot be are refused in clear words", function(t)
   local function complaint(text)
-    return t:refused(function() t:declare(('provider "z" { base_url = "http://z.test", dialect = "openai", %s }'):format(text)) end)
+    return t:refused(function()
+      t:declare(('provider "z" { base_url = "http://z.test", dialect = "openai", %s }'):format(text))
+    end)
   end
   t:match(complaint 'keys = { secret "A" }', 'keys needs auth = bearer%(secret "NAME"%)')
   t:match(complaint 'auth = bearer(secret "A"), keys = { "sk-something" }', "element 1 is a text")

@@ -3,6 +3,7 @@
  *
  *   call.c          life: start, understanding the request, cancel, end
  *   call_decide.c   chain passes and the execution of verdicts
+ *   call_wait.c     time spent waiting, and its bound
  *   call_attempt.c  one attempt: target, credential, request
  *   call_keys.c     the key of an attempt, and what it used
  *   call_upload.c   the body of a request that is too long to be kept
@@ -181,6 +182,11 @@ void pry_call_react(struct pry_call *call);
 void pry_call_observe_outcome(struct pry_call *call, void (*next)(struct pry_call *call));
 void pry_call_observe_done(struct pry_call *call, void (*next)(struct pry_call *call));
 
+/* Goes on with the pass that a hold or a renewal interrupted. */
+void pry_call_resume_pass(struct pry_call *call);
+
+/* ---- call_wait.c ---- */
+
 /* The call waits from now on, for that reason; and no longer. */
 void pry_call_begin_wait(struct pry_call *call, enum call_state state, const char *reason);
 void pry_call_end_wait(struct pry_call *call);
@@ -190,9 +196,6 @@ void pry_call_limit_wait(struct pry_call *call, pry_timer_fn expired);
 
 /* What max_wait leaves of the call's time for waiting, or its deadline when that is less. */
 pry_time pry_call_wait_left(const struct pry_call *call);
-
-/* Goes on with the pass that a hold or a renewal interrupted. */
-void pry_call_resume_pass(struct pry_call *call);
 
 /* Whatever waits for a verdict, a place, a token or a time stops waiting. */
 void pry_call_stop_waiting(struct pry_call *call);

@@ -13,7 +13,7 @@ local function tokens_of(tokens)
   return ("%d+%d=%d, %d cached"):format(tokens.input, tokens.output, tokens.total, tokens.cached)
 end
 
-local CHAT = { id = "x", choices = { { index = 0, message = { role = "assistant", content = "hi" }, finish_reason = "stop" } },
+local CHAT = { id = "x", choices = { { index = 0, message = { content = "hi" }, finish_reason = "stop" } },
                usage = { prompt_tokens = 1000, completion_tokens = 100, total_tokens = 1100,
                          prompt_tokens_details = { cached_tokens = 400 } } }
 
@@ -41,12 +41,12 @@ test("OpenAI: a stream, told in its last event, null in all others", function(t)
 end)
 
 test("OpenAI: Responses, whole and streamed", function(t)
-  local usage = { input_tokens = 30, input_tokens_details = { cached_tokens = 10 }, output_tokens = 5, total_tokens = 35 }
+  local usage = { input_tokens = 30, input_tokens_details = { cached_tokens = 10 }, output_tokens = 5 }
   provider(t, "openai", {
     { body = { object = "response", output = json.array {}, usage = usage } },
     { sse = { { event = "response.created", data = { type = "response.created", response = { usage = json.null } } },
-              { event = "response.output_text.delta", data = { type = "response.output_text.delta", delta = "x" } },
-              { event = "response.completed", data = { type = "response.completed", response = { usage = usage } } } } },
+              { event = "response.output_text.delta", data = { delta = "x" } },
+              { event = "response.completed", data = { response = { usage = usage } } } } },
   })
   t:eq(tokens_of(t:call({ model = "m", path = "/v1/responses" }).tokens), "30+5=35, 10 cached")
   t:eq(tokens_of(t:call({ model = "m", path = "/v1/responses", stream = true }).tokens), "30+5=35, 10 cached")
@@ -56,8 +56,10 @@ test("relatives: DeepSeek's and Moonshot's caches, Moonshot's stream, a reranker
   provider(t, "openai", {
     { body = { usage = { prompt_tokens = 9, completion_tokens = 1, prompt_cache_hit_tokens = 4 } } },
     { body = { usage = { prompt_tokens = 9, completion_tokens = 1, cached_tokens = 3 } } },
-    { sse = { delta("a"), { data = { choices = { { index = 0, delta = {}, finish_reason = "stop",
-                                                   usage = { prompt_tokens = 9, completion_tokens = 2 } } } } }, "[DONE]" } },
+    { sse = { delta("a"),
+              { data = { choices = { { index = 0, delta = {}, finish_reason = "stop",
+                                       usage = { prompt_tokens = 9, completion_tokens = 2 } } } } },
+              "[DONE]" } },
     { body = { results = json.array {}, usage = { total_tokens = 12 } } },
   })
   t:eq(tokens_of(t:call({ model = "m" }).tokens), "9+1=10, 4 cached")
@@ -74,7 +76,8 @@ test("running totals: the last counts, not the sum", function(t)
   t:eq(tokens_of(t:call({ model = "m", stream = true }).tokens), "7+3=10, 0 cached")
 end)
 
-local ANTHROPIC = { input_tokens = 10, cache_creation_input_tokens = 200, cache_read_input_tokens = 3000, output_tokens = 1 }
+local ANTHROPIC = { input_tokens = 10, cache_creation_input_tokens = 200, cache_read_input_tokens = 3000,
+                    output_tokens = 1 }
 
 test("Anthropic: a whole answer, its caches beside the input", function(t)
   provider(t, "anthropic", { { body = { type = "message", content = json.array {}, usage = ANTHROPIC } } })
@@ -179,7 +182,7 @@ end)
 -- max_cost and max_wait -----------------------------------------------------------------------------------------------
 
 local function dear(status)
-  return { status = status, body = { error = { message = "x" }, usage = { prompt_tokens = 1000000, completion_tokens = 0 } } }
+  return { status = status, body = { error = { message = "x" }, usage = { prompt_tokens = 1000000 } } }
 end
 
 test("max_cost: no further attempt once the call has cost that much", function(t)
@@ -240,7 +243,8 @@ test("max_wait: a renewal that takes too long", function(t)
                       access_token = true })
   t:use("token_refresh", {})
   t:route { max_wait = 3, deadline = 120 }
-  t:provider("p", { { status = 401, body = { error = { message = "expired", code = "token_expired" } } }, credential = "c" })
+  local expired = { status = 401, body = { error = { message = "expired", code = "token_expired" } } }
+  t:provider("p", { expired, credential = "c" })
   local r = t:call { model = "m" }
   t:eq(r.status, 401)
   t:eq(r.waited, 3)

@@ -107,8 +107,8 @@ function openai.classifier(more)
 end
 
 --- For `usage`: chat completions, completions, embeddings, the Responses API (whose stream nests it in `response`), and
---- Moonshot's streams, which tell it beside the last choice. What was read from a cache is part of the input, and goes by
---- a name of its own at DeepSeek and at Moonshot.
+--- Moonshot's streams, which tell it beside the last choice. What was read from a cache is part of the input, and has
+--- names of its own at DeepSeek and at Moonshot.
 openai.USAGE = {
   at = { "usage", "response.usage", "choices.*.usage" },
   input = { "prompt_tokens", "input_tokens" },

@@ -67,6 +67,21 @@ static void test_sums_and_alternatives(void **state)
   assert_tokens(&tokens, 0, 2, 0);
 }
 
+/* What Gemini calls them: thoughts are paid for as output, and prompts of tools as input. */
+static void test_gemini(void **state)
+{
+  (void)state;
+  struct pry_usage usage = {0};
+  assert_null(pry_usage_add_place(&usage, PRY_SLICE("usageMetadata")));
+  assert_null(pry_usage_add(&usage.input, PRY_SLICE("promptTokenCount + toolUsePromptTokenCount")));
+  assert_null(pry_usage_add(&usage.output, PRY_SLICE("candidatesTokenCount + thoughtsTokenCount")));
+  assert_null(pry_usage_add(&usage.cached, PRY_SLICE("cachedContentTokenCount")));
+  struct pry_tokens tokens =
+      read_text(&usage, "{\"candidates\":[],\"usageMetadata\":{\"promptTokenCount\":8,\"candidatesTokenCount\":3,"
+                        "\"thoughtsTokenCount\":20,\"cachedContentTokenCount\":4,\"totalTokenCount\":31}}");
+  assert_tokens(&tokens, 8, 23, 4);
+}
+
 static void test_nonsense(void **state)
 {
   (void)state;
@@ -163,7 +178,7 @@ int main(void)
       cmocka_unit_test(test_places),   cmocka_unit_test(test_sums_and_alternatives),
       cmocka_unit_test(test_nonsense), cmocka_unit_test(test_bad_declarations),
       cmocka_unit_test(test_merge),    cmocka_unit_test(test_tail),
-      cmocka_unit_test(test_cost),
+      cmocka_unit_test(test_cost),     cmocka_unit_test(test_gemini),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
