@@ -95,8 +95,8 @@ static int keys_worked(lua_State *L)
 
 void pry_lib_keys_open(lua_State *L)
 {
-  static const luaL_Reg functions[] = {
+  static const luaL_Reg keys[] = {
       {"retire", keys_retire}, {"pause", keys_pause}, {"worked", keys_worked}, {NULL, NULL}};
-  luaL_newlib(L, functions);
+  luaL_newlib(L, keys);
   pry_sandbox_set_global(L, "keys");
 }
