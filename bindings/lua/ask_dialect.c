@@ -3,6 +3,7 @@
 #include "declare.h"
 #include "door.h"
 #include "lib.h"
+#include "retry_after.h"
 
 /* One run of classify or render. */
 struct dialect_run {
@@ -38,6 +39,21 @@ static bool read_text(lua_State *L, const char *name, struct pry_slice *text)
   return true; /* stays on the stack, which keeps it alive */
 }
 
+static void read_seconds(lua_State *L, const char *name, double *seconds)
+{
+  lua_pushstring(L, name);
+  int type = lua_rawget(L, 2);
+  if (type != LUA_TNIL && type != LUA_TNUMBER)
+    luaL_error(L, "classify: %s must be a number of seconds, got %s", name, lua_typename(L, type));
+  if (type == LUA_TNUMBER) {
+    double said = lua_tonumber(L, -1);
+    if (!(said >= 0)) /* catches what is no number, too */
+      luaL_error(L, "classify: %s must be 0 or more", name);
+    *seconds = said < PRY_RETRY_AFTER_MAX ? said : PRY_RETRY_AFTER_MAX;
+  }
+  lua_pop(L, 1);
+}
+
 static void read_category(lua_State *L, struct pry_failure *failure)
 {
   struct pry_slice name;
@@ -51,7 +67,8 @@ static void read_category(lua_State *L, struct pry_failure *failure)
 
 static void read_classification(lua_State *L, struct pry_failure *failure)
 {
-  static const char *const names[] = {"category", "code", "message", "retryable", "fallback", "refresh_token", NULL};
+  static const char *const names[] = {"category",  "code",     "message",       "retry_after",
+                                      "retryable", "fallback", "refresh_token", NULL};
   struct pry_slice text;
   pry_lua_options(L, 2, "classify", names, false);
   read_category(L, failure);
@@ -59,6 +76,7 @@ static void read_classification(lua_State *L, struct pry_failure *failure)
     pry_failure_set_code(failure, text);
   if (read_text(L, "message", &text))
     pry_failure_set_message(failure, text);
+  read_seconds(L, "retry_after", &failure->retry_after);
   read_flag(L, "retryable", &failure->retryable);
   read_flag(L, "fallback", &failure->fallback);
   read_flag(L, "refresh_token", &failure->refresh_token);

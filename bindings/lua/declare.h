@@ -66,8 +66,9 @@
  *     name = "openai",                       -- optional; must be the file's
  *     doc  = "…",
  *     speaks = "openai",                     -- optional: the client dialect whose requests and answers it carries
- *     error_in_200 = { "error", errcode = { 0 } },  -- a 2xx object with one of these top-level fields is an error; a
- *                                            -- name with a list: unless its value is in the list. null never is.
+ *     error_in_200 = { "error", errcode = { 0 } },  -- a 2xx object with one of these fields is an error; a name with
+ *                                            -- a list: unless its value is in the list. null, {} and [] never are. A
+ *                                            -- name with dots is a path: ["promptFeedback.blockReason"] = {}
  *     usage = {                              -- what an answer, or an event of a stream, says about tokens (usage.h)
  *       at     = { "usage" },                -- paths of the object; the first that is one counts
  *       input  = { "prompt_tokens", "input_tokens + cache_read_input_tokens" },   -- inside of it: the first sum with a
@@ -87,7 +88,7 @@
  *       default         = "content",         -- or "lifecycle": what an event is that fits no rule
  *     },
  *     classify = function(answer) … end,     -- → nil, or { category =, code =, message =, retryable =, fallback =,
- *                                            -- refresh_token = }
+ *                                            -- refresh_token =, retry_after = seconds }
  *     render   = function(err, form) … end,  -- form "body" or "event" → a text, or a table that is encoded as JSON
  *   }
  *

@@ -144,16 +144,18 @@ static const struct pry_dialect *resolve_dialect(lua_State *L, struct pry_declar
                                                  const char *what, const char *name)
 {
   char path[PRY_NAME_MAX + 16], hint[PRY_HINT_MAX];
-  if (strcmp(name, pry_dialect_generic.name) == 0)
-    return &pry_dialect_generic;
   const struct pry_dialect *dialect = pry_config_dialect(d->config, name);
+  if (!dialect && strcmp(name, pry_dialect_generic.name) == 0)
+    return &pry_dialect_generic;
   snprintf(path, sizeof path, "dialects/%.63s.lua", name);
   if (dialect || pry_policy_set_find(d->set, path)) /* a file that does not load has its own finding */
     return dialect;
   const char **names = names_of(L, d, &d->dialects, offsetof(struct pry_dialect, name));
-  names[d->dialects.count] = pry_dialect_generic.name; /* names_of() leaves room for one */
+  size_t count = d->dialects.count;
+  if (!pry_config_dialect(d->config, pry_dialect_generic.name))
+    names[count++] = pry_dialect_generic.name; /* names_of() leaves room for one */
   pry_complain(d, place, "%s: there is no dialect \"%.63s\" (no file %s)%s", what, name, path,
-               pry_hint(name, names, d->dialects.count + 1, "there are", hint));
+               pry_hint(name, names, count, "there are", hint));
   return NULL;
 }
 

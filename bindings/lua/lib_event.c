@@ -1,5 +1,7 @@
 #include "lib_view.h"
 
+#include "error_body.h"
+
 /*
  *   ---@class event
  *   ---@field name string
@@ -16,11 +18,23 @@
  *   ---@field event_type string?   of that event
  *   ---@field header fun(self: answer, name: string): string?
  *   ---@field json fun(self: answer): any, table?
+ *   ---@field error fun(self: answer): answer_error
+ *   ---@class answer_error        what the body says about the error, see core/engine/error_body.h; nil: not said
+ *   ---@field code string?        numbers as texts
+ *   ---@field type string?
+ *   ---@field state string?       Google's name of the error, "RESOURCE_EXHAUSTED"
+ *   ---@field inner string?       Azure's innererror.code
+ *   ---@field reason string?      Google's ErrorInfo.reason
+ *   ---@field wait string?        Google's RetryInfo.retryDelay, "34s"
+ *   ---@field quota string?       Google's QuotaFailure: the ids of the quotas, a space behind each
+ *   ---@field message string?     at most 1023 bytes; of a page, its title
+ *   ---@field html true?
+ *   ---@field json true?          the body began like JSON
  */
 
 #define EVENT_FIELDS(X) X(call) X(err) X(fields) X(name)
 #define ANSWER_FIELDS(X)                                                                                               \
-  X(body) X(category) X(event_type) X(header) X(in_stream) X(json) X(provider) X(retry_after) X(status)
+  X(body) X(category) X(error) X(event_type) X(header) X(in_stream) X(json) X(provider) X(retry_after) X(status)
 
 #define X(name) EVENT_##name,
 enum event_field { EVENT_FIELDS(X) };
@@ -85,6 +99,40 @@ static int answer_json(lua_State *L)
   return pry_lua_json_decode(L, pry_view_check(L, 1, PRY_VIEW_ANSWER)->decision->answer->body);
 }
 
+static void set_text(lua_State *L, const char *name, const char *text)
+{
+  if (!text[0])
+    return;
+  lua_pushstring(L, text);
+  lua_setfield(L, -2, name);
+}
+
+static void set_true(lua_State *L, const char *name, bool is_so)
+{
+  if (!is_so)
+    return;
+  lua_pushboolean(L, true);
+  lua_setfield(L, -2, name);
+}
+
+static int answer_error(lua_State *L)
+{
+  struct pry_error_body error;
+  pry_error_body_read(&error, pry_view_check(L, 1, PRY_VIEW_ANSWER)->decision->answer->body);
+  lua_createtable(L, 0, 4);
+  set_text(L, "code", error.code);
+  set_text(L, "type", error.type);
+  set_text(L, "state", error.state);
+  set_text(L, "inner", error.inner);
+  set_text(L, "reason", error.reason);
+  set_text(L, "wait", error.wait);
+  set_text(L, "quota", error.quota);
+  set_text(L, "message", error.message);
+  set_true(L, "html", error.html);
+  set_true(L, "json", error.json);
+  return 1;
+}
+
 int pry_answer_push_field(lua_State *L, struct pry_view *view, int field)
 {
   const struct pry_answer_view *answer = view->decision->answer;
@@ -93,6 +141,9 @@ int pry_answer_push_field(lua_State *L, struct pry_view *view, int field)
     return pry_push_slice(L, answer->body);
   case ANSWER_category:
     return pry_push_text(L, pry_category_name(view->decision->failure->category));
+  case ANSWER_error:
+    lua_pushcfunction(L, answer_error);
+    return 1;
   case ANSWER_event_type:
     return answer->event_type.size ? pry_push_slice(L, answer->event_type) : pry_push_nil(L);
   case ANSWER_header:

@@ -87,16 +87,23 @@ static void tell_unknown_dialect(struct reading *reading, const char *name)
   reading->told_unknown = true;
 }
 
-/* Never NULL: what is not known is judged by its status alone. */
+/* What a folder that has no dialects/generic.lua means by "generic" is judged by the status alone. */
+static const struct pry_dialect *generic(const struct reading *reading)
+{
+  const struct pry_dialect *named = pry_config_dialect(reading->state->generation->config, pry_dialect_generic.name);
+  return named ? named : &pry_dialect_generic;
+}
+
+/* Never NULL. */
 static const struct pry_dialect *find_dialect(struct reading *reading, struct pry_classify_record *record)
 {
   const char *name = pry_buffer_text(&record->dialect);
   if (!name || !*name || strcmp(name, pry_dialect_generic.name) == 0)
-    return &pry_dialect_generic;
+    return generic(reading);
   const struct pry_dialect *dialect = pry_config_dialect(reading->state->generation->config, name);
   if (!dialect && !reading->told_unknown)
     tell_unknown_dialect(reading, name);
-  return dialect ? dialect : &pry_dialect_generic;
+  return dialect ? dialect : generic(reading);
 }
 
 static struct pry_failure classify(struct reading *reading, struct pry_classify_record *record)
@@ -117,7 +124,7 @@ static struct pry_failure classify(struct reading *reading, struct pry_classify_
     return pry_failure_of(PRY_NETWORK);
   /* A good status that came before the transport broke is no answer. */
   if (failure.category == PRY_NONE && record->curl_code)
-    failure = pry_failure_from_curl((int)record->curl_code, true);
+    failure = pry_failure_from_curl((int)record->curl_code, pry_curl_code_sent((int)record->curl_code));
   return failure;
 }
 

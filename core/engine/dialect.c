@@ -10,9 +10,21 @@ static bool list_has(const struct pry_text_list *list, struct pry_slice text)
   return false;
 }
 
+/* {} and [], however much white space is in them. */
+static bool is_empty(const struct pry_json_value *value)
+{
+  struct pry_json_iterator inside;
+  struct pry_slice key;
+  struct pry_json_value member;
+  if (value->type != PRY_JSON_OBJECT && value->type != PRY_JSON_ARRAY)
+    return false;
+  pry_json_iterate(&inside, value->raw);
+  return !pry_json_next(&inside, &key, &member) && inside.result == PRY_JSON_OK;
+}
+
 static bool field_says_error(const struct pry_error_field *field, const struct pry_json_value *value)
 {
-  return value->type != PRY_JSON_NULL && !list_has(&field->fine, value->raw);
+  return value->type != PRY_JSON_NULL && !list_has(&field->fine, value->raw) && !is_empty(value);
 }
 
 /* ---- Is there such a key at all? ----
@@ -72,10 +84,17 @@ static bool holds_escaped_word_byte(struct pry_slice text)
   return false;
 }
 
+/* "promptFeedback.blockReason" is looked for by its last step. */
+static struct pry_slice last_step(const char *path)
+{
+  const char *dot = strrchr(path, '.');
+  return pry_slice_of(dot ? dot + 1 : path);
+}
+
 static bool may_have_field(const struct pry_error_fields *fields, struct pry_slice text)
 {
   for (size_t i = 0; i < fields->count; i++) {
-    struct pry_slice name = pry_slice_of(fields->items[i].name);
+    struct pry_slice name = last_step(fields->items[i].name);
     if (!is_word(name) || holds_quoted(text, name))
       return true;
   }
@@ -96,6 +115,10 @@ static bool object_says_error(const struct pry_error_fields *fields, struct pry_
     for (size_t i = 0; i < fields->count; i++)
       if (pry_json_equals(key, pry_slice_of(fields->items[i].name)) && field_says_error(&fields->items[i], &value))
         return true;
+  for (size_t i = 0; i < fields->count; i++)
+    if (strchr(fields->items[i].name, '.') && pry_json_get(text, fields->items[i].name, &value) &&
+        field_says_error(&fields->items[i], &value))
+      return true;
   return false;
 }
 
@@ -146,6 +169,6 @@ bool pry_dialect_error_in_200(const struct pry_dialect *dialect, struct pry_slic
 
 bool pry_dialect_carries(const struct pry_dialect *dialect, const char *client_dialect)
 {
-  return dialect == &pry_dialect_generic ||
+  return strcmp(dialect->name, pry_dialect_generic.name) == 0 ||
          strcmp(dialect->speaks ? dialect->speaks : dialect->name, client_dialect) == 0;
 }

@@ -32,13 +32,14 @@ struct pry_path_list {
   size_t count;
 };
 
-/* "This top-level field says error unless it has one of these raw JSON values", e.g. errcode unless 0. */
+/* "This field says error unless it has one of these raw JSON values", e.g. errcode unless 0. A name is that of a
+ * top-level field, or a path of json.h whose last step is a name: promptFeedback.blockReason. */
 struct pry_error_field {
   const char *name;
-  struct pry_text_list fine; /* raw JSON texts that mean no error; null always does */
+  struct pry_text_list fine; /* raw JSON texts that mean no error; null, {} and [] always do */
 };
 
-enum { PRY_DIALECT_ERROR_FIELDS_MAX = 4 };
+enum { PRY_DIALECT_ERROR_FIELDS_MAX = 8 };
 
 struct pry_error_fields {
   struct pry_error_field items[PRY_DIALECT_ERROR_FIELDS_MAX];
@@ -83,8 +84,8 @@ bool pry_dialect_error_in_200(const struct pry_dialect *dialect, struct pry_slic
 /* Can a client of `client_dialect` be answered by this dialect without translation? The generic one: always. */
 bool pry_dialect_carries(const struct pry_dialect *dialect, const char *client_dialect);
 
-/* A dialect that knows nothing: status table only, every event is content. Used when a provider's dialect is
- * unknown ("generic") and by `classify`. Static. */
+/* A dialect that knows nothing: status table only, every event is content. What "generic" means where a folder of
+ * policies has no dialects/generic.lua. Static. */
 extern const struct pry_dialect pry_dialect_generic;
 
 #endif

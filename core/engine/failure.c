@@ -93,6 +93,16 @@ struct pry_failure pry_failure_from_status(int status)
   return failure;
 }
 
+bool pry_curl_code_sent(int curl_code)
+{
+  static const unsigned char before[] = {1,  2,  3,  4,  5,  6,  7,  35, 41, 43, 48, 53, 54,
+                                         58, 59, 60, 64, 66, 77, 82, 83, 90, 91, 96, 97, 98};
+  for (size_t i = 0; i < sizeof before; i++)
+    if (curl_code == before[i])
+      return false;
+  return true;
+}
+
 struct pry_failure pry_failure_from_curl(int curl_code, bool sent)
 {
   struct pry_failure failure = {.retry_after = -1, .source = PRY_SOURCE_PROVIDER, .curl_code = curl_code, .sent = sent};

@@ -92,6 +92,11 @@ struct pry_failure pry_failure_of(enum pry_category category);
  * below 400 gives PRY_NONE. An unlisted 4xx is invalid_request, an unlisted 5xx server. */
 struct pry_failure pry_failure_from_status(int status);
 
+/* Could a provider have begun to act when curl failed so? False for what fails before a request is sent: names, the
+ * connection, TLS with its certificates, a proxy's refusal (libcurl-errors(3)). For failures that others report; parry's
+ * own client knows how far it came. */
+bool pry_curl_code_sent(int curl_code);
+
 /* A transport failure: curl's timeouts are `timeout`, everything else `network`. `sent` as in the struct. */
 struct pry_failure pry_failure_from_curl(int curl_code, bool sent);
 

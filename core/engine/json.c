@@ -422,6 +422,31 @@ bool pry_json_string(struct pry_slice raw, struct pry_buffer *out)
   return fits;
 }
 
+size_t pry_json_unescape(struct pry_slice inside, char *out, size_t size)
+{
+  const char *p = inside.data, *end = inside.data + inside.size;
+  size_t used = 0;
+  while (p < end) {
+    const char *escape = memchr(p, '\\', (size_t)(end - p));
+    size_t plain = (size_t)((escape ? escape : end) - p);
+    bool whole = plain <= size - used;
+    if (!whole)
+      plain = size - used;
+    memcpy(out + used, p, plain);
+    used += plain;
+    p += plain;
+    if (!whole || !escape)
+      break;
+    char bytes[4];
+    size_t decoded = decode_escape(&p, end, bytes);
+    if (!decoded || decoded > size - used)
+      break;
+    memcpy(out + used, bytes, decoded);
+    used += decoded;
+  }
+  return used;
+}
+
 bool pry_json_equals(struct pry_slice raw, struct pry_slice text)
 {
   if (raw.size < 2 || raw.data[0] != '"' || raw.data[raw.size - 1] != '"')

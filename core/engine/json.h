@@ -129,6 +129,11 @@ bool pry_json_get(struct pry_slice text, const char *path, struct pry_json_value
  * byte, bytes from 0x80 up are copied as they are. False: not a string, or no room; nothing was appended. */
 bool pry_json_string(struct pry_slice raw, struct pry_buffer *out);
 
+/* Decodes the inside of a JSON string (without its quotes) into `out`, as much as there is and as fits; nothing is
+ * checked but the escapes, and a malformed one, or one that was cut, ends the text. For texts that are read as far as
+ * they go. Returns the bytes written; no NUL. */
+size_t pry_json_unescape(struct pry_slice inside, char *out, size_t size);
+
 /* True when the raw JSON string decodes to exactly `text`. Allocates nothing. */
 bool pry_json_equals(struct pry_slice raw, struct pry_slice text);
 

@@ -63,6 +63,13 @@ static void set_target(struct decision *decision, const char *name, unsigned att
   target->attempts = attempts;
 }
 
+/* For a target that no provider of ours is. */
+static const struct pry_dialect *generic(const struct decision *decision)
+{
+  const struct pry_dialect *named = pry_config_dialect(decision->state->generation->config, pry_dialect_generic.name);
+  return named ? named : &pry_dialect_generic;
+}
+
 static void classify(struct decision *decision, const struct parry_failure *failure)
 {
   const struct pry_provider *provider = decision->view.target.provider;
@@ -71,10 +78,9 @@ static void classify(struct decision *decision, const struct parry_failure *fail
                                    .headers = &decision->headers,
                                    .body = {failure->body, failure->body_size}};
   if (failure->curl_code)
-    decision->failure = pry_failure_from_curl(failure->curl_code, failure->curl_code != PRY_HTTP_COULDNT_CONNECT &&
-                                                                      failure->curl_code != PRY_HTTP_COULDNT_RESOLVE);
+    decision->failure = pry_failure_from_curl(failure->curl_code, pry_curl_code_sent(failure->curl_code));
   else
-    decision->failure = pry_classify(decision->state, provider ? provider->dialect : &pry_dialect_generic, &answer,
+    decision->failure = pry_classify(decision->state, provider ? provider->dialect : generic(decision), &answer,
                                      pry_loop_unix_time(decision->engine->loop));
   enum pry_category category = failure->category ? pry_category_from_name(pry_slice_of(failure->category)) : PRY_NONE;
   if (category)

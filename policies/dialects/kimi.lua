@@ -16,6 +16,8 @@ local classify = openai.classifier {
   ["-2004"] = "payload_too_large", -- the remote file is too large
   ["-2005"] = "conflict",        -- a stream of this conversation is still being written
   ["-2006"] = "billing",         -- the free quota is used up
+  ["auth.token.invalid"] = "auth", -- the web's addresses name the kind of error instead
+  ["auth.token.expired"] = "auth",
 }
 
 return dialect {
@@ -23,9 +25,9 @@ return dialect {
   doc = "KIMI: OpenAI's requests and streams with errcode errors inside HTTP 200",
   speaks = "openai",
 
-  error_in_200 = { error = openai.FINE, errcode = { 0, "0" } },
+  error_in_200 = { error = openai.FINE, errcode = { 0, "0" }, error_type = openai.FINE },
   usage = openai.USAGE,
-  stream = openai.stream { error = openai.FINE, errcode = { 0, "0" } },
+  stream = openai.stream { error = openai.FINE, errcode = { 0, "0" }, error_type = openai.FINE },
 
   classify = function(answer)
     local failure = classify(answer)

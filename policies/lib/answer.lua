@@ -1,111 +1,33 @@
---- Reads a provider's error out of whatever it came in, for dialects.
---
--- Providers, their gateways and the proxies in front of them do not agree on one shape. All of these are understood:
---
---   {"error": {"message", "type", "code"}}            OpenAI and most others; `code` a text, a number or null
---   {"type": "error", "error": {"type", "message"}}   Anthropic
---   {"type": "error", "code", "message"}              a stream of OpenAI's Responses API
---   {"response": {"error": {"code", "message"}}}      the same, when a response failed
---   {"error": "text"}, {"message": ..., "code": ...}  vLLM, Ollama, API gateways
---   {"detail": "text"}, {"detail": [{"msg": ...}]}    FastAPI
---   [{"error": {...}}], {"errors": [{...}]}           Google, collections
---   {"errcode", "errmsg"}, {"code", "msg"}            KIMI and relatives
---   an HTML page, a short plain text, a body that was cut, nothing at all
+--- Says what an error answer is, for dialects: what the body tells (read in C, see `answer_error` in the annotations),
+--- looked up in the tables of a dialect and of the provider's family, then guessed from its words.
+
+local providers = require "lib.providers"
 
 local answer = {}
 
-local DEPTH = 4         -- of boxes in boxes
-local MESSAGE = 1024    -- bytes of a message that are looked at
-local PLAIN = 300       -- a longer text is a page, not a message
+local WORDS_MAX = 1024 -- bytes of a message that are looked at
+local HOUR = 3600      -- a limit that says it opens later than this is not waited for
 
-local function text_of(value)
-  if type(value) == "string" then
-    return value ~= "" and value or nil
-  end
-  if type(value) == "number" then
-    local whole = math.tointeger(value)
-    return whole and ("%d"):format(whole) or tostring(value)
-  end
-end
-
-local function first(object, names)
-  for i = 1, #names do
-    local value = object[names[i]]
-    local text = value ~= nil and text_of(value)
-    if text then return text end
-  end
-end
-
-local CODES = { "code", "errcode", "error_code" }
-local MESSAGES = { "message", "msg", "errmsg", "error_msg", "Message", "error_description", "error", "detail" }
-local BOXES = { "error", "errors", "response", "detail" }
-
--- The innermost object that is about the error.
-local function unbox(object)
-  for _ = 1, DEPTH do
-    local inner
-    if type(object[1]) == "table" then
-      inner = object[1]
-    else
-      for _, name in ipairs(BOXES) do
-        local value = object[name]
-        if type(value) == "table" and (name ~= "response" or type(value.error) == "table") then
-          inner = value
-          break
-        end
-      end
-    end
-    if not inner then break end
-    object = inner
-  end
-  return object
-end
-
-local function from_object(object)
-  local inner = unbox(object)
-  local kind = text_of(inner.type) or text_of(inner.__type)
-  if kind == "error" then kind = nil end
-  return {
-    code = first(inner, CODES) or first(object, CODES),
-    type = kind,
-    state = text_of(inner.status),
-    message = first(inner, MESSAGES) or first(object, MESSAGES),
-  }
-end
-
-local function title_of(page)
-  local head = page:sub(1, 4096)
-  local from = head:lower():find("<title", 1, true)
-  local start = from and head:find(">", from, true)
-  local stop = start and head:lower():find("</title", start, true)
-  local title = stop and head:sub(start + 1, stop - 1):gsub("%s+", " "):gsub("^ ", ""):gsub(" $", "")
-  return title ~= "" and title or nil
-end
-
---- What the answer says: { code, type, state, message, html }, each nil when it does not say. `state` is Google's name
---- of the error ("RESOURCE_EXHAUSTED"). Codes that are numbers come as texts.
+--- What the answer says: { code, type, state, inner, reason, wait, quota, message, html }, each nil when it does not say.
+--- Codes that are numbers come as texts; `inner` is Azure's innererror.code, `state`, `reason`, `wait` and `quota` are
+--- Google's.
 function answer.read(a)
-  local body = a.body
-  local object = a:json()
-  if type(object) == "table" then
-    return from_object(object)
+  local said = a:error()
+  if said.html then
+    said.message = said.message and "an HTML page: " .. said.message or "an HTML page"
+  elseif said.json and not (said.message or said.code or said.type or said.state) then
+    said.message = #a.body > 2 and not a:json() and "an answer that is not whole JSON" or nil
   end
-  if body:find("^%s*<") then
-    local title = title_of(body)
-    return { html = true, message = title and "an HTML page: " .. title or "an HTML page" }
-  end
-  if body:find("^%s*[%[{]") then
-    return { message = "an answer that is not whole JSON" }
-  end
-  local plain = body:match("^%s*([^%c]+)")
-  return { message = #body <= PLAIN and plain or nil }
+  return said
 end
 
 -- Statuses of proxies and CDNs that the built-in table knows only as "some 4xx" and "some 5xx".
 local STATUSES = {
   [421] = { category = "network" },               -- misdirected: another connection may do
+  [424] = { category = "server" },                -- Azure: what the model depends on failed
   [425] = { category = "network" },               -- too early: the same over a fresh connection
   [451] = { category = "permission" },            -- not in this country
+  [498] = { category = "overloaded" },            -- Groq: no room in this tier
   [499] = { category = "network" },               -- nginx: its client, an inner proxy, went away
   [520] = { category = "server" },                -- Cloudflare: the origin answered nonsense
   [521] = { category = "server" },                -- the origin is down
@@ -127,38 +49,102 @@ end
 
 -- What error texts say when neither code nor type does. In order: the more telling first. `unless`: statuses that say
 -- it better. Only whole phrases that do not turn up in other errors.
+local CLEAR = { [401] = true, [404] = true }
+local CLEAR_OR_BUSY = { [401] = true, [404] = true, [429] = true, [503] = true, [529] = true }
+
 local PHRASES = {
-  { category = "billing", unless = { [401] = true, [404] = true },
-    "insufficient balance", "insufficient_quota", "exceeded your current quota", "credit balance is too low",
-    "check your plan and billing", "billing hard limit", "payment required", "free quota has been used up" },
-  { category = "rate_limit", retryable = false, unless = { [401] = true, [404] = true }, -- larger than the limit itself
+  { category = "billing", unless = CLEAR,
+    "insufficient balance", "insufficient account balance", "insufficient_quota", "insufficient credits",
+    "credit balance is too low", "credit limit exceeded", "balance is insufficient",
+    "not enough balance", "balance is not enough", "quota is not enough", "any credits yet", "credits are depleted",
+    "billing hard limit", "billing to be enabled", "check your billing details",
+    "payment required", "free quota has been used up", "free trial quota", "overdue balance", "overdue payment",
+    "bill is overdue", "in arrears", "budget has been exceeded", "reached your specified api usage limits" },
+  { category = "billing", unless = CLEAR, soft = true, -- Google says so of any limit
+    "exceeded your current quota", "check your plan and billing" },
+  { category = "rate_limit", retryable = false, unless = CLEAR, -- larger than the limit itself
     "request too large for" },
-  { category = "context_length", unless = { [401] = true, [404] = true, [429] = true, [503] = true, [529] = true },
+  { category = "context_length", unless = CLEAR_OR_BUSY,
     "maximum context length", "context_length_exceeded", "context length exceeded", "prompt is too long",
     "exceeded model token limit", "input token length too long", "input is too long for requested model",
-    "exceeds the context window", "exceed context limit", "reduce the length of the messages" },
-  { category = "content_policy", unless = { [401] = true, [404] = true, [429] = true, [503] = true, [529] = true },
+    "exceeds the context window", "exceed context limit", "reduce the length of the messages",
+    "exceeds the maximum number of tokens", "range of input length", "prompt exceeds max length" },
+  { category = "content_policy", unless = CLEAR_OR_BUSY,
     "content management policy", "content_filter", "content filtering policy", "content policy", "content_policy",
-    "usage policy", "usage policies", "safety system", "responsibleaipolicy", "considered high risk" },
-  { category = "overloaded", unless = { [401] = true, [404] = true },
-    "overloaded", "at capacity", "no capacity", "high demand" },
+    "usage policy", "usage policies", "safety system", "responsibleaipolicy", "considered high risk",
+    "your input was flagged", "inappropriate content", "unsafe or sensitive", "contain sensitive information" },
+  { category = "overloaded", unless = CLEAR,
+    "overloaded", "at capacity", "no capacity", "capacity exceeded", "high demand", "high load", "too busy",
+    "server busy", "not ready for inference" },
   { category = "rate_limit", unless = { [401] = true, [404] = true, [503] = true, [529] = true },
-    "rate limit", "rate_limit", "ratelimit", "too many requests" },
+    "rate limit", "rate_limit", "ratelimit", "rate-limit", "too many requests", "call volume quota",
+    "error code: 1015" },
   { category = "auth", unless = { [404] = true, [429] = true, [503] = true, [529] = true },
-    "invalid api key", "incorrect api key", "token has expired", "token is expired", "expired token", "jwt expired" },
+    "invalid api key", "incorrect api key", "api key not valid", "api key expired", "token has expired",
+    "token is expired", "access token expired", "expired token", "jwt expired", "in the request is expired",
+    "unregistered callers", "access token invalid" },
 }
 
---- What a message gives away, or nil. Statuses that are clear by themselves are left alone.
-function answer.by_message(message, status)
-  if not message then return nil end
-  local words = message:sub(1, MESSAGE):lower()
-  for _, row in ipairs(PHRASES) do
-    if not row.unless[status] then
-      for _, phrase in ipairs(row) do
-        if words:find(phrase, 1, true) then return row end
+local function by_phrases(phrases, words, status)
+  for i = 1, #phrases do
+    local row = phrases[i]
+    if not (row.unless and row.unless[status]) then
+      for k = 1, #row do
+        if words:find(row[k], 1, true) then return row end
       end
     end
   end
+end
+
+local function words_of(message)
+  return message and message:sub(1, WORDS_MAX):lower()
+end
+
+--- What a message gives away, or nil. Statuses that are clear by themselves are left alone.
+function answer.by_message(message, status)
+  return message and by_phrases(PHRASES, words_of(message), status) or nil
+end
+
+-- Limits on hours, days and more.
+local LONG = { "per day", "per-day", "perday", "byday", "daily", "tpd", "rpd", "per month", "/ month", "monthly",
+               "weekly", "per hour", "86400s", "be replenished in" }
+
+-- "Please try again in 6m0s", "Please retry after 7 seconds", "Quota will be replenished in 02:11:14."
+local LEADS = { "again in ", "again after ", "retry after ", "retry in ", "replenished in ", "please wait " }
+local UNITS = {
+  ms = 0.001, s = 1, sec = 1, secs = 1, second = 1, seconds = 1, m = 60, min = 60, mins = 60, minute = 60, minutes = 60,
+  h = HOUR, hour = HOUR, hours = HOUR, d = 24 * HOUR, day = 24 * HOUR, days = 24 * HOUR,
+}
+
+--- "34s", "6m0s", "1.5 seconds", "02:11:14" at the beginning of a text in seconds, or nil.
+function answer.duration(text)
+  local hours, minutes, seconds = text:match("^(%d%d?):(%d%d):(%d%d)")
+  if hours then return tonumber(hours) * HOUR + tonumber(minutes) * 60 + tonumber(seconds) end
+  local total, at = nil, 1
+  for _ = 1, 4 do
+    local number, unit, stop = text:match("^(%d+%.?%d*)%s?(%a+)()", at)
+    local factor = number and #number <= 18 and UNITS[unit]
+    if not factor then break end
+    total, at = (total or 0) + tonumber(number) * factor, stop
+  end
+  return total
+end
+
+local function wait_in(words)
+  for i = 1, #LEADS do
+    local _, stop = words:find(LEADS[i], 1, true)
+    if stop then
+      local seconds = answer.duration(words:sub(stop + 1, stop + 32))
+      if seconds then return seconds end
+    end
+  end
+end
+
+local function has_any(words, list)
+  for i = 1, #list do
+    if words:find(list[i], 1, true) then return true end
+  end
+  return false
 end
 
 -- What a status means that stands inside an answer, as in a stream's {"error": {"code": 429}}: there the built-in table
@@ -170,56 +156,117 @@ local INNER = {
   ["529"] = "overloaded",
 }
 
-local function lookup(codes, said)
-  local row = said.code and codes[said.code:lower()] or said.type and codes[said.type:lower()]
-    or said.state and codes[said.state:lower()]
-  if row then
-    return type(row) == "table" and row or { category = row }
+local function find(codes, text)
+  text = text:lower()
+  local row = codes[text]
+  if row == nil then
+    local dot = text:find(".", 2, true)
+    row = dot and codes[text:sub(1, dot - 1)]
   end
+  if row then return type(row) == "table" and row or { category = row } end
+end
+
+-- A word like "server_error" gives way to one that says more.
+local function lookup(codes, said)
+  local vague
+  for i = 1, 5 do
+    local text
+    if i == 1 then text = said.code elseif i == 2 then text = said.inner elseif i == 3 then text = said.type
+    elseif i == 4 then text = said.reason else text = said.state end
+    local row = text and find(codes, text)
+    if row and not row.vague then return row end
+    vague = vague or row
+  end
+  return vague
 end
 
 --- For `codes`: words like "server_error" and "api_error", which say no more than that something failed; any error
 --- status says it better (503 and 529 overloaded, 504 timeout, 401 auth, 429 rate_limit).
 answer.VAGUE = { category = "server", vague = true }
 
---- The whole way from an answer to what a dialect's `classify` returns; nil when there is nothing to add to the status.
---
--- codes  maps a code, type or state in small letters to a category, or to { category, retryable, fallback, ... }, or to
---        answer.VAGUE
--- weak   a set of types that say no more than "your request", which providers also put into answers whose status says
---        it better; they decide only when the status does not (2xx and 5xx)
---
--- In order: code, type, state; then the message; then a status inside a 200; then weak types; then the status.
-function answer.classify(a, codes, weak)
-  local said = answer.read(a)
+-- By what stands in tables; second result: it is the family's word, which is not doubted.
+local function by_tables(codes, family, said)
+  local row = family and lookup(family.codes, said)
+  if row then return row, true end
+  return lookup(codes, said), false
+end
+
+local function refine(row, words, status)
+  local guess = by_phrases(PHRASES, words, status)
+  if not guess or (guess.soft and row and row.sure) then return row end
+  if not row then return guess end
+  -- more than the limit itself in one request; an engine that is busy; money
+  local more = guess.category == "rate_limit" or guess.category == "overloaded" or guess.category == "billing"
+  return more and guess or row
+end
+
+local function by_all(a, said, words, codes, weak, family)
   local status = a.status
-  local row = lookup(codes, said)
-  if not row then
-    row = answer.by_message(said.message, status)
-  elseif row.category == "rate_limit" then
-    local guess = answer.by_message(said.message, status)
-    if guess and guess.category == "rate_limit" then
-      row = guess -- more than the limit itself in one request: waiting does not help
-    end
+  local row, sure = by_tables(codes, family, said)
+  if words and family and family.phrases and (not row or row.category == "rate_limit") then
+    local guess = by_phrases(family.phrases, words, status)
+    if guess then row, sure = guess, true end
+  end
+  if words and not sure and (not row or row.category == "rate_limit") then
+    row = refine(row, words, status)
   end
   if row and row.vague and status >= 400 then
-    row = answer.by_status(status) or {}
+    row = STATUSES[status] or {}
   end
-  if not row and status < 400 and INNER[said.code] then
-    row = { category = INNER[said.code] }
+  if row then return row end
+  if status < 400 and INNER[said.code] then return { category = INNER[said.code] } end
+  if (status < 400 or status >= 500) and weak[said.type and said.type:lower()] then
+    return { category = "invalid_request" }
   end
-  if not row and (status < 400 or status >= 500) and weak[said.type and said.type:lower()] then
-    row = { category = "invalid_request" }
+  return STATUSES[status] or {}
+end
+
+-- When to come back, where no header says so, and whether to.
+local function timing(a, said, words, row)
+  local retryable, wait = row.retryable, nil
+  local named = (said.wait and answer.duration(said.wait)) or (words and wait_in(words))
+  if not a.retry_after then wait = named end
+  if retryable == nil and words and (row.category or a.category) == "rate_limit" then
+    local length = a.retry_after or named
+    if length and length > HOUR or not length and has_any(words, LONG) then retryable = false end
   end
-  row = row or answer.by_status(status) or {}
-  if not (row.category or said.code or said.type or said.message) then
-    return nil
+  if said.quota and said.quota:find("PerDay", 1, true) then
+    retryable = false -- Google's retryDelay is about the minute even when the day is used up
+  end
+  return retryable, wait
+end
+
+local BUSY = { rate_limit = true, overloaded = true }
+
+--- The whole way from an answer to what a dialect's `classify` returns; nil when there is nothing to add to the status.
+--
+-- codes   maps a code, type, reason or state in small letters to a category, or to { category, retryable, fallback, ... },
+--         or to answer.VAGUE; `sure`: talk of quotas in the message does not make it a matter of money
+-- weak    a set of types that say no more than "your request", which providers also put into answers whose status says
+--         it better; they decide only when the status does not (2xx and 5xx)
+-- family  one of lib/providers.lua; nil: by the provider's name; false: none
+-- said    what `answer.read` gave, if it was asked already
+--
+-- In order: the family's tables and words; code, inner, type, reason, state; then the message; then a status inside a
+-- 200; then weak types; then the status.
+function answer.classify(a, codes, weak, family, said)
+  said = said or answer.read(a)
+  if not (said.code or said.type or said.message or said.state or said.inner) then
+    return STATUSES[a.status]
+  end
+  if family == nil then family = providers.of(a.provider) end
+  local words = words_of(said.message)
+  local row = by_all(a, said, words, codes, weak, family)
+  local retryable, wait = row.retryable, nil
+  if BUSY[row.category or a.category] then
+    retryable, wait = timing(a, said, words, row)
   end
   return {
     category = row.category,
     code = said.code or said.type or said.state,
     message = said.message,
-    retryable = row.retryable,
+    retryable = retryable,
+    retry_after = wait,
     fallback = row.fallback,
     refresh_token = row.refresh_token,
   }

@@ -2,6 +2,7 @@
 --- for a relative starts from here and adds its own.
 
 local answer = require "lib.answer"
+local providers = require "lib.providers"
 
 local openai = {}
 
@@ -51,7 +52,20 @@ local CODES = {
   moderation_blocked = "content_policy",
   request_too_large = "payload_too_large",
   conversation_locked = "conflict",
+  budget_exceeded = "billing",
+  credit_limit = "billing",
+  not_enough_balance = "billing",
+  insufficient_user_quota = "billing",
+  insufficient_credits = "billing",
+  capacity_exceeded = "overloaded",
+  service_tier_capacity_exceeded = "overloaded",
+  unavailable_model = "not_found",
+  tokens_limit_reached = "context_length",
+  invalid_token = "auth",
   -- Azure
+  contentfilter = "content_policy",
+  permissiondenied = "permission", -- comes with 401, too: the principal lacks a role
+  subscriptiondisabled = "billing",
   deploymentnotfound = "not_found",
   toomanyrequests = "rate_limit",
   too_many_requests = "rate_limit",
@@ -72,7 +86,7 @@ local CODES = {
   resource_not_found_error = "not_found",
   unexpected_output = "server",
   -- Google's names, as its OpenAI-compatible addresses send them
-  resource_exhausted = "rate_limit",
+  resource_exhausted = { category = "rate_limit", sure = true },
   unavailable = "overloaded",
   deadline_exceeded = "timeout",
   internal = "server",
@@ -81,6 +95,18 @@ local CODES = {
   permission_denied = "permission",
   failed_precondition = "permission", -- region, or no billing account
   not_found = "not_found",
+  -- and the reasons that go with them
+  api_key_invalid = "auth",
+  access_token_expired = "auth",
+  access_token_type_unsupported = "auth",
+  credentials_missing = "auth",
+  billing_disabled = "billing",
+  service_disabled = "permission",
+  consumer_suspended = "permission",
+  consumer_invalid = "permission",
+  api_key_service_blocked = "permission",
+  api_key_http_referrer_blocked = "permission",
+  api_key_ip_address_blocked = "permission",
 }
 
 -- Sent with 400, 401, 404 and 429 alike, so the status says it better.
@@ -97,12 +123,15 @@ local WEAK = {
 openai.FINE = { false, "" }
 
 --- A function for `classify`. `more` (may be nil) adds codes of one's own, in small letters, and wins over those above.
-function openai.classifier(more)
+--- `family` names one of lib/providers.lua that counts whatever the provider is called, false means that none does; when
+--- it is nil the provider's name decides.
+function openai.classifier(more, family)
   local codes = {}
   for code, row in pairs(CODES) do codes[code] = row end
   for code, row in pairs(more or {}) do codes[code] = row end
-  return function(a)
-    return answer.classify(a, codes, WEAK)
+  if family then family = providers.family(family) end
+  return function(a, said)
+    return answer.classify(a, codes, WEAK, family, said)
   end
 end
 

@@ -1,0 +1,85 @@
+--- Google's own: generateContent and streamGenerateContent, on Gemini's addresses and Vertex's.
+--
+-- Errors are {"error": {"code", "message", "status", "details"}}, in an array where a stream was asked for without
+-- alt=sse. details say why (ErrorInfo), which quota (QuotaFailure), and when to come back (RetryInfo): that counts when
+-- no header says it. A quota of a day does not pass while a call waits. A prompt that was blocked is a 200 with
+-- promptFeedback.blockReason and without candidates.
+
+local answer_of = require "lib.answer"
+local openai = require "lib.openai"
+
+local FEEDBACK = { "BLOCK_REASON_UNSPECIFIED" }
+
+-- google.rpc.Code, by its HTTP mapping
+local STATES = {
+  auth = "UNAUTHENTICATED",
+  permission = "PERMISSION_DENIED",
+  billing = "RESOURCE_EXHAUSTED",
+  rate_limit = "RESOURCE_EXHAUSTED",
+  overloaded = "UNAVAILABLE",
+  server = "INTERNAL",
+  timeout = "DEADLINE_EXCEEDED",
+  network = "UNAVAILABLE",
+  invalid_request = "INVALID_ARGUMENT",
+  not_found = "NOT_FOUND",
+  context_length = "INVALID_ARGUMENT",
+  content_policy = "INVALID_ARGUMENT",
+  conflict = "ABORTED",
+  payload_too_large = "INVALID_ARGUMENT",
+  cancelled = "CANCELLED",
+  unknown = "UNKNOWN",
+}
+
+-- What clients branch on is the code, which is the answer's status; for a failure without one it follows the state.
+local NUMBERS = { UNAUTHENTICATED = 401, PERMISSION_DENIED = 403, RESOURCE_EXHAUSTED = 429, UNAVAILABLE = 503,
+                  INTERNAL = 500, DEADLINE_EXCEEDED = 504, INVALID_ARGUMENT = 400, NOT_FOUND = 404, ABORTED = 409,
+                  CANCELLED = 499, UNKNOWN = 500 }
+
+local by_error = openai.classifier({
+  invalid_request = "invalid_request", -- the Interactions API's codes
+  failed_precondition = "permission",  -- the country, or no billing account
+  cancelled = "network",
+}, false)
+
+local function block_reason(a)
+  local body = a:json()
+  local feedback = type(body) == "table" and body.promptFeedback
+  return type(feedback) == "table" and type(feedback.blockReason) == "string" and feedback.blockReason or nil
+end
+
+local function message_of(err)
+  if not err.retry_after then return err.message end
+  return ("%s (try again in %d s)"):format(err.message, math.ceil(err.retry_after))
+end
+
+return dialect {
+  name = "gemini",
+  doc = "Google's generateContent and streamGenerateContent",
+
+  error_in_200 = { error = openai.FINE, ["promptFeedback.blockReason"] = FEEDBACK },
+  stream = {
+    error_in_data = { error = openai.FINE, ["promptFeedback.blockReason"] = FEEDBACK },
+    content_paths = { "candidates.*.content.parts" },
+    finish_paths = { "candidates.*.finishReason" },
+    default = "lifecycle", -- usage, ids, safety ratings
+  },
+
+  classify = function(a)
+    local said = answer_of.read(a)
+    local reason = not (said.code or said.message) and a.status < 400 and block_reason(a)
+    if reason then
+      return { category = "content_policy", code = reason, message = "the prompt was blocked: " .. reason }
+    end
+    local failure = by_error(a, said)
+    if failure and said.state then failure.code = said.state end -- the number is the status once more
+    return failure
+  end,
+
+  render = function(err, form)
+    local state = STATES[err.category] or "UNKNOWN"
+    local body = {
+      error = { code = err.status >= 400 and err.status or NUMBERS[state], message = message_of(err), status = state },
+    }
+    return form == "event" and "data: " .. json.encode(body) .. "\n\n" or body
+  end,
+}
