@@ -70,7 +70,11 @@ static struct pry_text_list read_fine_values(const struct pry_form *form, const 
 static void add_error_field(const struct pry_form *form, const char *key, struct pry_error_fields *fields,
                             const char *name, struct pry_text_list fine)
 {
-  if (fields->count == PRY_DIALECT_ERROR_FIELDS_MAX)
+  struct pry_json_path path;
+  const char *wrong = strchr(name, '.') ? pry_json_path_compile(&path, pry_slice_of(name)) : NULL;
+  if (wrong)
+    pry_form_complain(form, key, "[\"%.60s\"] is a bad path: %s", name, wrong);
+  else if (fields->count == PRY_DIALECT_ERROR_FIELDS_MAX)
     pry_form_complain(form, key, "names more than %d fields", PRY_DIALECT_ERROR_FIELDS_MAX);
   else
     fields->items[fields->count++] = (struct pry_error_field){name, fine};

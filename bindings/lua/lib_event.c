@@ -1,6 +1,7 @@
 #include "lib_view.h"
 
 #include "error_body.h"
+#include "freeze.h"
 
 /*
  *   ---@class event
@@ -19,22 +20,25 @@
  *   ---@field header fun(self: answer, name: string): string?
  *   ---@field json fun(self: answer): any, table?
  *   ---@field error fun(self: answer): answer_error
- *   ---@class answer_error        what the body says about the error, see core/engine/error_body.h; nil: not said
+ *   ---@field mentions fun(self: answer, text: string, phrases: string[], from: integer?): integer?  which phrase, from
+ *                                the `from`th on, is the first that stands in the text: its first 1024 bytes, letter case
+ *                                ignored; phrases are written in small letters
+ *   ---@class answer_error        what the body says about the error, see core/engine/error_body.h; nil: not said.
+ *                                [1], [2], ...: code, innererror's code, type, reason, state, in small letters
  *   ---@field code string?        numbers as texts
  *   ---@field type string?
  *   ---@field state string?       Google's name of the error, "RESOURCE_EXHAUSTED"
- *   ---@field inner string?       Azure's innererror.code
- *   ---@field reason string?      Google's ErrorInfo.reason
- *   ---@field wait string?        Google's RetryInfo.retryDelay, "34s"
  *   ---@field quota string?       Google's QuotaFailure: the ids of the quotas, a space behind each
  *   ---@field message string?     at most 1023 bytes; of a page, its title
+ *   ---@field wait number?        seconds until one may come back, where the body names them
  *   ---@field html true?
  *   ---@field json true?          the body began like JSON
  */
 
 #define EVENT_FIELDS(X) X(call) X(err) X(fields) X(name)
 #define ANSWER_FIELDS(X)                                                                                               \
-  X(body) X(category) X(error) X(event_type) X(header) X(in_stream) X(json) X(provider) X(retry_after) X(status)
+  X(body)                                                                                                              \
+  X(category) X(error) X(event_type) X(header) X(in_stream) X(json) X(mentions) X(provider) X(retry_after) X(status)
 
 #define X(name) EVENT_##name,
 enum event_field { EVENT_FIELDS(X) };
@@ -115,22 +119,64 @@ static void set_true(lua_State *L, const char *name, bool is_so)
   lua_setfield(L, -2, name);
 }
 
+/* In small letters; what does not fit is left out. */
+static struct pry_slice lower(char out[PRY_ERROR_MESSAGE_MAX], struct pry_slice text)
+{
+  size_t size = text.size < PRY_ERROR_MESSAGE_MAX ? text.size : PRY_ERROR_MESSAGE_MAX;
+  for (size_t i = 0; i < size; i++)
+    out[i] = (char)pry_ascii_lower((unsigned char)text.data[i]);
+  return (struct pry_slice){out, size};
+}
+
+static void append_key(lua_State *L, lua_Integer *count, const char *text)
+{
+  if (!text[0])
+    return;
+  char small[PRY_ERROR_MESSAGE_MAX];
+  pry_push_slice(L, lower(small, pry_slice_of(text)));
+  lua_rawseti(L, -2, ++*count);
+}
+
 static int answer_error(lua_State *L)
 {
   struct pry_error_body error;
+  lua_Integer count = 0;
   pry_error_body_read(&error, pry_view_check(L, 1, PRY_VIEW_ANSWER)->decision->answer->body);
-  lua_createtable(L, 0, 4);
+  lua_createtable(L, 2, 4);
+  append_key(L, &count, error.code);
+  append_key(L, &count, error.inner);
+  append_key(L, &count, error.type);
+  append_key(L, &count, error.reason);
+  append_key(L, &count, error.state);
   set_text(L, "code", error.code);
   set_text(L, "type", error.type);
   set_text(L, "state", error.state);
-  set_text(L, "inner", error.inner);
-  set_text(L, "reason", error.reason);
-  set_text(L, "wait", error.wait);
   set_text(L, "quota", error.quota);
   set_text(L, "message", error.message);
   set_true(L, "html", error.html);
   set_true(L, "json", error.json);
+  if (error.wait >= 0) {
+    lua_pushnumber(L, error.wait);
+    lua_setfield(L, -2, "wait");
+  }
   return 1;
+}
+
+static int answer_mentions(lua_State *L)
+{
+  pry_view_check(L, 1, PRY_VIEW_ANSWER);
+  char small[PRY_ERROR_MESSAGE_MAX];
+  struct pry_slice text = lower(small, pry_lua_text(L, 2));
+  luaL_checktype(L, 3, LUA_TTABLE);
+  lua_Integer from = luaL_optinteger(L, 4, 1);
+  pry_freeze_contents(L, 3);
+  for (lua_Integer i = from; lua_rawgeti(L, -1, i) == LUA_TSTRING; i++) {
+    struct pry_slice phrase = pry_lua_text(L, -1);
+    if (memmem(text.data, text.size, phrase.data, phrase.size))
+      return pry_push_integer(L, i);
+    lua_pop(L, 1);
+  }
+  return pry_push_nil(L);
 }
 
 int pry_answer_push_field(lua_State *L, struct pry_view *view, int field)
@@ -153,6 +199,9 @@ int pry_answer_push_field(lua_State *L, struct pry_view *view, int field)
     return pry_push_boolean(L, answer->in_stream);
   case ANSWER_json:
     lua_pushcfunction(L, answer_json);
+    return 1;
+  case ANSWER_mentions:
+    lua_pushcfunction(L, answer_mentions);
     return 1;
   case ANSWER_provider:
     return pry_push_optional(L, answer->provider);

@@ -84,6 +84,11 @@ static bool holds_escaped_word_byte(struct pry_slice text)
   return false;
 }
 
+static bool is_path(const struct pry_error_field *field)
+{
+  return strchr(field->name, '.') != NULL;
+}
+
 /* "promptFeedback.blockReason" is looked for by its last step. */
 static struct pry_slice last_step(const char *path)
 {
@@ -113,10 +118,11 @@ static bool object_says_error(const struct pry_error_fields *fields, struct pry_
     return false;
   while (pry_json_next(&members, &key, &value))
     for (size_t i = 0; i < fields->count; i++)
-      if (pry_json_equals(key, pry_slice_of(fields->items[i].name)) && field_says_error(&fields->items[i], &value))
+      if (!is_path(&fields->items[i]) && pry_json_equals(key, pry_slice_of(fields->items[i].name)) &&
+          field_says_error(&fields->items[i], &value))
         return true;
   for (size_t i = 0; i < fields->count; i++)
-    if (strchr(fields->items[i].name, '.') && pry_json_get(text, fields->items[i].name, &value) &&
+    if (is_path(&fields->items[i]) && pry_json_get(text, fields->items[i].name, &value) &&
         field_says_error(&fields->items[i], &value))
       return true;
   return false;

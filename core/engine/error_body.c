@@ -8,6 +8,7 @@ enum { TEXTS_MAX = 3, PLAIN_MAX = 300, TITLE_WITHIN = 4096 };
 
 struct reading {
   struct pry_error_body *error;
+  char wait[32];  /* Google's retryDelay */
   unsigned depth; /* objects and arrays around */
   unsigned texts; /* texts that were JSON around */
 };
@@ -32,11 +33,14 @@ static const char *skip_space(const char *p, const char *end)
 /* From an opening quote to behind the closing one, or to the end. */
 static const char *skip_string(const char *p, const char *end)
 {
-  for (p++; p < end; p++) {
-    if (*p == '"')
-      return p + 1;
-    if (*p == '\\' && p + 1 < end)
-      p++;
+  const char *start = p + 1, *quote = start;
+  while (quote < end && (quote = memchr(quote, '"', (size_t)(end - quote)))) {
+    const char *slash = quote;
+    while (slash > start && slash[-1] == '\\')
+      slash--;
+    quote++;
+    if ((size_t)(quote - 1 - slash) % 2 == 0)
+      return quote;
   }
   return end;
 }
@@ -113,16 +117,11 @@ static bool is_container(struct pry_slice value)
   return value.size && (value.data[0] == '{' || value.data[0] == '[');
 }
 
-static bool is_closed(struct pry_slice value)
-{
-  return value.data + value.size == skip_string(value.data, value.data + value.size) && value.size > 1 &&
-         value.data[value.size - 1] == '"';
-}
-
 /* Between the quotes; the closing one may be missing. */
 static struct pry_slice inside(struct pry_slice string)
 {
-  return (struct pry_slice){string.data + 1, string.size - 1 - is_closed(string)};
+  size_t closed = string.size > 1 && string.data[string.size - 1] == '"';
+  return (struct pry_slice){string.data + 1, string.size - 1 - closed};
 }
 
 /* Numbers are taken when something follows them: of one that was cut, nobody knows the rest. */
@@ -176,55 +175,57 @@ static void fill_code(struct pry_error_body *error, struct pry_slice value)
 
 enum slot { CODE, TYPE, STATE, MESSAGE, BOX, INNER, REASON, DETAILS, METADATA, WAIT, QUOTA, VIOLATIONS, RAW, SLOTS };
 
-/* For one slot of one object the least rank counts. */
+/* By length, and for one slot of one object the least rank counts. */
 static const struct name {
   struct pry_slice key;
   unsigned char slot, rank;
 } names[] = {
-    {PRY_SLICE_INIT("code"), CODE, 1},
-    {PRY_SLICE_INIT("errcode"), CODE, 2},
-    {PRY_SLICE_INIT("error_code"), CODE, 3},
-    {PRY_SLICE_INIT("errorCode"), CODE, 4},
-    {PRY_SLICE_INIT("errorcode"), CODE, 4},
-    {PRY_SLICE_INIT("Code"), CODE, 5},
-    {PRY_SLICE_INIT("status_code"), CODE, 6},
-    {PRY_SLICE_INIT("statusCode"), CODE, 7},
-    {PRY_SLICE_INIT("type"), TYPE, 1},
-    {PRY_SLICE_INIT("__type"), TYPE, 2},
-    {PRY_SLICE_INIT("error_type"), TYPE, 3},
-    {PRY_SLICE_INIT("status"), STATE, 1},
-    {PRY_SLICE_INIT("message"), MESSAGE, 1},
     {PRY_SLICE_INIT("msg"), MESSAGE, 2},
-    {PRY_SLICE_INIT("errmsg"), MESSAGE, 3},
-    {PRY_SLICE_INIT("error_msg"), MESSAGE, 4},
-    {PRY_SLICE_INIT("Message"), MESSAGE, 5},
-    {PRY_SLICE_INIT("error_description"), MESSAGE, 6},
-    {PRY_SLICE_INIT("status_msg"), MESSAGE, 7},
-    {PRY_SLICE_INIT("errorMessage"), MESSAGE, 8},
-    {PRY_SLICE_INIT("faultstring"), MESSAGE, 9},
+    {PRY_SLICE_INIT("raw"), RAW, 1},
+    {PRY_SLICE_INIT("code"), CODE, 1},
+    {PRY_SLICE_INIT("Code"), CODE, 5},
+    {PRY_SLICE_INIT("type"), TYPE, 1},
     {PRY_SLICE_INIT("error"), MESSAGE, 10},
-    {PRY_SLICE_INIT("detail"), MESSAGE, 11},
     {PRY_SLICE_INIT("title"), MESSAGE, 12},
     {PRY_SLICE_INIT("error"), BOX, 1},
-    {PRY_SLICE_INIT("errors"), BOX, 2},
     {PRY_SLICE_INIT("Error"), BOX, 3},
-    {PRY_SLICE_INIT("response"), BOX, 4},
-    {PRY_SLICE_INIT("detail"), BOX, 5},
     {PRY_SLICE_INIT("fault"), BOX, 6},
-    {PRY_SLICE_INIT("base_resp"), BOX, 7},
-    {PRY_SLICE_INIT("ResponseMetadata"), BOX, 8},
-    {PRY_SLICE_INIT("message"), BOX, 9},
-    {PRY_SLICE_INIT("innererror"), INNER, 1},
-    {PRY_SLICE_INIT("inner_error"), INNER, 2},
-    {PRY_SLICE_INIT("provider_specific_fields"), METADATA, 2},
-    {PRY_SLICE_INIT("metadata"), METADATA, 1},
+    {PRY_SLICE_INIT("__type"), TYPE, 2},
+    {PRY_SLICE_INIT("status"), STATE, 1},
+    {PRY_SLICE_INIT("errmsg"), MESSAGE, 3},
+    {PRY_SLICE_INIT("detail"), MESSAGE, 11},
+    {PRY_SLICE_INIT("errors"), BOX, 2},
+    {PRY_SLICE_INIT("detail"), BOX, 5},
     {PRY_SLICE_INIT("reason"), REASON, 1},
+    {PRY_SLICE_INIT("errcode"), CODE, 2},
+    {PRY_SLICE_INIT("message"), MESSAGE, 1},
+    {PRY_SLICE_INIT("Message"), MESSAGE, 5},
+    {PRY_SLICE_INIT("message"), BOX, 9},
     {PRY_SLICE_INIT("details"), DETAILS, 1},
-    {PRY_SLICE_INIT("retryDelay"), WAIT, 1},
     {PRY_SLICE_INIT("quotaId"), QUOTA, 1},
+    {PRY_SLICE_INIT("response"), BOX, 4},
+    {PRY_SLICE_INIT("metadata"), METADATA, 1},
+    {PRY_SLICE_INIT("errorCode"), CODE, 4},
+    {PRY_SLICE_INIT("errorcode"), CODE, 4},
+    {PRY_SLICE_INIT("error_msg"), MESSAGE, 4},
+    {PRY_SLICE_INIT("base_resp"), BOX, 7},
+    {PRY_SLICE_INIT("error_code"), CODE, 3},
+    {PRY_SLICE_INIT("statusCode"), CODE, 7},
+    {PRY_SLICE_INIT("error_type"), TYPE, 3},
+    {PRY_SLICE_INIT("status_msg"), MESSAGE, 7},
+    {PRY_SLICE_INIT("innererror"), INNER, 1},
+    {PRY_SLICE_INIT("retryDelay"), WAIT, 1},
     {PRY_SLICE_INIT("violations"), VIOLATIONS, 1},
-    {PRY_SLICE_INIT("raw"), RAW, 1},
+    {PRY_SLICE_INIT("status_code"), CODE, 6},
+    {PRY_SLICE_INIT("faultstring"), MESSAGE, 9},
+    {PRY_SLICE_INIT("inner_error"), INNER, 2},
+    {PRY_SLICE_INIT("errorMessage"), MESSAGE, 8},
+    {PRY_SLICE_INIT("ResponseMetadata"), BOX, 8},
+    {PRY_SLICE_INIT("error_description"), MESSAGE, 6},
+    {PRY_SLICE_INIT("provider_specific_fields"), METADATA, 2},
 };
+
+enum { NAMES = sizeof names / sizeof *names };
 
 struct layer {
   struct pry_slice found[SLOTS];
@@ -269,11 +270,33 @@ static void keep_odd(struct layer *layer, const struct name *name, struct pry_sl
     keep(layer, (enum slot)name->slot, name->rank, value);
 }
 
-static bool is_key(struct pry_slice key, struct pry_slice name)
+static void offer(struct layer *layer, const struct name *name, struct pry_slice value, const char *end)
 {
-  if (key.size == name.size + 2)
-    return memcmp(key.data + 1, name.data, name.size) == 0;
-  return key.size > name.size + 2 && memchr(key.data, '\\', key.size) && pry_json_equals(key, name);
+  if (fits((enum slot)name->slot, value, end))
+    keep_odd(layer, name, value);
+}
+
+/* The first name of that length. */
+static size_t first_of_size(size_t size)
+{
+  size_t from = 0, to = NAMES;
+  while (from < to) {
+    size_t middle = (from + to) / 2;
+    if (names[middle].key.size < size)
+      from = middle + 1;
+    else
+      to = middle;
+  }
+  return from;
+}
+
+static void read_member(struct layer *layer, struct pry_slice key, struct pry_slice value, const char *end)
+{
+  bool escaped = memchr(key.data, '\\', key.size) != NULL;
+  size_t size = key.size > 2 ? key.size - 2 : 0;
+  for (size_t i = escaped ? 0 : first_of_size(size); i < NAMES && (escaped || names[i].key.size == size); i++)
+    if (escaped ? pry_json_equals(key, names[i].key) : memcmp(key.data + 1, names[i].key.data, size) == 0)
+      offer(layer, &names[i], value, end);
 }
 
 static void read_layer(struct layer *layer, struct pry_slice object)
@@ -282,9 +305,7 @@ static void read_layer(struct layer *layer, struct pry_slice object)
   struct pry_slice key, value;
   *layer = (struct layer){0};
   while (next_member(&walk, &key, &value))
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-      if (is_key(key, names[i].key) && fits((enum slot)names[i].slot, value, walk.end))
-        keep_odd(layer, &names[i], value);
+    read_member(layer, key, value, walk.end);
 }
 
 /* ---- Google's details, Azure's inner error, OpenRouter's and LiteLLM's boxes --------------------------------- */
@@ -307,8 +328,9 @@ static void read_quotas(struct pry_error_body *error, struct pry_slice violation
   }
 }
 
-static void read_details(struct pry_error_body *error, struct pry_slice details)
+static void read_details(struct reading *reading, struct pry_slice details)
 {
+  struct pry_error_body *error = reading->error;
   struct walk walk = {details.data + 1, details.data + details.size};
   struct pry_slice value;
   struct layer layer;
@@ -317,7 +339,7 @@ static void read_details(struct pry_error_body *error, struct pry_slice details)
       continue;
     read_layer(&layer, value);
     fill(error->reason, sizeof error->reason, layer.found[REASON]);
-    fill(error->wait, sizeof error->wait, layer.found[WAIT]);
+    fill(reading->wait, sizeof reading->wait, layer.found[WAIT]);
     if (layer.ranks[VIOLATIONS])
       read_quotas(error, layer.found[VIOLATIONS]);
   }
@@ -408,7 +430,7 @@ static void read_object(struct reading *reading, struct pry_slice object)
   if (layer.ranks[INNER])
     read_inner(error, layer.found[INNER]);
   if (layer.ranks[DETAILS])
-    read_details(error, layer.found[DETAILS]);
+    read_details(reading, layer.found[DETAILS]);
   fill_code(error, layer.found[CODE]);
   if (!is_word_error(layer.found[TYPE]))
     fill(error->type, sizeof error->type, layer.found[TYPE]);
@@ -499,6 +521,93 @@ static void read_plain(struct pry_error_body *error, struct pry_slice text)
   error->message[length] = '\0';
 }
 
+/* ---- when to come back ---------------------------------------------------------------------------------------- */
+
+static double take_digits(const char **p, const char *end)
+{
+  double number = 0, place = 1;
+  bool fraction = false;
+  for (; *p < end && ((**p >= '0' && **p <= '9') || (**p == '.' && !fraction)); (*p)++) {
+    if (**p == '.') {
+      fraction = true;
+      continue;
+    }
+    number = number * 10 + (**p - '0');
+    place *= fraction ? 10 : 1;
+  }
+  return number / place;
+}
+
+static double take_unit(const char **p, const char *end)
+{
+  static const struct {
+    struct pry_slice name;
+    double seconds;
+  } units[] = {
+      {PRY_SLICE_INIT("ms"), 0.001},   {PRY_SLICE_INIT("s"), 1},      {PRY_SLICE_INIT("sec"), 1},
+      {PRY_SLICE_INIT("secs"), 1},     {PRY_SLICE_INIT("second"), 1}, {PRY_SLICE_INIT("seconds"), 1},
+      {PRY_SLICE_INIT("m"), 60},       {PRY_SLICE_INIT("min"), 60},   {PRY_SLICE_INIT("minute"), 60},
+      {PRY_SLICE_INIT("minutes"), 60}, {PRY_SLICE_INIT("h"), 3600},   {PRY_SLICE_INIT("hour"), 3600},
+      {PRY_SLICE_INIT("hours"), 3600}, {PRY_SLICE_INIT("d"), 86400},  {PRY_SLICE_INIT("day"), 86400},
+      {PRY_SLICE_INIT("days"), 86400},
+  };
+  if (*p < end && **p == ' ')
+    (*p)++;
+  const char *start = *p;
+  while (*p < end && **p >= 'a' && **p <= 'z')
+    (*p)++;
+  struct pry_slice word = {start, (size_t)(*p - start)};
+  for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+    if (pry_slice_equal(word, units[i].name))
+      return units[i].seconds;
+  return -1;
+}
+
+/* hh:mm:ss, as API managements say it. */
+static double clock_time(struct pry_slice text)
+{
+  if (text.size < 8 || text.data[2] != ':' || text.data[5] != ':')
+    return -1;
+  double parts[3];
+  for (size_t i = 0; i < 3; i++) {
+    const char *p = text.data + 3 * i, *end = p + 2;
+    if (*p < '0' || *p > '9' || p[1] < '0' || p[1] > '9')
+      return -1;
+    parts[i] = take_digits(&p, end);
+  }
+  return parts[0] * 3600 + parts[1] * 60 + parts[2];
+}
+
+double pry_error_body_duration(struct pry_slice text)
+{
+  enum { PARTS = 4, SIZE_MAX_READ = 40 };
+  double total = clock_time(text);
+  if (total >= 0 || !text.size)
+    return total;
+  const char *p = text.data, *end = p + (text.size < SIZE_MAX_READ ? text.size : SIZE_MAX_READ);
+  for (int i = 0; i < PARTS && p < end && *p >= '0' && *p <= '9'; i++) {
+    double number = take_digits(&p, end), unit = take_unit(&p, end);
+    if (unit < 0)
+      break;
+    total = (i ? total : 0) + number * unit;
+  }
+  return total;
+}
+
+static double wait_in(struct pry_slice message)
+{
+  static const struct pry_slice leads[] = {PRY_SLICE_INIT("again in "),       PRY_SLICE_INIT("again after "),
+                                           PRY_SLICE_INIT("etry after "),     PRY_SLICE_INIT("etry in "),
+                                           PRY_SLICE_INIT("replenished in "), PRY_SLICE_INIT("lease wait ")};
+  for (size_t i = 0; i < sizeof leads / sizeof *leads; i++) {
+    const char *lead = memmem(message.data, message.size, leads[i].data, leads[i].size);
+    double seconds = lead ? pry_error_body_duration(after(message, lead + leads[i].size)) : -1;
+    if (seconds >= 0)
+      return seconds;
+  }
+  return -1;
+}
+
 static struct pry_slice without_mark_and_space(struct pry_slice body)
 {
   const char *end = body.data + body.size;
@@ -507,21 +616,25 @@ static struct pry_slice without_mark_and_space(struct pry_slice body)
   return body.size ? after(body, skip_space(body.data, end)) : body;
 }
 
-void pry_error_body_read(struct pry_error_body *error, struct pry_slice body)
+static void empty(struct pry_error_body *error)
 {
-  struct reading reading = {.error = error};
-  memset(error, 0, sizeof *error);
-  body = without_mark_and_space(body);
-  if (!body.size)
-    return;
+  error->code[0] = error->type[0] = error->state[0] = error->inner[0] = error->reason[0] = '\0';
+  error->quota[0] = error->message[0] = '\0';
+  error->wait = -1;
+  error->html = error->json = false;
+}
+
+static void read_body(struct reading *reading, struct pry_slice body)
+{
+  struct pry_error_body *error = reading->error;
   const char *json = NULL;
   if (is_container(body)) {
     error->json = true;
-    read_container(&reading, body);
+    read_container(reading, body);
   } else if (body.data[0] == '<') {
     read_page(error, body);
   } else if (body.data[0] == '"') {
-    read_text(&reading,
+    read_text(reading,
               (struct pry_slice){body.data, (size_t)(skip_string(body.data, body.data + body.size) - body.data)});
   } else if (pry_slice_starts_with(body, PRY_SLICE("data:")) || pry_slice_starts_with(body, PRY_SLICE("event:"))) {
     json = memchr(body.data, '{', body.size); /* one event, sent as the body of an error */
@@ -529,7 +642,19 @@ void pry_error_body_read(struct pry_error_body *error, struct pry_slice body)
     json = memmem(body.data, body.size, "{\"error\"", 8);
   }
   if (json)
-    read_container(&reading, after(body, json));
+    read_container(reading, after(body, json));
   else if (!is_container(body) && body.data[0] != '<' && body.data[0] != '"')
     read_plain(error, body);
+}
+
+void pry_error_body_read(struct pry_error_body *error, struct pry_slice body)
+{
+  struct reading reading = {.error = error};
+  empty(error);
+  body = without_mark_and_space(body);
+  if (body.size)
+    read_body(&reading, body);
+  error->wait = pry_error_body_duration(pry_slice_of(reading.wait));
+  if (error->wait < 0)
+    error->wait = wait_in(pry_slice_of(error->message));
 }

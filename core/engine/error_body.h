@@ -37,13 +37,18 @@ struct pry_error_body {
   char state[PRY_ERROR_WORD_MAX];  /* a text in `status`: Google's name of the error, "RESOURCE_EXHAUSTED" */
   char inner[PRY_ERROR_WORD_MAX];  /* Azure's innererror.code */
   char reason[PRY_ERROR_WORD_MAX]; /* Google's ErrorInfo.reason */
-  char wait[PRY_ERROR_WORD_MAX];   /* Google's RetryInfo.retryDelay, "34s" */
   char quota[256];                 /* Google's QuotaFailure: the ids of the quotas, a space behind each */
   char message[PRY_ERROR_MESSAGE_MAX];
+  double
+      wait; /* seconds that Google's RetryInfo.retryDelay names, else the message ("try again in 6m0s"); negative: none */
   bool html; /* a page; its title is the message */
   bool json; /* it began like JSON */
 };
 
 void pry_error_body_read(struct pry_error_body *error, struct pry_slice body);
+
+/* "34s", "1.5 seconds", "6m0s", "500ms", "02:11:14" at the beginning of a text, in seconds; negative: none of them. Units
+ * in small letters. */
+double pry_error_body_duration(struct pry_slice text);
 
 #endif

@@ -5,17 +5,15 @@ local providers = require "lib.providers"
 
 local answer = {}
 
-local WORDS_MAX = 1024 -- bytes of a message that are looked at
-local HOUR = 3600      -- a limit that says it opens later than this is not waited for
+local HOUR = 3600 -- a limit that says it opens later than this is not waited for
 
---- What the answer says: { code, type, state, inner, reason, wait, quota, message, html }, each nil when it does not say.
---- Codes that are numbers come as texts; `inner` is Azure's innererror.code, `state`, `reason`, `wait` and `quota` are
---- Google's.
+--- What the answer says: { code, type, state, quota, message, wait, html, [1] ... }, each nil when it does not say;
+--- the annotations of `answer_error` describe them.
 function answer.read(a)
   local said = a:error()
   if said.html then
     said.message = said.message and "an HTML page: " .. said.message or "an HTML page"
-  elseif said.json and not (said.message or said.code or said.type or said.state) then
+  elseif said.json and not (said.message or said[1]) then
     said.message = #a.body > 2 and not a:json() and "an answer that is not whole JSON" or nil
   end
   return said
@@ -85,67 +83,26 @@ local PHRASES = {
     "unregistered callers", "access token invalid" },
 }
 
-local function by_phrases(phrases, words, status)
-  for i = 1, #phrases do
-    local row = phrases[i]
-    if not (row.unless and row.unless[status]) then
-      for k = 1, #row do
-        if words:find(row[k], 1, true) then return row end
-      end
-    end
+local ALL = providers.flat(PHRASES)
+
+local function by_phrases(a, words, all)
+  local status, at = a.status, 1
+  while true do
+    at = a:mentions(words, all.phrases, at)
+    local row = at and all.owners[at]
+    if not row or not (row.unless and row.unless[status]) then return row end
+    at = at + 1
   end
 end
 
-local function words_of(message)
-  return message and message:sub(1, WORDS_MAX):lower()
-end
-
---- What a message gives away, or nil. Statuses that are clear by themselves are left alone.
-function answer.by_message(message, status)
-  return message and by_phrases(PHRASES, words_of(message), status) or nil
+--- What the words of a message give away, or nil. Statuses that are clear by themselves are left alone.
+function answer.by_words(a, words)
+  return by_phrases(a, words, ALL)
 end
 
 -- Limits on hours, days and more.
 local LONG = { "per day", "per-day", "perday", "byday", "daily", "tpd", "rpd", "per month", "/ month", "monthly",
                "weekly", "per hour", "86400s", "be replenished in" }
-
--- "Please try again in 6m0s", "Please retry after 7 seconds", "Quota will be replenished in 02:11:14."
-local LEADS = { "again in ", "again after ", "retry after ", "retry in ", "replenished in ", "please wait " }
-local UNITS = {
-  ms = 0.001, s = 1, sec = 1, secs = 1, second = 1, seconds = 1, m = 60, min = 60, mins = 60, minute = 60, minutes = 60,
-  h = HOUR, hour = HOUR, hours = HOUR, d = 24 * HOUR, day = 24 * HOUR, days = 24 * HOUR,
-}
-
---- "34s", "6m0s", "1.5 seconds", "02:11:14" at the beginning of a text in seconds, or nil.
-function answer.duration(text)
-  local hours, minutes, seconds = text:match("^(%d%d?):(%d%d):(%d%d)")
-  if hours then return tonumber(hours) * HOUR + tonumber(minutes) * 60 + tonumber(seconds) end
-  local total, at = nil, 1
-  for _ = 1, 4 do
-    local number, unit, stop = text:match("^(%d+%.?%d*)%s?(%a+)()", at)
-    local factor = number and #number <= 18 and UNITS[unit]
-    if not factor then break end
-    total, at = (total or 0) + tonumber(number) * factor, stop
-  end
-  return total
-end
-
-local function wait_in(words)
-  for i = 1, #LEADS do
-    local _, stop = words:find(LEADS[i], 1, true)
-    if stop then
-      local seconds = answer.duration(words:sub(stop + 1, stop + 32))
-      if seconds then return seconds end
-    end
-  end
-end
-
-local function has_any(words, list)
-  for i = 1, #list do
-    if words:find(list[i], 1, true) then return true end
-  end
-  return false
-end
 
 -- What a status means that stands inside an answer, as in a stream's {"error": {"code": 429}}: there the built-in table
 -- has seen only the 200 around it.
@@ -156,12 +113,11 @@ local INNER = {
   ["529"] = "overloaded",
 }
 
-local function find(codes, text)
-  text = text:lower()
-  local row = codes[text]
+local function find(codes, word)
+  local row = codes[word]
   if row == nil then
-    local dot = text:find(".", 2, true)
-    row = dot and codes[text:sub(1, dot - 1)]
+    local dot = word:find(".", 2, true)
+    row = dot and codes[word:sub(1, dot - 1)]
   end
   if row then return type(row) == "table" and row or { category = row } end
 end
@@ -169,11 +125,8 @@ end
 -- A word like "server_error" gives way to one that says more.
 local function lookup(codes, said)
   local vague
-  for i = 1, 5 do
-    local text
-    if i == 1 then text = said.code elseif i == 2 then text = said.inner elseif i == 3 then text = said.type
-    elseif i == 4 then text = said.reason else text = said.state end
-    local row = text and find(codes, text)
+  for i = 1, #said do
+    local row = find(codes, said[i])
     if row and not row.vague then return row end
     vague = vague or row
   end
@@ -191,24 +144,24 @@ local function by_tables(codes, family, said)
   return lookup(codes, said), false
 end
 
-local function refine(row, words, status)
-  local guess = by_phrases(PHRASES, words, status)
+local function refine(a, row, words)
+  local guess = by_phrases(a, words, ALL)
   if not guess or (guess.soft and row and row.sure) then return row end
-  if not row then return guess end
+  if not row or row.vague then return guess end
   -- more than the limit itself in one request; an engine that is busy; money
   local more = guess.category == "rate_limit" or guess.category == "overloaded" or guess.category == "billing"
   return more and guess or row
 end
 
-local function by_all(a, said, words, codes, weak, family)
-  local status = a.status
+local function by_all(a, said, codes, weak, family)
+  local status, words = a.status, said.message
   local row, sure = by_tables(codes, family, said)
   if words and family and family.phrases and (not row or row.category == "rate_limit") then
-    local guess = by_phrases(family.phrases, words, status)
+    local guess = by_phrases(a, words, family.phrases)
     if guess then row, sure = guess, true end
   end
-  if words and not sure and (not row or row.category == "rate_limit") then
-    row = refine(row, words, status)
+  if words and not sure and (not row or row.vague or row.category == "rate_limit") then
+    row = refine(a, row, words)
   end
   if row and row.vague and status >= 400 then
     row = STATUSES[status] or {}
@@ -222,13 +175,12 @@ local function by_all(a, said, words, codes, weak, family)
 end
 
 -- When to come back, where no header says so, and whether to.
-local function timing(a, said, words, row)
-  local retryable, wait = row.retryable, nil
-  local named = (said.wait and answer.duration(said.wait)) or (words and wait_in(words))
-  if not a.retry_after then wait = named end
-  if retryable == nil and words and (row.category or a.category) == "rate_limit" then
-    local length = a.retry_after or named
-    if length and length > HOUR or not length and has_any(words, LONG) then retryable = false end
+local function timing(a, said, row)
+  local retryable, length = row.retryable, a.retry_after
+  local wait = not length and said.wait or nil
+  if retryable == nil and (row.category or a.category) == "rate_limit" then
+    length = length or wait
+    if length and length > HOUR or not length and said.message and a:mentions(said.message, LONG) then retryable = false end
   end
   if said.quota and said.quota:find("PerDay", 1, true) then
     retryable = false -- Google's retryDelay is about the minute even when the day is used up
@@ -251,15 +203,12 @@ local BUSY = { rate_limit = true, overloaded = true }
 -- 200; then weak types; then the status.
 function answer.classify(a, codes, weak, family, said)
   said = said or answer.read(a)
-  if not (said.code or said.type or said.message or said.state or said.inner) then
-    return STATUSES[a.status]
-  end
+  if not (said[1] or said.message) then return STATUSES[a.status] end
   if family == nil then family = providers.of(a.provider) end
-  local words = words_of(said.message)
-  local row = by_all(a, said, words, codes, weak, family)
+  local row = by_all(a, said, codes, weak, family)
   local retryable, wait = row.retryable, nil
   if BUSY[row.category or a.category] then
-    retryable, wait = timing(a, said, words, row)
+    retryable, wait = timing(a, said, row)
   end
   return {
     category = row.category,

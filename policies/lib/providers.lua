@@ -145,6 +145,21 @@ local FAMILIES = {
   },
 }
 
+--- Rows of phrases as one search takes them: all phrases in one list, and the row of each.
+function providers.flat(rows)
+  local phrases, owners = {}, {}
+  for _, row in ipairs(rows) do
+    for _, phrase in ipairs(row) do
+      phrases[#phrases + 1], owners[#owners + 1] = phrase, row
+    end
+  end
+  return { phrases = phrases, owners = owners }
+end
+
+for _, family in pairs(FAMILIES) do
+  family.phrases = family.phrases and providers.flat(family.phrases)
+end
+
 -- Words of a provider's name. False: known not to need a family of its own.
 local WORDS = {
   alibaba = "alibaba", aliyun = "alibaba", bailian = "alibaba", dashscope = "alibaba", modelstudio = "alibaba",

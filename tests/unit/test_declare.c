@@ -517,8 +517,10 @@ static void test_dialects(void **state)
       {"fields", DIALECT("error_in_200 = { \"e\", bad = 5 },\n clasify = 1"),
        "dialects/x.lua:2: dialect \"x\": error_in_200 [\"bad\"] must be a list of the values that are no error, got 5\n"
        "dialects/x.lua:3: dialect \"x\": no field \"clasify\"; did you mean \"classify\"?\n"},
-      {"too many fields", DIALECT("error_in_200 = { \"a\", \"b\", \"c\", \"d\", \"e\" }"),
-       "dialects/x.lua:2: dialect \"x\": error_in_200 names more than 4 fields\n"},
+      {"too many fields", DIALECT("error_in_200 = { \"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", \"h\", \"i\" }"),
+       "dialects/x.lua:2: dialect \"x\": error_in_200 names more than 8 fields\n"},
+      {"fields by path", DIALECT("error_in_200 = { [\"a.b\"] = {}, [\"a..b\"] = {} }"),
+       "dialects/x.lua:2: dialect \"x\": error_in_200 [\"a..b\"] is a bad path: empty step\n"},
       {"paths", DIALECT("stream = {\n content_paths = { \"a..b\" } }"),
        "dialects/x.lua:3: dialect \"x\": stream.content_paths has a bad path \"a..b\": empty step\n"},
       {"default", DIALECT("stream = { default = \"contnt\" }"),

@@ -34,7 +34,8 @@ static bool walk(const struct pry_dialect *of, struct pry_slice text)
   while (pry_json_next(&members, &key, &value)) {
     for (size_t i = 0; i < of->error_in_200.count; i++) {
       const struct pry_error_field *field = &of->error_in_200.items[i];
-      bool fine = value.type == PRY_JSON_NULL;
+      bool fine = value.type == PRY_JSON_NULL || pry_slice_equal(value.raw, PRY_SLICE("{}")) ||
+                  pry_slice_equal(value.raw, PRY_SLICE("[ ]"));
       for (size_t k = 0; k < field->fine.count; k++)
         fine = fine || pry_slice_equal(pry_slice_of(field->fine.items[k]), value.raw);
       if (!fine && pry_json_equals(key, pry_slice_of(field->name)))
@@ -55,6 +56,9 @@ static void test_known_answers(void **state)
       {"{}", false},
       {"{\"error\":{\"message\":\"x\"}}", true},
       {"{\"error\":null}", false},
+      {"{\"error\":{}}", false},
+      {"{\"error\":[ ]}", false},
+      {"{\"error\":[1]}", true},
       {"{\"error\":false,\"errcode\":0}", false},
       {"{\"a\":1,\"errcode\":7}", true},
       {"{\"a\":{\"error\":1}}", false},
@@ -138,11 +142,29 @@ static void test_search_agrees_with_walk(void **state)
   assert_in_range(errors, 10000, 150000); /* both answers are tried */
 }
 
+/* A name with dots is a path. */
+static void test_paths(void **state)
+{
+  (void)state;
+  static const char *const fine[] = {"0"};
+  static const struct pry_dialect of = {
+      .name = "paths",
+      .error_in_200 = {.items = {{.name = "feedback.reason"}, {.name = "base.status", .fine = {fine, 1}}}, .count = 2}};
+  assert_true(pry_dialect_error_in_200(&of, PRY_SLICE("{\"feedback\":{\"reason\":\"SAFETY\"}}")));
+  assert_true(pry_dialect_error_in_200(&of, PRY_SLICE("{\"a\":1,\"base\":{\"x\":[],\"status\":7}}")));
+  assert_false(pry_dialect_error_in_200(&of, PRY_SLICE("{\"base\":{\"status\":0}}")));
+  assert_false(pry_dialect_error_in_200(&of, PRY_SLICE("{\"feedback\":{\"ratings\":[{\"reason\":1}]}}")));
+  assert_false(pry_dialect_error_in_200(&of, PRY_SLICE("{\"feedback\":{\"reason\":null}}")));
+  assert_false(pry_dialect_error_in_200(&of, PRY_SLICE("{\"feedback.reason\":1,\"reason\":2,\"status\":3}")));
+  assert_false(pry_dialect_error_in_200(&of, PRY_SLICE("{\"text\":\"feedback.reason\"}")));
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_known_answers),
       cmocka_unit_test(test_search_agrees_with_walk),
+      cmocka_unit_test(test_paths),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -190,7 +190,7 @@ static void test_dialect(void **state)
   assert_true(dialect->has_classify);
   assert_false(dialect->has_render);
   assert_true(dialect->default_lifecycle);
-  assert_true(pry_dialect_error_in_200(dialect, PRY_SLICE("{\"error\":{}}")));
+  assert_true(pry_dialect_error_in_200(dialect, PRY_SLICE("{\"error\":{\"code\":1}}")));
   assert_true(pry_dialect_error_in_200(dialect, PRY_SLICE("{\"errcode\":-1000}")));
   assert_false(pry_dialect_error_in_200(dialect, PRY_SLICE("{\"errcode\":0}")));
   assert_false(pry_dialect_error_in_200(dialect, PRY_SLICE("{\"errcode\":\"ok\"}")));
@@ -201,7 +201,7 @@ static void test_dialect(void **state)
     enum pry_stream_class expected;
   } events[] = {{"", "[DONE]", PRY_STREAM_END},
                 {"error", "{}", PRY_STREAM_ERROR},
-                {"", "{\"error\":{}}", PRY_STREAM_ERROR},
+                {"", "{\"error\":{\"code\":1}}", PRY_STREAM_ERROR},
                 {"", "{\"type\":\"stop\"}", PRY_STREAM_END},
                 {"ping", "{}", PRY_STREAM_LIFECYCLE},
                 {"delta", "{}", PRY_STREAM_CONTENT},
