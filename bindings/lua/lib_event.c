@@ -32,7 +32,7 @@
  *   ---@field message string?     at most 1023 bytes; of a page, its title
  *   ---@field wait number?        seconds until one may come back, where the body names them
  *   ---@field html true?
- *   ---@field json true?          the body began like JSON
+ *   ---@field cut true?           it began like JSON, and its end is missing
  */
 
 #define EVENT_FIELDS(X) X(call) X(err) X(fields) X(name)
@@ -154,7 +154,7 @@ static int answer_error(lua_State *L)
   set_text(L, "quota", error.quota);
   set_text(L, "message", error.message);
   set_true(L, "html", error.html);
-  set_true(L, "json", error.json);
+  set_true(L, "cut", error.cut);
   if (error.wait >= 0) {
     lua_pushnumber(L, error.wait);
     lua_setfield(L, -2, "wait");

@@ -621,7 +621,7 @@ static void empty(struct pry_error_body *error)
   error->code[0] = error->type[0] = error->state[0] = error->inner[0] = error->reason[0] = '\0';
   error->quota[0] = error->message[0] = '\0';
   error->wait = -1;
-  error->html = error->json = false;
+  error->html = error->cut = false;
 }
 
 static void read_body(struct reading *reading, struct pry_slice body)
@@ -629,7 +629,10 @@ static void read_body(struct reading *reading, struct pry_slice body)
   struct pry_error_body *error = reading->error;
   const char *json = NULL;
   if (is_container(body)) {
-    error->json = true;
+    const char *last = body.data + body.size - 1;
+    while (is_space(*last))
+      last--;
+    error->cut = *last != '}' && *last != ']';
     read_container(reading, body);
   } else if (body.data[0] == '<') {
     read_page(error, body);

@@ -42,7 +42,7 @@ struct pry_error_body {
   double
       wait; /* seconds that Google's RetryInfo.retryDelay names, else the message ("try again in 6m0s"); negative: none */
   bool html; /* a page; its title is the message */
-  bool json; /* it began like JSON */
+  bool cut;  /* it began like JSON, and its end is missing */
 };
 
 void pry_error_body_read(struct pry_error_body *error, struct pry_slice body);

@@ -41,6 +41,8 @@ local by_error = openai.classifier({
   cancelled = "network",
 }, false)
 
+local NO_KEY = { "unregistered callers" } -- said as PERMISSION_DENIED
+
 local function block_reason(a)
   local body = a:json()
   local feedback = type(body) == "table" and body.promptFeedback
@@ -72,6 +74,9 @@ return dialect {
     end
     local failure = by_error(a, said)
     if failure and said.state then failure.code = said.state end -- the number is the status once more
+    if failure and failure.category == "permission" and said.message and a:mentions(said.message, NO_KEY) then
+      failure.category = "auth"
+    end
     return failure
   end,
 

@@ -13,8 +13,8 @@ function answer.read(a)
   local said = a:error()
   if said.html then
     said.message = said.message and "an HTML page: " .. said.message or "an HTML page"
-  elseif said.json and not (said.message or said[1]) then
-    said.message = #a.body > 2 and not a:json() and "an answer that is not whole JSON" or nil
+  elseif said.cut and not (said.message or said[1]) then
+    said.message = "an answer that is not whole JSON"
   end
   return said
 end
@@ -180,7 +180,9 @@ local function timing(a, said, row)
   local wait = not length and said.wait or nil
   if retryable == nil and (row.category or a.category) == "rate_limit" then
     length = length or wait
-    if length and length > HOUR or not length and said.message and a:mentions(said.message, LONG) then retryable = false end
+    local long = length and length > HOUR
+    if not length and said.message then long = a:mentions(said.message, LONG) end
+    if long then retryable = false end
   end
   if said.quota and said.quota:find("PerDay", 1, true) then
     retryable = false -- Google's retryDelay is about the minute even when the day is used up
@@ -192,8 +194,8 @@ local BUSY = { rate_limit = true, overloaded = true }
 
 --- The whole way from an answer to what a dialect's `classify` returns; nil when there is nothing to add to the status.
 --
--- codes   maps a code, type, reason or state in small letters to a category, or to { category, retryable, fallback, ... },
---         or to answer.VAGUE; `sure`: talk of quotas in the message does not make it a matter of money
+-- codes   maps a code, type, reason or state in small letters to a category, or to { category, retryable, fallback,
+--         refresh_token }, or to answer.VAGUE; `sure`: talk of quotas in the message does not make it a matter of money
 -- weak    a set of types that say no more than "your request", which providers also put into answers whose status says
 --         it better; they decide only when the status does not (2xx and 5xx)
 -- family  one of lib/providers.lua; nil: by the provider's name; false: none

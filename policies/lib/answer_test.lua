@@ -45,7 +45,7 @@ end)
 
 test("classify: nothing to add is nil", function(t)
   t:eq(answer.classify(made({}), {}, {}), nil)
-  t:eq(answer.classify(made({ json = true }, 429), {}, {}), nil)
+  t:eq(answer.classify(made({ cut = nil }, 429), {}, {}), nil)
 end)
 
 test("classify: a word that says more wins over a vague one", function(t)

@@ -122,8 +122,8 @@ local WEAK = {
 --- Values of an `error` field that mean "no error" (null always does).
 openai.FINE = { false, "" }
 
---- A function for `classify`. `more` (may be nil) adds codes of one's own, in small letters, and wins over those above.
---- `family` names one of lib/providers.lua that counts whatever the provider is called, false means that none does; when
+--- A function for `classify`. `more` (may be nil) adds codes of one's own, in small letters, and wins over those
+--- above. `family` names one of lib/providers.lua that counts whatever the provider is called, false means that none does; when
 --- it is nil the provider's name decides.
 function openai.classifier(more, family)
   local codes = {}

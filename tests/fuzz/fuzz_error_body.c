@@ -19,7 +19,7 @@ static void check(const struct pry_error_body *error)
   check_text(error->quota, sizeof error->quota);
   check_text(error->message, sizeof error->message);
   REQUIRE(error->wait == -1 || error->wait >= 0);
-  REQUIRE(!(error->html && error->json));
+  REQUIRE(!(error->html && error->cut));
   REQUIRE(!error->html || (!error->code[0] && !error->type[0]));
 }
 
