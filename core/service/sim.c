@@ -324,7 +324,7 @@ static bool fill_headers(const struct pry_sim_call *call, const char *content_ty
   bool anthropic = call->dialect == PRY_SIM_ANTHROPIC;
   ok =
       ok && pry_headers_add(headers, anthropic ? PRY_SLICE("request-id") : PRY_SLICE("x-request-id"), pry_slice_of(id));
-  if (call->fault.retry_after[0])
+  if (call->fault.retry_after[0] && call->dialect != PRY_SIM_GEMINI) /* Google says it in the body */
     ok = ok && pry_headers_add(headers, PRY_SLICE("retry-after"), pry_slice_of(call->fault.retry_after));
   if (call->fault.retry_after_ms[0])
     ok = ok && pry_headers_add(headers, PRY_SLICE("retry-after-ms"), pry_slice_of(call->fault.retry_after_ms));

@@ -1,7 +1,7 @@
 /*
  * sim.h: a provider that fails on command.
  *
- * Speaks the shapes of OpenAI, Anthropic and KIMI well enough for their SDKs, answers with the caller's own words,
+ * Speaks the shapes of OpenAI, Azure, Anthropic, Gemini and KIMI well enough for their SDKs, answers with the caller's own words,
  * and breaks exactly where it is told to: so that a newcomer without any key, a test, and a demonstration can
  * watch policies at work. One object on one loop; any number in a process. It keeps what it was sent in memory
  * only, bounded, and listens on the loopback like any other server here; it checks no real credentials.
@@ -12,6 +12,8 @@
  *   POST …/embeddings         a small vector per input
  *   GET  …/models             the scripted models
  *   POST …/messages           Anthropic, JSON and SSE, with tool_use when `tools` are given
+ *   POST …:generateContent, …:streamGenerateContent   Gemini, JSON, SSE with alt=sse, otherwise an array; functionCall
+ *                             when `tools` are given
  *   POST …/token              OAuth 2 (RFC 6749 §6), form or JSON: grant_type=refresh_token&refresh_token=R
  *                             → {"access_token","token_type","expires_in","refresh_token"}
  *   POST …/token/refresh      KIMI: {"refresh_token":R}
@@ -20,6 +22,9 @@
  * is text even if there are tools. Paths with a segment that begins with `kimi`, and requests with `x-sim-dialect:
  * kimi`, report errors as {errcode, errmsg, data}: in an HTTP 200, or with `x-sim-kimi-status: real` in the status
  * the code belongs to.
+ * Paths with the segments `openai/deployments/NAME` or `openai/v1` speak Azure's errors, and their streams begin with
+ * filter results. Gemini's errors say in the body (RetryInfo) what `retry-after` puts into a header elsewhere, which
+ * quota a 429 is about (with `quota` that of the day), and `content` is its 200 without candidates.
  *
  * AUTHENTICATION is off except below a segment `auth` (errors: 401 invalid_api_key) or `kimi-auth` (-2002): there the
  * newest access token that the token endpoint gave out is wanted, as `Authorization: Bearer` or `x-api-key`. A renewal

@@ -190,9 +190,21 @@ static void chat_tool_chunk(struct draft *draft)
   event_ends(draft, start, true, 1);
 }
 
+/* What Azure sends before everything else. */
+static void chat_filter_results(struct draft *draft)
+{
+  size_t start = draft->call->answer.size;
+  SAY(draft,
+      "data: {\"choices\":[],\"created\":0,\"id\":\"\",\"model\":\"\",\"object\":\"\",\"prompt_filter_results\":"
+      "[{\"prompt_index\":0,\"content_filter_results\":{\"hate\":{\"filtered\":false,\"severity\":\"safe\"}}}]}\n\n");
+  event_ends(draft, start, false, 1);
+}
+
 static void chat_stream(struct draft *draft)
 {
   bool tool = draft->call->wants_tool;
+  if (draft->call->dialect == PRY_SIM_AZURE)
+    chat_filter_results(draft);
   chat_chunk(draft, tool ? "{\"role\":\"assistant\",\"content\":null}" : "{\"role\":\"assistant\",\"content\":\"\"}",
              "null");
   if (tool)
@@ -287,6 +299,71 @@ static void messages_stream(struct draft *draft)
            draft->call->wants_tool ? "tool_use" : "end_turn", draft->completion_tokens);
   messages_event(draft, "message_delta", ending);
   messages_event(draft, "message_stop", "");
+}
+
+/* ---- Gemini --------------------------------------------------------------------------------------------- */
+
+static void generate_ending(struct draft *draft, const char *finish)
+{
+  if (finish)
+    SAY(draft, ",\"finishReason\":\"%s\"", finish);
+  SAY(draft,
+      ",\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":%zu,\"candidatesTokenCount\":%zu,"
+      "\"totalTokenCount\":%zu},\"modelVersion\":",
+      draft->prompt_tokens, draft->completion_tokens, draft->prompt_tokens + draft->completion_tokens);
+  say_model(draft);
+  SAY(draft, ",\"responseId\":\"sim-%lu\"}", draft->call->id);
+}
+
+static void generate_call(struct draft *draft)
+{
+  SAY(draft,
+      "{\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{\"name\":\"%s\",\"args\":%.*s}}],"
+      "\"role\":\"model\"}",
+      draft->tool_name, (int)draft->content.size, draft->content.data);
+}
+
+static void generate_json(struct draft *draft)
+{
+  if (draft->call->in_array)
+    SAY(draft, "[");
+  if (draft->call->wants_tool)
+    generate_call(draft);
+  else
+    SAY(draft, "{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"%s\"}],\"role\":\"model\"}", draft->full);
+  generate_ending(draft, "STOP");
+  if (draft->call->in_array)
+    SAY(draft, "]");
+}
+
+static void generate_delta(struct draft *draft, struct pry_slice piece)
+{
+  SAY(draft, "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"");
+  pry_sim_say_json(&draft->text, piece);
+  SAY(draft, "\"}],\"role\":\"model\"}");
+  generate_ending(draft, NULL);
+  SAY(draft, "\n\n");
+}
+
+/* Function calls are not split. */
+static void generate_stream(struct draft *draft)
+{
+  size_t start = draft->call->answer.size;
+  SAY(draft, "data: {\"usageMetadata\":{\"promptTokenCount\":%zu},\"modelVersion\":", draft->prompt_tokens);
+  say_model(draft);
+  SAY(draft, "}\n\n");
+  event_ends(draft, start, false, 1);
+  if (!draft->call->wants_tool)
+    add_deltas(draft, generate_delta);
+  start = draft->call->answer.size;
+  SAY(draft, "data: ");
+  if (draft->call->wants_tool)
+    generate_call(draft);
+  else
+    SAY(draft, "{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"\"}],\"role\":\"model\"}");
+  generate_ending(draft, "STOP");
+  SAY(draft, "\n\n");
+  event_ends(draft, start, draft->call->wants_tool, 1);
 }
 
 /* ---- OpenAI Responses ----------------------------------------------------------------------------------- */
@@ -479,6 +556,8 @@ bool pry_sim_answer_json(struct pry_sim_call *call)
     chat_json(&draft);
   else if (ok && call->shape == PRY_SIM_MESSAGES)
     messages_json(&draft);
+  else if (ok && call->shape == PRY_SIM_GENERATE)
+    generate_json(&draft);
   else if (ok && call->shape == PRY_SIM_RESPONSES)
     response_object(&draft, true);
   else if (ok && call->shape == PRY_SIM_EMBEDDINGS)
@@ -500,6 +579,8 @@ bool pry_sim_answer_stream(struct pry_sim_call *call)
     chat_stream(&draft);
   else if (ok && call->shape == PRY_SIM_MESSAGES)
     messages_stream(&draft);
+  else if (ok && call->shape == PRY_SIM_GENERATE)
+    generate_stream(&draft);
   else if (ok)
     response_stream(&draft);
   ok = ok && draft.text.ok;

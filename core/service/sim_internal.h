@@ -121,12 +121,13 @@ enum pry_sim_shape {
   PRY_SIM_EMBEDDINGS,
   PRY_SIM_MODELS,
   PRY_SIM_MESSAGES,
+  PRY_SIM_GENERATE,
   PRY_SIM_TOKEN,
   PRY_SIM_TOKEN_KIMI,
   PRY_SIM_CONTROL
 };
 
-enum pry_sim_dialect { PRY_SIM_OPENAI, PRY_SIM_ANTHROPIC, PRY_SIM_KIMI_DIALECT };
+enum pry_sim_dialect { PRY_SIM_OPENAI, PRY_SIM_ANTHROPIC, PRY_SIM_KIMI_DIALECT, PRY_SIM_AZURE, PRY_SIM_GEMINI };
 
 /* Kept while a request, or /sim/last, needs it. */
 struct pry_sim_body {
@@ -164,7 +165,8 @@ struct pry_sim_call {
   enum pry_sim_shape shape;
   enum pry_sim_dialect dialect;
   bool kimi_real_status;
-  bool counted; /* a provider request, not a token or control request */
+  bool in_array; /* Gemini's stream without alt=sse: one JSON array */
+  bool counted;  /* a provider request, not a token or control request */
   bool hanging;
   unsigned long id;
   struct pry_sim_recent recent; /* of a counted call, as far as it is known */
@@ -172,6 +174,7 @@ struct pry_sim_call {
 
   /* what the body asks; spans point into body->bytes */
   char model[PRY_SIM_NAME_MAX], key[PRY_SIM_NAME_MAX];
+  char path_model[PRY_SIM_NAME_MAX + 2]; /* where the path names the model: as JSON */
   struct pry_slice model_json, messages, tools, input;
   bool stream, include_usage, wants_tool;
   struct pry_buffer text;                 /* what to answer */

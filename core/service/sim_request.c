@@ -89,6 +89,8 @@ static enum pry_sim_shape shape_of(struct pry_slice method, struct pry_slice pat
   };
   if (pry_slice_starts_with(path, PRY_SLICE("/sim/")) || pry_slice_equal(path, PRY_SLICE("/")))
     return PRY_SIM_CONTROL;
+  if (ends_with(path, ":generateContent") || ends_with(path, ":streamGenerateContent"))
+    return pry_slice_equal(method, PRY_SLICE("POST")) ? PRY_SIM_GENERATE : PRY_SIM_UNKNOWN;
   if (ends_with(path, "/models"))
     return pry_slice_equal(method, PRY_SLICE("GET")) ? PRY_SIM_MODELS : PRY_SIM_UNKNOWN;
   if (!pry_slice_equal(method, PRY_SLICE("POST")))
@@ -109,6 +111,49 @@ static bool has_segment(struct pry_slice path, struct pry_slice beginning)
   return false;
 }
 
+/* From behind `start` to one of `ends`, or to the end; empty when `start` is not there. */
+static struct pry_slice part_of(struct pry_slice path, const char *start, const char *ends)
+{
+  const char *found = memmem(path.data, path.size, start, strlen(start));
+  if (!found)
+    return (struct pry_slice){NULL, 0};
+  struct pry_slice part = {found + strlen(start), path.size - (size_t)(found + strlen(start) - path.data)};
+  size_t size = 0;
+  while (size < part.size && !strchr(ends, part.data[size]))
+    size++;
+  part.size = size;
+  return part;
+}
+
+static void take_model(struct pry_sim_call *call, struct pry_slice name)
+{
+  if (!name.size || name.size > PRY_SIM_NAME_MAX - 1 || memchr(name.data, '"', name.size) ||
+      memchr(name.data, '\\', name.size))
+    return;
+  copy_name(call->model, name);
+  snprintf(call->path_model, sizeof call->path_model, "\"%s\"", call->model);
+  call->model_json = pry_slice_of(call->path_model);
+}
+
+/* /openai/deployments/NAME/chat/completions?api-version=..., /openai/v1/...; /v1beta/models/NAME:generateContent */
+static void read_family(struct pry_sim_call *call)
+{
+  struct pry_slice path = call->request->path, alt;
+  if (call->shape == PRY_SIM_GENERATE) {
+    call->dialect = PRY_SIM_GEMINI;
+    call->stream = ends_with(path, ":streamGenerateContent");
+    bool sse = pry_sim_query_get(call->request->query, "alt", &alt) && pry_slice_equal(alt, PRY_SLICE("sse"));
+    call->in_array = call->stream && !sse;
+    call->stream = call->stream && sse;
+    take_model(call, part_of(path, "/models/", ":"));
+  } else if (has_segment(path, PRY_SLICE("openai/deployments/")) || has_segment(path, PRY_SLICE("openai/v1/"))) {
+    call->dialect = PRY_SIM_AZURE;
+    take_model(call, part_of(path, "/openai/deployments/", "/"));
+  } else if (call->shape == PRY_SIM_MESSAGES) {
+    call->dialect = PRY_SIM_ANTHROPIC;
+  }
+}
+
 void pry_sim_request_read_head(struct pry_sim_call *call, bool kimi)
 {
   const struct pry_server_request *request = call->request;
@@ -116,8 +161,8 @@ void pry_sim_request_read_head(struct pry_sim_call *call, bool kimi)
   call->shape = shape_of(request->method, request->path);
   if (kimi || has_segment(request->path, PRY_SLICE("kimi")))
     call->dialect = PRY_SIM_KIMI_DIALECT;
-  else if (call->shape == PRY_SIM_MESSAGES)
-    call->dialect = PRY_SIM_ANTHROPIC;
+  else
+    read_family(call);
   if (pry_headers_get(request->headers, PRY_SLICE("x-sim-dialect"), &value) &&
       pry_slice_equal(value, PRY_SLICE("kimi")))
     call->dialect = PRY_SIM_KIMI_DIALECT;
@@ -155,12 +200,15 @@ static void append_content(struct pry_buffer *text, struct pry_json_value conten
       pry_json_string(piece.raw, text);
 }
 
-/* OpenAI: a message of role `tool`, or an item function_call_output; Anthropic: a content part tool_result. */
+/* OpenAI: a message of role `tool`, or an item function_call_output; Anthropic: a content part tool_result; Gemini: a
+ * part functionResponse. */
 static bool is_tool_result(struct pry_slice message)
 {
   struct pry_json_value value;
   if ((pry_json_get(message, "role", &value) && pry_json_equals(value.raw, PRY_SLICE("tool"))) ||
       (pry_json_get(message, "type", &value) && pry_json_equals(value.raw, PRY_SLICE("function_call_output"))))
+    return true;
+  if (pry_json_get(message, "parts.0.functionResponse", &value))
     return true;
   return pry_json_get(message, "content.0.type", &value) && pry_json_equals(value.raw, PRY_SLICE("tool_result"));
 }
@@ -173,12 +221,13 @@ static void read_messages(struct pry_sim_call *call, struct pry_slice messages)
   pry_json_iterate(&it, messages);
   while (pry_json_next(&it, &key, &message)) {
     last = message.raw;
-    if (pry_json_get(message.raw, "role", &value) && pry_json_equals(value.raw, PRY_SLICE("user")))
+    bool gemini = call->dialect == PRY_SIM_GEMINI; /* there a message without a role is the user's */
+    if (pry_json_get(message.raw, "role", &value) ? pry_json_equals(value.raw, PRY_SLICE("user")) : gemini)
       last_user = message.raw;
   }
   if (last.size && is_tool_result(last))
     call->wants_tool = false;
-  if (last_user.size && pry_json_get(last_user, "content", &value))
+  if (last_user.size && (pry_json_get(last_user, "content", &value) || pry_json_get(last_user, "parts", &value)))
     append_content(&call->text, value);
 }
 
@@ -188,20 +237,22 @@ static void read_tools(struct pry_sim_call *call)
   if (!call->wants_tool)
     return;
   call->wants_tool =
-      (pry_json_get(call->tools, "0.function.name", &name) || pry_json_get(call->tools, "0.name", &name)) &&
+      (pry_json_get(call->tools, "0.function.name", &name) || pry_json_get(call->tools, "0.name", &name) ||
+       pry_json_get(call->tools, "0.functionDeclarations.0.name", &name)) &&
       copy_json_name(call->tool, name.raw);
 }
 
 static void read_member(struct pry_sim_call *call, struct pry_slice key, struct pry_json_value value)
 {
   struct pry_json_value inner;
-  if (pry_json_equals(key, PRY_SLICE("model")) && copy_json_name(call->model, value.raw))
+  if (pry_json_equals(key, PRY_SLICE("model")) && !call->path_model[0] && copy_json_name(call->model, value.raw))
     call->model_json = value.raw;
-  else if (pry_json_equals(key, PRY_SLICE("messages")) && value.type == PRY_JSON_ARRAY)
+  else if (pry_json_equals(key, call->dialect == PRY_SIM_GEMINI ? PRY_SLICE("contents") : PRY_SLICE("messages")) &&
+           value.type == PRY_JSON_ARRAY)
     call->messages = value.raw;
   else if (pry_json_equals(key, PRY_SLICE("input")))
     call->input = value.raw;
-  else if (pry_json_equals(key, PRY_SLICE("stream")))
+  else if (pry_json_equals(key, PRY_SLICE("stream")) && call->dialect != PRY_SIM_GEMINI)
     call->stream = value.type == PRY_JSON_TRUE;
   else if (pry_json_equals(key, PRY_SLICE("stream_options")))
     call->include_usage = pry_json_get(value.raw, "include_usage", &inner) && inner.type == PRY_JSON_TRUE;
@@ -216,6 +267,8 @@ static const char *find_refusal(const struct pry_sim_call *call)
 {
   if (!call->model_json.size)
     return "you must provide a model parameter";
+  if (call->shape == PRY_SIM_GENERATE)
+    return call->messages.size ? NULL : "* GenerateContentRequest.contents: contents is not specified";
   bool has_input = call->shape == PRY_SIM_RESPONSES || call->shape == PRY_SIM_EMBEDDINGS;
   if (has_input ? !call->input.size : !call->messages.size)
     return has_input ? "Missing required parameter: 'input'." : "Missing required parameter: 'messages'.";

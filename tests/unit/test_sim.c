@@ -16,6 +16,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define AZURE "POST /openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
+#define GEMINI "POST /v1beta/models/gemini-2.5-pro"
 #define CHAT "POST /v1/chat/completions"
 #define HELLO "\"messages\":[{\"role\":\"user\",\"content\":\"hello world\"}]"
 
@@ -334,6 +336,75 @@ static void test_invalid_requests(void **state)
 
 /* ---- Faults --------------------------------------------------------------------------------------------- */
 
+static void test_azure(void **state)
+{
+  (void)state;
+  struct bench b;
+  bench_start(&b, NULL, 0);
+  ask(&b, AZURE, "", "{" HELLO "}"); /* the path names the model */
+  assert_int_equal(status_of(&b), 200);
+  check_member(json_body(&b), "model", "\"gpt-4o\"");
+  assert_true(pry_json_get(json_body(&b), "usage.total_tokens", NULL));
+  const char *reply = ask(&b, AZURE, "", "{\"stream\":true," HELLO "}");
+  check_has(reply, "data: {\"choices\":[],\"created\":0,");
+  check_has(reply, "prompt_filter_results");
+  check_has(reply, "data: [DONE]");
+  check_has(b.report, "gpt-4o  200");
+  bench_stop(&b);
+}
+
+static void test_gemini(void **state)
+{
+  (void)state;
+  static const char body[] = "{\"contents\":[{\"role\":\"user\",\"parts\":[{\"text\":\"Grüße\"}]}]}";
+  struct bench b;
+  bench_start(&b, NULL, 0);
+  ask(&b, GEMINI ":generateContent", "", body);
+  assert_int_equal(status_of(&b), 200);
+  check_member(json_body(&b), "candidates.0.content.parts.0.text", "\"Grüße\"");
+  check_member(json_body(&b), "candidates.0.finishReason", "\"STOP\"");
+  check_member(json_body(&b), "modelVersion", "\"gemini-2.5-pro\"");
+  assert_true(pry_json_get(json_body(&b), "usageMetadata.totalTokenCount", NULL));
+  ask(&b, GEMINI ":streamGenerateContent?alt=sse", "", body);
+  check_joined(&b, "candidates.0.content.parts.0.text", "Grüße");
+  ask(&b, GEMINI ":streamGenerateContent", "", body);
+  check_member(json_body(&b), "0.candidates.0.content.parts.0.text", "\"Grüße\"");
+  ask(&b, GEMINI ":generateContent", "",
+      "{\"contents\":[{\"parts\":[{\"text\":\"x\"}]}],\"tools\":[{\"functionDeclarations\":[{\"name\":\"f\"}]}]}");
+  check_member(json_body(&b), "candidates.0.content.parts.0.functionCall.name", "\"f\"");
+  check_member(json_body(&b), "candidates.0.content.parts.0.functionCall.args.text", "\"x\"");
+  ask(&b, GEMINI ":generateContent", "", "{}");
+  assert_int_equal(status_of(&b), 400);
+  check_member(json_body(&b), "error.status", "\"INVALID_ARGUMENT\"");
+  bench_stop(&b);
+}
+
+static void test_gemini_errors(void **state)
+{
+  (void)state;
+  static const char body[] = "{\"contents\":[{\"parts\":[{\"text\":\"x\"}]}]}";
+  struct bench b;
+  bench_start(&b, NULL, 0);
+  const char *reply =
+      ask(&b, GEMINI ":streamGenerateContent?alt=sse", "x-sim-fault: code=429;retry-after=34\r\n", body);
+  assert_int_equal(status_of(&b), 429);
+  check_lacks(reply, "retry-after"); /* Google says it in the body */
+  check_member(json_body(&b), "error.details.0.violations.0.quotaId",
+               "\"GenerateRequestsPerMinutePerProjectPerModel\"");
+  check_member(json_body(&b), "error.details.1.retryDelay", "\"34s\"");
+  ask(&b, GEMINI ":generateContent", "x-sim-fault: code=quota;retry-after=soon\"\r\n", body);
+  check_member(json_body(&b), "error.details.0.violations.0.quotaId", "\"GenerateRequestsPerDayPerProjectPerModel\"");
+  ask(&b, GEMINI ":generateContent", "x-sim-fault: content\r\n", body);
+  assert_int_equal(status_of(&b), 200);
+  check_member(json_body(&b), "promptFeedback.blockReason", "\"PROHIBITED_CONTENT\"");
+  ask(&b, GEMINI ":streamGenerateContent", "x-sim-fault: 503\r\n", body);
+  check_member(json_body(&b), "0.error.status", "\"UNAVAILABLE\"");
+  reply = ask(&b, GEMINI ":streamGenerateContent?alt=sse", "x-sim-fault: error-after\r\n",
+              "{\"contents\":[{\"parts\":[{\"text\":\"a longer text in several pieces\"}]}]}");
+  check_has(reply, "\"status\":\"INTERNAL\"}}\n\n");
+  bench_stop(&b);
+}
+
 static void test_statuses(void **state)
 {
   (void)state;
@@ -352,6 +423,11 @@ static void test_statuses(void **state)
       {"POST /v1/messages", "529", "error.type", "\"overloaded_error\"", 529},
       {"POST /v1/messages", "401", "error.type", "\"authentication_error\"", 401},
       {"POST /v1/messages", "error-200", "error.type", "\"overloaded_error\"", 200},
+      {AZURE, "429", "error.code", "\"429\"", 429},
+      {AZURE, "quota", "error.code", "\"insufficient_quota\"", 429},
+      {AZURE, "404", "error.code", "\"DeploymentNotFound\"", 404},
+      {AZURE, "content", "error.innererror.code", "\"ResponsibleAIPolicyViolation\"", 400},
+      {"POST /openai/v1/responses", "408", "error.code", "\"Timeout\"", 408},
       {"POST /kimi/v1/chat/completions", "503", "error.code", "\"overloaded\"", 503},
       {"POST /kimi/v1/chat/completions", "expired", "errcode", "-2002", 200},
       {"POST /kimi/v1/chat/completions", "error-200", "errcode", "-1000", 200},
@@ -756,6 +832,9 @@ int main(void)
       cmocka_unit_test(test_responses),
       cmocka_unit_test(test_embeddings_and_models),
       cmocka_unit_test(test_invalid_requests),
+      cmocka_unit_test(test_azure),
+      cmocka_unit_test(test_gemini),
+      cmocka_unit_test(test_gemini_errors),
       cmocka_unit_test(test_statuses),
       cmocka_unit_test(test_faults_from_the_body),
       cmocka_unit_test(test_counting),
