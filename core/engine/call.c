@@ -286,8 +286,10 @@ static bool ends_with(struct pry_slice text, const char *end)
 /* Generating text or vectors again changes nothing at the provider but the bill. */
 static bool is_repeatable(const struct pry_call *call)
 {
-  static const char *const paths[] = {"/completions", "/responses",   "/messages",     "/embeddings",
-                                      "/rerank",      "/moderations", "/count_tokens", "/generations"};
+  static const char *const paths[] = {
+      "/completions", "/responses",    "/messages",          "/embeddings",      "/rerank",
+      "/moderations", "/count_tokens", "/generations",       ":generateContent", ":streamGenerateContent",
+      ":countTokens", ":embedContent", ":batchEmbedContents"};
   if (call->route->repeatable != PRY_ANY)
     return call->route->repeatable == PRY_ONLY_TRUE;
   if (pry_slice_equal(call->view.method, PRY_SLICE("GET")) || pry_slice_equal(call->view.method, PRY_SLICE("HEAD")))

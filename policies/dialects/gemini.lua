@@ -10,30 +10,25 @@ local openai = require "lib.openai"
 
 local FEEDBACK = { "BLOCK_REASON_UNSPECIFIED" }
 
--- google.rpc.Code, by its HTTP mapping
+-- google.rpc.Code; and the number beside it where the failure has no status of its own: what parry answers with then
 local STATES = {
-  auth = "UNAUTHENTICATED",
-  permission = "PERMISSION_DENIED",
-  billing = "RESOURCE_EXHAUSTED",
-  rate_limit = "RESOURCE_EXHAUSTED",
-  overloaded = "UNAVAILABLE",
-  server = "INTERNAL",
-  timeout = "DEADLINE_EXCEEDED",
-  network = "UNAVAILABLE",
-  invalid_request = "INVALID_ARGUMENT",
-  not_found = "NOT_FOUND",
-  context_length = "INVALID_ARGUMENT",
-  content_policy = "INVALID_ARGUMENT",
-  conflict = "ABORTED",
-  payload_too_large = "INVALID_ARGUMENT",
-  cancelled = "CANCELLED",
-  unknown = "UNKNOWN",
+  auth = { "UNAUTHENTICATED", 401 },
+  permission = { "PERMISSION_DENIED", 403 },
+  billing = { "RESOURCE_EXHAUSTED", 402 },
+  rate_limit = { "RESOURCE_EXHAUSTED", 429 },
+  overloaded = { "UNAVAILABLE", 503 },
+  server = { "INTERNAL", 502 },
+  timeout = { "DEADLINE_EXCEEDED", 504 },
+  network = { "UNAVAILABLE", 502 },
+  invalid_request = { "INVALID_ARGUMENT", 400 },
+  not_found = { "NOT_FOUND", 404 },
+  context_length = { "INVALID_ARGUMENT", 400 },
+  content_policy = { "INVALID_ARGUMENT", 400 },
+  conflict = { "ABORTED", 409 },
+  payload_too_large = { "INVALID_ARGUMENT", 413 },
+  cancelled = { "CANCELLED", 499 },
+  unknown = { "UNKNOWN", 503 },
 }
-
--- What clients branch on is the code, which is the answer's status; for a failure without one it follows the state.
-local NUMBERS = { UNAUTHENTICATED = 401, PERMISSION_DENIED = 403, RESOURCE_EXHAUSTED = 429, UNAVAILABLE = 503,
-                  INTERNAL = 500, DEADLINE_EXCEEDED = 504, INVALID_ARGUMENT = 400, NOT_FOUND = 404, ABORTED = 409,
-                  CANCELLED = 499, UNKNOWN = 500 }
 
 local by_error = openai.classifier({
   invalid_request = "invalid_request", -- the Interactions API's codes
@@ -81,9 +76,9 @@ return dialect {
   end,
 
   render = function(err, form)
-    local state = STATES[err.category] or "UNKNOWN"
+    local state = STATES[err.category] or STATES.unknown
     local body = {
-      error = { code = err.status >= 400 and err.status or NUMBERS[state], message = message_of(err), status = state },
+      error = { code = err.status >= 400 and err.status or state[2], message = message_of(err), status = state[1] },
     }
     return form == "event" and "data: " .. json.encode(body) .. "\n\n" or body
   end,

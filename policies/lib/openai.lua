@@ -123,8 +123,8 @@ local WEAK = {
 openai.FINE = { false, "" }
 
 --- A function for `classify`. `more` (may be nil) adds codes of one's own, in small letters, and wins over those
---- above. `family` names one of lib/providers.lua that counts whatever the provider is called, false means that none does; when
---- it is nil the provider's name decides.
+--- above. `family` names one of lib/providers.lua that counts whatever the provider is called; false: none does; nil:
+--- the provider's name decides. The function may be given what `answer.read` gave, too.
 function openai.classifier(more, family)
   local codes = {}
   for code, row in pairs(CODES) do codes[code] = row end
