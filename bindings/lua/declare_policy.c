@@ -142,7 +142,8 @@ static uint32_t read_bits(const struct pry_form *form, const char *key, const ch
 
 static void read_when(const struct pry_form *policy, struct pry_when *when)
 {
-  static const char *const known[] = {"retryable", "fallback", "refresh_token", "sent", "source", "category", "origin"};
+  static const char *const known[] = {"retryable", "fallback", "refresh_token", "sent",
+                                      "source",    "category", "origin",        "last"};
   int top = lua_gettop(policy->L);
   struct pry_form form;
   if (pry_form_enter(policy, "when", "when.", &form)) {
@@ -151,6 +152,7 @@ static void read_when(const struct pry_form *policy, struct pry_when *when)
     read_condition(&form, "fallback", &when->fallback);
     read_condition(&form, "refresh_token", &when->refresh_token);
     read_condition(&form, "sent", &when->sent);
+    pry_form_boolean(&form, "last", &when->last);
     when->categories = read_bits(&form, "category", pry_declare_categories, PRY_DECLARE_CATEGORIES, PRY_NONE + 1);
     when->origins = read_bits(&form, "origin", origin_names, sizeof origin_names / sizeof *origin_names, 0);
     const char *source = pry_form_text(&form, "source", PRY_OPTIONAL);
@@ -266,9 +268,10 @@ static void read_only_with(const struct pry_form *form, struct pry_declared_poli
  * ---@field name string                         the file's name without ".lua"
  * ---@field doc string?                         one line for people
  * ---@field params table<string, parameter>?
- * ---@field when table?                         on_error only: { retryable =, category = { … }, … }
  * ---@field only_with? table<string, string>   handlers that are asked only where a parameter is set (neither nil nor
  *                                            false): { on_done = "to" }. What is not asked costs nothing
+ * ---@field when table?                         on_error only: { retryable =, category = { … }, … }; `last = true`: asked
+ *                                            after the policies that do not say so
  * ---@field check? fun(self: table): string?    what is wrong with these parameters together; may put into self what
  *                                            handlers are to find worked out already
  * ---@field on_request? fun(self: table, call: call): verdict?

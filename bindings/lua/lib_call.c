@@ -26,6 +26,7 @@
  *   ---@field model string?
  *   ---@field name string          "provider/model"
  *   ---@field attempts integer     at this target in this call, the open one included
+ *   ---@field first_byte number?   seconds from connecting to the first byte of the answer's body
  *   ---@field key string?          name of the secret it is made with
  *   ---@class attempt
  *   ---@field target string
@@ -70,7 +71,8 @@
   X(dialect)                                                                                                           \
   X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target) X(vars)
 #define TARGET_FIELDS(X) X(attempts) X(key) X(model) X(name) X(provider)
-#define ATTEMPT_FIELDS(X) X(category) X(cost) X(ended) X(err) X(key) X(started) X(status) X(target) X(tokens)
+#define ATTEMPT_FIELDS(X)                                                                                              \
+  X(category) X(cost) X(ended) X(err) X(first_byte) X(key) X(started) X(status) X(target) X(tokens)
 #define ERR_FIELDS(X)                                                                                                  \
   X(call_id)                                                                                                           \
   X(category) X(code) X(curl_code) X(message) X(origin) X(retry_after) X(retryable) X(sent) X(source) X(status)
@@ -378,6 +380,8 @@ static int push_attempt_field(lua_State *L, struct pry_view *view, int field)
     return 1;
   case ATTEMPT_key:
     return pry_push_optional(L, attempt->key);
+  case ATTEMPT_first_byte:
+    return attempt->first_byte > 0 ? pry_push_number(L, attempt->first_byte) : pry_push_nil(L);
   case ATTEMPT_started:
     return pry_push_number(L, attempt->started);
   case ATTEMPT_status:

@@ -364,30 +364,52 @@ static int window_clear(lua_State *L)
 
 /* ---- breakers -------------------------------------------------------------------------------------------- */
 
+/* A length of time among a breaker's options, which are at argument 2; `missing` seconds when absent. */
+static pry_time breaker_time(lua_State *L, const char *field, double missing)
+{
+  double seconds =
+      pry_lua_number_field(L, 2, "store.breaker", field, missing, missing > 0 ? 0.001 : 0, TTL_MAX_SECONDS);
+  return pry_time_from_seconds(seconds);
+}
+
 /* ---@class breaker
  * ---@field enter fun(self: breaker): boolean, number|table|nil   may the attempt be made; if not, seconds until the next
  *                                            chance. A store without room lets it pass: true, err
- * ---@field success fun(self: breaker): string?, boolean|table     state after, whether it changed
+ * ---@field success fun(self: breaker, v?: { slow?: boolean }): string?, boolean|table   state after, whether it changed;
+ *                                            `slow`: it took too long, which counts for slow_ratio
  * ---@field failure fun(self: breaker, v?: { cooldown?: number }): string?, boolean|table   the same; `cooldown`: a longer
  *                                            time, which the server asked for
  * ---@field state fun(self: breaker): string?, number|table   "closed", "open", "half_open"; seconds until the next chance
  * ---@param key string
- * ---@param v? { failures?: integer, successes?: integer, permits?: integer, cooldown?: number }   5, 1, 1, 30
+ * ---@param v? { failures?: integer, successes?: integer, permits?: integer, cooldown?: number, cooldown_most?: number,
+ *               half_open_limit?: number, ratio?: number, slow_ratio?: number, window?: number, min_calls?: integer }
+ *               5 (0, off, with a ratio), 1, 1, 30, none (it does not grow), 60, none, none, 60, 1
  * ---@return breaker
  * function store.breaker(key, v) end */
 static int store_breaker(lua_State *L)
 {
-  static const char *const names[] = {"failures", "successes", "permits", "cooldown", NULL};
+  static const char *const names[] = {"failures",      "successes",       "permits", "cooldown",
+                                      "cooldown_most", "half_open_limit", "ratio",   "slow_ratio",
+                                      "window",        "min_calls",       NULL};
   static const char name[] = "store.breaker";
   struct place place;
   lua_settop(L, 2);
   read_key(L, name, &place);
   pry_lua_options(L, 2, name, names, true);
   struct pry_breaker_parameters parameters = {
-      .failures = (unsigned)pry_lua_number_field(L, 2, name, "failures", 5, 1, 1e6),
       .successes = (unsigned)pry_lua_number_field(L, 2, name, "successes", 1, 1, 1e6),
       .permits = (unsigned)pry_lua_number_field(L, 2, name, "permits", 1, 1, 1e6),
-      .cooldown = pry_time_from_seconds(pry_lua_number_field(L, 2, name, "cooldown", 30, 0.001, TTL_MAX_SECONDS))};
+      .cooldown = breaker_time(L, "cooldown", 30),
+      .cooldown_most = breaker_time(L, "cooldown_most", 0),
+      .half_open_limit = breaker_time(L, "half_open_limit", 0),
+      .ratio = pry_lua_number_field(L, 2, name, "ratio", 0, 0, 1),
+      .slow_ratio = pry_lua_number_field(L, 2, name, "slow_ratio", 0, 0, 1)};
+  bool ratios = parameters.ratio > 0 || parameters.slow_ratio > 0;
+  parameters.failures = (unsigned)pry_lua_number_field(L, 2, name, "failures", ratios ? 0 : 5, ratios ? 0 : 1, 1e6);
+  if (ratios) {
+    parameters.window = breaker_time(L, "window", 60);
+    parameters.min_calls = (unsigned)pry_lua_number_field(L, 2, name, "min_calls", 1, 1, 1e6);
+  }
   struct breaker *breaker = lua_newuserdatauv(L, offsetof(struct breaker, key) + place.key.size, 0);
   breaker->parameters = parameters;
   breaker->key_size = place.key.size;
@@ -441,18 +463,18 @@ static int breaker_enter(lua_State *L)
   return 2;
 }
 
-static int breaker_record(lua_State *L, bool success, pry_time cooldown)
+static int breaker_record(lua_State *L, enum pry_breaker_outcome outcome, pry_time cooldown)
 {
   struct breaker *breaker = check_object(L, &BREAKER_KEY, "store.breaker");
   enum pry_breaker_state state = PRY_BREAKER_CLOSED;
   struct pry_list nothing_held;
   struct place place;
   bool changed = false;
-  struct pry_read read =
-      begin_object(L, &place, success ? "breaker:success" : "breaker:failure", breaker->key, breaker->key_size);
+  struct pry_read read = begin_object(L, &place, outcome == PRY_BREAKER_FAILURE ? "breaker:failure" : "breaker:success",
+                                      breaker->key, breaker->key_size);
   pry_list_init(&nothing_held);
   struct pry_list *permits = place.decision->ask->permits ? place.decision->ask->permits : &nothing_held;
-  enum pry_store_status status = pry_breaker_record(place.store, place.key, &breaker->parameters, permits, success,
+  enum pry_store_status status = pry_breaker_record(place.store, place.key, &breaker->parameters, permits, outcome,
                                                     cooldown, place.now, &state, &changed);
   if (status != PRY_STORE_OK)
     return failed(L, &read, status);
@@ -468,7 +490,16 @@ static int breaker_record(lua_State *L, bool success, pry_time cooldown)
 
 static int breaker_success(lua_State *L)
 {
-  return breaker_record(L, true, 0);
+  static const char *const names[] = {"slow", NULL};
+  bool slow = false;
+  lua_settop(L, 2);
+  if (!lua_isnil(L, 2)) {
+    pry_lua_options(L, 2, "breaker:success", names, true);
+    lua_pushliteral(L, "slow");
+    slow = lua_rawget(L, 2) != LUA_TNIL && lua_toboolean(L, -1);
+    lua_pop(L, 1);
+  }
+  return breaker_record(L, slow ? PRY_BREAKER_SLOW_SUCCESS : PRY_BREAKER_SUCCESS, 0);
 }
 
 static int breaker_failure(lua_State *L)
@@ -477,7 +508,7 @@ static int breaker_failure(lua_State *L)
   lua_settop(L, 2);
   pry_lua_options(L, 2, "breaker:failure", names, true);
   double cooldown = pry_lua_number_field(L, 2, "breaker:failure", "cooldown", 0, 0, TTL_MAX_SECONDS);
-  return breaker_record(L, false, pry_time_from_seconds(cooldown));
+  return breaker_record(L, PRY_BREAKER_FAILURE, pry_time_from_seconds(cooldown));
 }
 
 static int breaker_state(lua_State *L)

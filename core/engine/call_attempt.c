@@ -100,6 +100,8 @@ void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *fai
   pry_permits_release_unobserved(&call->attempt_permits);
   attempt->ended = pry_loop_unix_time(call->worker->loop);
   attempt->status = call->answer.status;
+  if (attempt->status && !call->got_byte)
+    attempt->first_byte = pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->send_began);
   if (failure) {
     attempt->category = failure->category;
     attempt->failure = *failure;
@@ -367,6 +369,7 @@ void pry_call_send(struct pry_call *call)
   case PRY_TOKEN_READY:
     break;
   }
+  call->send_began = pry_loop_now(call->worker->loop);
   if (!call->injection.armed) {
     send_request(call);
     return;

@@ -136,6 +136,7 @@ struct pry_call {
   struct pry_buffer out_body;
   struct pry_buffer token;
   uint64_t token_version;
+  pry_time send_began; /* before connecting; an injected delay counts */
   pry_time sent_at;
   bool got_byte;
   struct pry_tokens tokens;           /* what its body said */

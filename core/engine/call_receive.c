@@ -221,8 +221,11 @@ static void first_byte(struct pry_call *call)
   if (call->got_byte)
     return;
   call->got_byte = true;
+  pry_time now = pry_loop_now(call->worker->loop);
+  if (call->attempt_open)
+    call->ledger[call->view.ledger_count - 1].first_byte = pry_time_to_seconds(now - call->send_began);
   pry_metrics_add(call->worker->engine->metrics, PRY_M_FIRST_BYTE, call->view.target.name, NULL,
-                  pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->sent_at));
+                  pry_time_to_seconds(now - call->sent_at));
 }
 
 static enum pry_http_flow give(struct pry_call *call, struct pry_slice data)

@@ -93,6 +93,7 @@ struct pry_when {
   enum pry_condition from_parry; /* source = "parry" → ONLY_TRUE, "provider" → ONLY_FALSE */
   uint32_t categories;           /* bits of enum pry_category; 0: all */
   uint32_t origins;              /* bits of enum pry_origin; 0: all */
+  bool last;                     /* on_error is asked after everybody else's: what to do when nobody took it */
 };
 
 /* One `use` of a policy in a chain. */

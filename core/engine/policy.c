@@ -31,11 +31,13 @@ bool pry_when_matches(const struct pry_when *when, const struct pry_failure *fai
 }
 
 /* `when` speaks about failures: it filters on_error, and on_outcome of failed attempts stays everybody's. */
-static bool wants(const struct pry_instance *instance, const struct pry_ask *ask)
+static bool wants(const struct pry_instance *instance, const struct pry_pass *pass)
 {
+  const struct pry_ask *ask = &pass->ask;
   if (!(instance->handlers & PRY_HANDLER_BIT(ask->handler)))
     return false;
-  return ask->handler != PRY_ON_ERROR || pry_when_matches(&instance->when, ask->failure);
+  return ask->handler != PRY_ON_ERROR ||
+         (instance->when.last == pass->last_lap && pry_when_matches(&instance->when, ask->failure));
 }
 
 static void pass_end(struct pry_pass *pass)
@@ -65,12 +67,25 @@ static void ask_ready(struct pry_ask *ask, enum pry_ask_status status)
     pass->step(pass, result);
 }
 
+static const struct pry_instance *next_instance(struct pry_pass *pass)
+{
+  for (;;) {
+    while (pass->position < pass->route->chain_size) {
+      const struct pry_instance *instance = pass->route->chain[pass->position++];
+      if (wants(instance, pass))
+        return instance;
+    }
+    if (pass->ask.handler != PRY_ON_ERROR || pass->last_lap)
+      return NULL;
+    pass->last_lap = true;
+    pass->position = 0;
+  }
+}
+
 static enum pry_pass_result walk(struct pry_pass *pass)
 {
-  while (pass->position < pass->route->chain_size) {
-    const struct pry_instance *instance = pass->route->chain[pass->position++];
-    if (!wants(instance, &pass->ask))
-      continue;
+  const struct pry_instance *instance;
+  while ((instance = next_instance(pass))) {
     pry_verdict_fini(&pass->ask.verdict);
     pass->ask.instance = instance;
     enum pry_ask_status status = pass->state->ops->ask(pass->state, &pass->ask);
@@ -92,6 +107,7 @@ enum pry_pass_result pry_pass_start(struct pry_pass *pass, struct pry_state *sta
   pass->state = state;
   pass->route = route;
   pass->position = 0;
+  pass->last_lap = false;
   pass->faults = 0;
   pass->running = true;
   pass->waiting = false;

@@ -42,6 +42,8 @@ struct pry_attempt {
   char key[PRY_SECRET_NAME_MAX]; /* name of the provider's secret that it was sent with; "" where auth is none */
   uint64_t key_version;          /* of that secret's value, see keys.h */
   struct pry_spending spent;     /* known when it has ended */
+  double first_byte;             /* seconds from connecting to the first byte of the answer's body, or to the end of an
+                                 answer without one; 0: there was no answer */
 };
 
 /* Where the call is being sent. */
@@ -191,7 +193,8 @@ bool pry_when_matches(const struct pry_when *when, const struct pry_failure *fai
 /* A pass of one event over a chain. Embedded in its owner (a call). The walk:
  *   on_request, on_attempt  in order; after each verdict the owner executes it and says go on or stop
  *   on_outcome, on_done     every instance, verdicts ignored
- *   on_error, on_event      in order until one gives a verdict
+ *   on_error, on_event      in order until one gives a verdict; on_error first of those without `when.last`, then of
+ *                           those with it
  * The owner is told each verdict, and the end, through `step`; never from inside pry_pass_start() or _next(), which
  * return what happened at once when nothing had to wait. */
 enum pry_pass_result {
@@ -206,6 +209,7 @@ struct pry_pass {
   const struct pry_route *route;
   size_t position; /* of the next instance */
   bool running, waiting;
+  bool last_lap;   /* of on_error: those who asked to be last */
   unsigned faults; /* in this pass */
   void (*step)(struct pry_pass *pass, enum pry_pass_result result);
   void *user;

@@ -94,14 +94,33 @@ enum pry_store_status pry_store_window_clear(struct pry_store *store, struct pry
 
 enum pry_breaker_state { PRY_BREAKER_CLOSED, PRY_BREAKER_OPEN, PRY_BREAKER_HALF_OPEN };
 
-/* Parameters come with every call, so that an edited policy counts from its next event. */
+/* Parameters come with every call, so that an edited policy counts from its next event. A closed breaker opens when one
+ * of its rules says so:
+ *   failures    so many failures in a row
+ *   ratio       that share of the outcomes within the window failed, when there were at least min_calls
+ *   slow_ratio  that share of them succeeded, but slowly; min_calls as above
+ * A success never opens it: a share is looked at when it grows.
+ * The window is kept in PRY_BREAKER_BUCKETS parts, so it is between 9/10 of `window` and all of it. It is empty after
+ * each change of state. Changing `window` empties it, too. */
 struct pry_breaker_parameters {
-  unsigned failures;        /* consecutive failures that open it; >= 1 */
+  unsigned failures;        /* consecutive failures that open it; 0: this rule is off, or 1 when there is no other */
   unsigned successes;       /* successes in half-open that close it; >= 1 */
   unsigned permits;         /* attempts let through at once in half-open; >= 1 */
   pry_time cooldown;        /* open for this long */
   pry_time half_open_limit; /* a permit not returned for this long counts as given back; 0: 60 s */
+  double ratio;             /* 0 < ratio <= 1; 0: off */
+  double slow_ratio;        /* the same */
+  pry_time window;          /* of both; 0: 60 s */
+  unsigned min_calls;       /* outcomes in the window below which a ratio says nothing; 0: 1 */
+  pry_time cooldown_most;   /* above `cooldown`: it grows. The nth opening lasts n times `cooldown`, at most this; n
+                               starts over once the breaker was closed for this long. Otherwise: no growth */
 };
+
+enum { PRY_BREAKER_BUCKETS = 10 };
+
+/* How an attempt went. A slow success is no failure: it ends a row of failures. In half-open it opens again, when
+ * slow_ratio is in use, because that is what the breaker may have opened for; otherwise it is a success. */
+enum pry_breaker_outcome { PRY_BREAKER_FAILURE, PRY_BREAKER_SUCCESS, PRY_BREAKER_SLOW_SUCCESS };
 
 /* What pry_breaker_enter() found. */
 struct pry_breaker_entry {
@@ -130,7 +149,7 @@ enum pry_store_status pry_breaker_enter(struct pry_store *store, struct pry_slic
  * status is OK. */
 enum pry_store_status pry_breaker_record(struct pry_store *store, struct pry_slice key,
                                          const struct pry_breaker_parameters *parameters, struct pry_list *permits,
-                                         bool success, pry_time cooldown_at_least, pry_time now,
+                                         enum pry_breaker_outcome outcome, pry_time cooldown_at_least, pry_time now,
                                          enum pry_breaker_state *state, bool *changed);
 
 /* State without entering; an unknown key is closed. */

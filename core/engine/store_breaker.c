@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #define HALF_OPEN_LIMIT_DEFAULT (60 * PRY_SECOND)
+#define WINDOW_DEFAULT (60 * PRY_SECOND)
 
 /* With all half-open places out nobody knows when one comes back: this is when asking again makes sense. */
 #define ASK_AGAIN PRY_SECOND
@@ -58,20 +59,44 @@ static void free_places(struct pry_object_breaker *breaker)
 void pry_breaker_drop(struct pry_object_breaker *breaker)
 {
   free_places(breaker);
+  free(breaker->window);
 }
 
-static void change_state(struct pry_store *store, struct pry_object_breaker *breaker, enum pry_breaker_state state)
+static void change_state(struct pry_store *store, struct pry_object_breaker *breaker, enum pry_breaker_state state,
+                         pry_time now)
 {
   breaker->state = state;
   breaker->epoch = atomic_fetch_add(&store->next_epoch, 1) + 1;
   breaker->failures = 0;
   breaker->successes = 0;
+  if (state == PRY_BREAKER_CLOSED)
+    breaker->closed_since = now;
+  if (breaker->window)
+    memset(breaker->window->buckets, 0, sizeof breaker->window->buckets);
   free_places(breaker);
 }
 
-static void open_breaker(struct pry_store *store, struct pry_object_breaker *breaker, pry_time until)
+/* ---- how long it stays open ----------------------------------------------------------------------------- */
+
+static pry_time grown_cooldown(struct pry_object_breaker *breaker, const struct pry_breaker_parameters *parameters,
+                               pry_time now)
 {
-  change_state(store, breaker, PRY_BREAKER_OPEN);
+  pry_time base = parameters->cooldown > 0 ? parameters->cooldown : 0, most = parameters->cooldown_most;
+  if (breaker->state == PRY_BREAKER_CLOSED && now - breaker->closed_since >= most)
+    breaker->openings = 0;
+  if (most <= base || base == 0)
+    return base;
+  if (breaker->openings < most / base + 1)
+    breaker->openings++;
+  return breaker->openings > most / base ? most : base * breaker->openings;
+}
+
+static void open_breaker(struct pry_store *store, struct pry_object_breaker *breaker,
+                         const struct pry_breaker_parameters *parameters, pry_time at_least, pry_time now)
+{
+  pry_time cooldown = grown_cooldown(breaker, parameters, now);
+  pry_time until = pry_store_after(now, cooldown > at_least ? cooldown : at_least);
+  change_state(store, breaker, PRY_BREAKER_OPEN, now);
   if (until > breaker->open_until)
     breaker->open_until = until;
 }
@@ -121,7 +146,7 @@ static enum pry_store_status enter(struct pry_store *store, struct pry_object *o
 {
   struct pry_object_breaker *breaker = &object->breaker;
   if (breaker->state == PRY_BREAKER_OPEN && now >= breaker->open_until) {
-    change_state(store, breaker, PRY_BREAKER_HALF_OPEN);
+    change_state(store, breaker, PRY_BREAKER_HALF_OPEN, now);
     entry->changed = true;
   }
   free_lapsed_places(breaker, parameters, now);
@@ -154,7 +179,7 @@ enum pry_store_status pry_breaker_enter(struct pry_store *store, struct pry_slic
     return status;
   if (created) {
     pry_list_init(&object->breaker.places);
-    change_state(store, &object->breaker, PRY_BREAKER_CLOSED);
+    change_state(store, &object->breaker, PRY_BREAKER_CLOSED, now);
   }
   status = enter(store, object, parameters, now, entry);
   keep(shard, object, now);
@@ -175,33 +200,114 @@ static struct breaker_permit *find_permit(struct pry_list *permits, const struct
   return NULL;
 }
 
-static void count_success(struct pry_store *store, struct pry_object_breaker *breaker,
-                          const struct pry_breaker_parameters *parameters)
+/* ---- the window of a closed breaker ---------------------------------------------------------------------- */
+
+/* The bucket of this moment, in which an old one of the same place is forgotten. NULL: there is no room for a window, so
+ * that only failures in a row count. */
+static struct pry_breaker_bucket *bucket_now(struct pry_store *store, struct pry_object *object,
+                                             const struct pry_breaker_parameters *parameters, pry_time now)
 {
-  breaker->failures = 0;
-  if (breaker->state == PRY_BREAKER_HALF_OPEN && ++breaker->successes >= parameters->successes)
-    change_state(store, breaker, PRY_BREAKER_CLOSED);
+  struct pry_breaker_window *window = object->breaker.window;
+  pry_time width = (parameters->window > 0 ? parameters->window : WINDOW_DEFAULT) / PRY_BREAKER_BUCKETS;
+  width = width > 0 ? width : 1;
+  if (!window) {
+    if (!pry_store_charge(store, object, sizeof *window))
+      return NULL;
+    window = calloc(1, sizeof *window);
+    if (!window) {
+      pry_store_discharge(store, object, sizeof *window);
+      return NULL;
+    }
+    object->breaker.window = window;
+  }
+  if (window->width != width)
+    *window = (struct pry_breaker_window){.width = width};
+  struct pry_breaker_bucket *bucket = &window->buckets[now / width % PRY_BREAKER_BUCKETS];
+  if (bucket->number != now / width)
+    *bucket = (struct pry_breaker_bucket){.number = now / width};
+  return bucket;
 }
 
-static void count_failure(struct pry_store *store, struct pry_object_breaker *breaker,
-                          const struct pry_breaker_parameters *parameters, pry_time until)
+static struct pry_breaker_bucket sum_of(const struct pry_breaker_window *window, pry_time now)
 {
-  if (breaker->state == PRY_BREAKER_HALF_OPEN || ++breaker->failures >= parameters->failures)
-    open_breaker(store, breaker, until);
+  struct pry_breaker_bucket sum = {.number = now / window->width};
+  for (size_t i = 0; i < PRY_BREAKER_BUCKETS; i++) {
+    const struct pry_breaker_bucket *bucket = &window->buckets[i];
+    if (bucket->number <= sum.number - PRY_BREAKER_BUCKETS || bucket->number > sum.number)
+      continue;
+    sum.calls += bucket->calls;
+    sum.failures += bucket->failures;
+    sum.slow += bucket->slow;
+  }
+  return sum;
+}
+
+static bool exceeds(unsigned part, unsigned all, double ratio)
+{
+  return ratio > 0 && (double)part >= ratio * (double)all;
+}
+
+/* Counts an outcome of a closed breaker. True: one of the ratios is reached. */
+static bool ratio_reached(struct pry_store *store, struct pry_object *object,
+                          const struct pry_breaker_parameters *parameters, enum pry_breaker_outcome outcome,
+                          pry_time now)
+{
+  if (!(parameters->ratio > 0) && !(parameters->slow_ratio > 0))
+    return false;
+  struct pry_breaker_bucket *bucket = bucket_now(store, object, parameters, now);
+  if (!bucket)
+    return false;
+  bucket->calls++;
+  bucket->failures += outcome == PRY_BREAKER_FAILURE;
+  bucket->slow += outcome == PRY_BREAKER_SLOW_SUCCESS;
+  struct pry_breaker_bucket sum = sum_of(object->breaker.window, now);
+  return sum.calls >= parameters->min_calls &&
+         ((outcome == PRY_BREAKER_FAILURE && exceeds(sum.failures, sum.calls, parameters->ratio)) ||
+          (outcome == PRY_BREAKER_SLOW_SUCCESS && exceeds(sum.slow, sum.calls, parameters->slow_ratio)));
+}
+
+/* ---- outcomes ------------------------------------------------------------------------------------------------ */
+
+static bool row_reached(struct pry_object_breaker *breaker, const struct pry_breaker_parameters *parameters,
+                        enum pry_breaker_outcome outcome)
+{
+  bool other_rule = parameters->ratio > 0 || parameters->slow_ratio > 0;
+  breaker->failures = outcome == PRY_BREAKER_FAILURE ? breaker->failures + 1 : 0;
+  return (parameters->failures || !other_rule) && breaker->failures && breaker->failures >= parameters->failures;
+}
+
+static void count_outcome(struct pry_store *store, struct pry_object *object,
+                          const struct pry_breaker_parameters *parameters, enum pry_breaker_outcome outcome,
+                          pry_time at_least, pry_time now)
+{
+  struct pry_object_breaker *breaker = &object->breaker;
+  bool opens;
+  if (breaker->state == PRY_BREAKER_CLOSED) {
+    opens = ratio_reached(store, object, parameters, outcome, now);
+    opens = row_reached(breaker, parameters, outcome) || opens;
+  } else {
+    opens = outcome == PRY_BREAKER_FAILURE || (outcome == PRY_BREAKER_SLOW_SUCCESS && parameters->slow_ratio > 0);
+  }
+  if (opens)
+    open_breaker(store, breaker, parameters, outcome == PRY_BREAKER_FAILURE ? at_least : 0, now);
+  else if (breaker->state == PRY_BREAKER_HALF_OPEN && ++breaker->successes >= parameters->successes)
+    change_state(store, breaker, PRY_BREAKER_CLOSED, now);
 }
 
 /* The outcome of an attempt that began before the last change of state says nothing about now. Only what the server
  * itself said about when to come back is still true, and may move an open breaker's end later. */
-static void note_late(struct pry_object_breaker *breaker, bool success, pry_time cooldown_at_least, pry_time now)
+static void note_late(struct pry_object_breaker *breaker, enum pry_breaker_outcome outcome, pry_time cooldown_at_least,
+                      pry_time now)
 {
   pry_time until = pry_store_after(now, cooldown_at_least);
-  if (!success && cooldown_at_least > 0 && breaker->state == PRY_BREAKER_OPEN && until > breaker->open_until)
+  if (outcome == PRY_BREAKER_FAILURE && cooldown_at_least > 0 && breaker->state == PRY_BREAKER_OPEN &&
+      until > breaker->open_until)
     breaker->open_until = until;
 }
 
 enum pry_store_status pry_breaker_record(struct pry_store *store, struct pry_slice key,
                                          const struct pry_breaker_parameters *parameters, struct pry_list *permits,
-                                         bool success, pry_time cooldown_at_least, pry_time now,
+                                         enum pry_breaker_outcome outcome, pry_time cooldown_at_least, pry_time now,
                                          enum pry_breaker_state *state, bool *changed)
 {
   *state = PRY_BREAKER_CLOSED;
@@ -217,13 +323,10 @@ enum pry_store_status pry_breaker_record(struct pry_store *store, struct pry_sli
   if (held) {
     held->recorded = true;
     pry_list_remove(&held->place);
-    pry_time cooldown = parameters->cooldown > cooldown_at_least ? parameters->cooldown : cooldown_at_least;
     if (held->epoch != breaker->epoch)
-      note_late(breaker, success, cooldown_at_least, now);
-    else if (success)
-      count_success(store, breaker, parameters);
+      note_late(breaker, outcome, cooldown_at_least, now);
     else
-      count_failure(store, breaker, parameters, pry_store_after(now, cooldown > 0 ? cooldown : 0));
+      count_outcome(store, object, parameters, outcome, cooldown_at_least, now);
     keep(shard, object, now);
   }
   *state = breaker->state;

@@ -30,13 +30,27 @@ struct pry_object_window {
   unsigned first, count, capacity;
 };
 
+/* Outcomes of a closed breaker within one part of its window. */
+struct pry_breaker_bucket {
+  int64_t number; /* time divided by the width; another number: long ago */
+  unsigned calls, failures, slow;
+};
+
+struct pry_breaker_window {
+  pry_time width; /* of one bucket */
+  struct pry_breaker_bucket buckets[PRY_BREAKER_BUCKETS];
+};
+
 struct pry_object_breaker {
   enum pry_breaker_state state;
-  uint64_t epoch;         /* a new one at each change of state, never used twice in a store */
-  unsigned failures;      /* consecutive, while closed */
-  unsigned successes;     /* while half-open */
-  pry_time open_until;    /* while open */
-  struct pry_list places; /* taken in half-open, oldest first */
+  uint64_t epoch;                    /* a new one at each change of state, never used twice in a store */
+  unsigned failures;                 /* consecutive, while closed */
+  unsigned successes;                /* while half-open */
+  unsigned openings;                 /* in short succession; how a cooldown grows */
+  pry_time open_until;               /* while open */
+  pry_time closed_since;             /* while closed */
+  struct pry_breaker_window *window; /* NULL until a ratio is asked for */
+  struct pry_list places;            /* taken in half-open, oldest first */
 };
 
 struct pry_object {
@@ -97,7 +111,8 @@ void pry_store_discharge(struct pry_store *store, struct pry_object *object, siz
 /* Removes and frees a locked object; the shard stays locked. */
 void pry_store_drop(struct pry_store *store, struct pry_shard *shard, struct pry_object *object);
 
-/* Called with the shard locked, before a breaker's memory goes: its permits stay valid and hold no place. */
+/* Called with the shard locked, before a breaker's memory goes: its permits stay valid and hold no place. Frees what the
+ * breaker owns. */
 void pry_breaker_drop(struct pry_object_breaker *breaker);
 
 #endif

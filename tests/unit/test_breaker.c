@@ -1,8 +1,10 @@
 /* Circuit breakers: scripts of what happens when, and a small model to compare with at random. */
 #include "store.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -49,11 +51,11 @@ static struct pry_breaker_entry enter(struct world *world, unsigned attempt)
   return entry;
 }
 
-static enum pry_breaker_state record(struct world *world, unsigned attempt, bool success, pry_time at_least,
-                                     bool *changed)
+static enum pry_breaker_state record(struct world *world, unsigned attempt, enum pry_breaker_outcome outcome,
+                                     pry_time at_least, bool *changed)
 {
   enum pry_breaker_state breaker_state;
-  assert_int_equal(pry_breaker_record(world->store, KEY, &world->parameters, &world->permits[attempt], success,
+  assert_int_equal(pry_breaker_record(world->store, KEY, &world->parameters, &world->permits[attempt], outcome,
                                       at_least, world->now, &breaker_state, changed),
                    PRY_STORE_OK);
   return breaker_state;
@@ -70,6 +72,7 @@ static enum pry_breaker_state peek(struct world *world, pry_time *retry_in)
  *   e      enters, must be let through; attempts are numbered 0, 1, …
  *   x      enters, must be refused;  x10: and told to come back in 10 s
  *   s0 f0  success, failure of attempt 0;  S0 F0: and this must change the state
+ *   l0 L0  slow success of attempt 0; L0: and this must change the state
  *   f0/20  failure, and the server said 20 s
  *   r0     attempt 0 ends without an outcome (cancelled, ignored)
  *   +10    ten seconds pass
@@ -92,8 +95,11 @@ static void run_outcome(struct world *world, const char **at, const char *script
     ++*at;
     at_least = number(at) * PRY_SECOND;
   }
-  bool changed, must_change = kind == 'S' || kind == 'F';
-  record(world, (unsigned)attempt, kind == 's' || kind == 'S', at_least, &changed);
+  bool changed, must_change = kind == 'S' || kind == 'F' || kind == 'L';
+  enum pry_breaker_outcome outcome = kind == 's' || kind == 'S'   ? PRY_BREAKER_SUCCESS
+                                     : kind == 'l' || kind == 'L' ? PRY_BREAKER_SLOW_SUCCESS
+                                                                  : PRY_BREAKER_FAILURE;
+  record(world, (unsigned)attempt, outcome, at_least, &changed);
   if (changed != must_change)
     fail_msg("'%s': attempt %ld %s the state", script, attempt, changed ? "changed" : "did not change");
 }
@@ -190,7 +196,7 @@ static void test_scripts(void **state)
       "e e f0 f1 +3600 =c e f2 =c",
   };
   for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) {
-    struct world *world = new_world((struct pry_breaker_parameters){3, 2, 1, 10 * PRY_SECOND, 0});
+    struct world *world = new_world((struct pry_breaker_parameters){3, 2, 1, 10 * PRY_SECOND, .half_open_limit = 0});
     run_script(world, scripts[i]);
     free_world(world);
   }
@@ -204,16 +210,115 @@ static void test_several_permits(void **state)
       "e F0 +10 e +2 e +2 e +3 x +1 e x1 +1 x1 +1 e x", /* places lapse one by one, oldest first */
   };
   for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) {
-    struct world *world = new_world((struct pry_breaker_parameters){1, 3, 3, 10 * PRY_SECOND, 8 * PRY_SECOND});
+    struct world *world =
+        new_world((struct pry_breaker_parameters){1, 3, 3, 10 * PRY_SECOND, .half_open_limit = 8 * PRY_SECOND});
     run_script(world, scripts[i]);
     free_world(world);
   }
 }
 
+static void run_scripts(const char *const *scripts, size_t count, struct pry_breaker_parameters parameters)
+{
+  for (size_t i = 0; i < count; i++) {
+    struct world *world = new_world(parameters);
+    run_script(world, scripts[i]);
+    free_world(world);
+  }
+}
+
+/* Half of at least four within 10 s; no rule about failures in a row. Moments are multiples of a second, buckets, too. */
+static void test_ratio_of_failures(void **state)
+{
+  (void)state;
+  static const char *const scripts[] = {
+      "e e e f0 f1 f2 =c",                                /* below min_calls nothing is said, not even by 3 of 3 */
+      "e e e e f0 f1 f2 F3 =o x10",                       /* from there on */
+      "e e e e e e s0 s1 s2 f3 f4 F5 =o",                 /* exactly the ratio opens */
+      "e e e e e e e s0 s1 s2 s3 f4 f5 f6 =c",            /* 3 of 7 is below it */
+      "e e e e e e f0 s1 f2 s3 =c s4 F5 =o",              /* 3 of 6, not in a row */
+      "e e e e f0 f1 f2 +10 f3 =c",                       /* what is older than the window is forgotten */
+      "e e e e f0 f1 f2 +9 F3 =o",                        /* and what is within it is not */
+      "e e e e e e e e f0 +4 f1 f2 +6 s3 s4 s5 s6 f7 =c", /* one by one: f0 has left */
+      "e e e e f0 f1 f2 r3 e e r4 r5 =c",                 /* released without an outcome: not among the calls */
+      "e e e e f0 f1 f2 F3 +10 e s4 e S5 =c e e e f6 f7 f8 =c",               /* closed: it counts from nothing */
+      "e e e e e f0 f1 f2 F3 +10 e s5 e S6 =c e e e f7 f8 f4 f9 =c e F10 =o", /* a late one is not among the calls */
+      "e e e e f0 f1 f2 F3 +10 e F4 =o",                                      /* half-open: one failure, no ratio */
+  };
+  run_scripts(scripts, sizeof scripts / sizeof *scripts,
+              (struct pry_breaker_parameters){.successes = 2,
+                                              .permits = 1,
+                                              .cooldown = 10 * PRY_SECOND,
+                                              .ratio = 0.5,
+                                              .window = 10 * PRY_SECOND,
+                                              .min_calls = 4});
+}
+
+static void test_row_and_ratio_together(void **state)
+{
+  (void)state;
+  static const char *const scripts[] = {"e e e f0 f1 F2 =o", "e e e e f0 s1 f2 =c F3 =o"};
+  run_scripts(scripts, 2,
+              (struct pry_breaker_parameters){.failures = 3,
+                                              .successes = 1,
+                                              .permits = 1,
+                                              .cooldown = PRY_SECOND,
+                                              .ratio = 0.6,
+                                              .window = 10 * PRY_SECOND,
+                                              .min_calls = 4});
+}
+
+static void test_ratio_of_slow_successes(void **state)
+{
+  (void)state;
+  static const char *const scripts[] = {
+      "e e e e l0 s1 s2 L3 =o x10",              /* half of them slow */
+      "e e e e e e l0 s1 s2 s3 l4 s5 =c",        /* a third */
+      "e e e e e e e e f0 f1 f2 f3 f4 f5 l6 =c", /* slow is slow, failed is failed: one of seven */
+      "e e e e l0 s1 s2 L3 +10 e L4 =o x10",     /* still slow in half-open */
+      "e e e e l0 s1 s2 L3 +10 e s4 e S5 =c",    /* quick again */
+  };
+  run_scripts(scripts, sizeof scripts / sizeof *scripts,
+              (struct pry_breaker_parameters){.successes = 2,
+                                              .permits = 1,
+                                              .cooldown = 10 * PRY_SECOND,
+                                              .slow_ratio = 0.5,
+                                              .window = 10 * PRY_SECOND,
+                                              .min_calls = 4});
+  static const char *const without[] = {
+      "e e e f0 f1 l2 =c e f3 e f4 e F5 =o", /* it ends a row of failures */
+      "e e e f0 f1 F2 +10 e l3 e L4 =c"};    /* and is a success where slow does not count */
+  run_scripts(without, 2, (struct pry_breaker_parameters){3, 2, 1, 10 * PRY_SECOND, .half_open_limit = 0});
+}
+
+/* Envoy's way: base times the number of openings, bounded; from the start once it was well for a while. */
+static void test_growing_cooldown(void **state)
+{
+  (void)state;
+  static const char *const scripts[] = {
+      "e F0 x10 +10 e F1 x20 +20 e F2 x25 +25 e F3 x25",
+      "e F0 x10 +10 e F1 x20 +20 e S2 =c +24 e F3 x25", /* it was not well for long */
+      "e F0 x10 +10 e F1 x20 +20 e S2 =c +25 e F3 x10", /* it was */
+      "e F0/60 x60 +60 e F1 x20",                       /* what the server asks for is kept, and is no step */
+  };
+  run_scripts(scripts, sizeof scripts / sizeof *scripts,
+              (struct pry_breaker_parameters){1, 1, 1, 10 * PRY_SECOND, .cooldown_most = 25 * PRY_SECOND});
+}
+
+/* There is room for the breaker, but not for its window: it still counts failures in a row, or nothing. */
+static void test_no_room_for_a_window(void **state)
+{
+  (void)state;
+  struct world *world = new_world((struct pry_breaker_parameters){.failures = 2, .ratio = 0.1, .min_calls = 1});
+  pry_store_free(world->store);
+  world->store = pry_store_new(0, 300);
+  run_script(world, "e e f0 =c F1 =o");
+  free_world(world);
+}
+
 static void test_parameters_come_with_each_call(void **state)
 {
   (void)state;
-  struct world *world = new_world((struct pry_breaker_parameters){5, 1, 1, 10 * PRY_SECOND, 0});
+  struct world *world = new_world((struct pry_breaker_parameters){5, 1, 1, 10 * PRY_SECOND, .half_open_limit = 0});
   run_script(world, "e e e f0 f1");
   world->parameters.failures = 3;
   run_script(world, "F2 =o x10");
@@ -232,7 +337,7 @@ static void test_parameters_come_with_each_call(void **state)
 static void test_unknown_key(void **state)
 {
   (void)state;
-  struct world *world = new_world((struct pry_breaker_parameters){1, 1, 1, PRY_SECOND, 0});
+  struct world *world = new_world((struct pry_breaker_parameters){1, 1, 1, PRY_SECOND, .half_open_limit = 0});
   pry_time retry_in = 5;
   bool changed = true;
   assert_int_equal(peek(world, &retry_in), PRY_BREAKER_CLOSED);
@@ -255,7 +360,7 @@ static void test_full_store(void **state)
   (void)state;
   struct pry_store *store = pry_store_new(1, 0);
   double total;
-  struct pry_breaker_parameters parameters = {1, 1, 1, PRY_SECOND, 0};
+  struct pry_breaker_parameters parameters = {1, 1, 1, PRY_SECOND, .half_open_limit = 0};
   struct pry_breaker_entry entry;
   pry_store_count(store, PRY_SLICE("counter"), 1, PRY_SECOND, 0, &total);
   assert_int_equal(pry_breaker_enter(store, KEY, &parameters, 0, &entry), PRY_STORE_FULL);
@@ -264,6 +369,59 @@ static void test_full_store(void **state)
   assert_int_equal(pry_breaker_enter(store, KEY, &parameters, PRY_SECOND, &entry), PRY_STORE_OK);
   entry.permit->release(entry.permit);
   pry_store_free(store);
+}
+
+/* resilience4j #1432: becoming half-open must not let more through than there are permits, whoever asks at the same time.
+ * 4 threads, 25 callers each; everybody holds what it got until all have asked. */
+enum { THREADS = 4, CALLERS = 25, PERMITS = 3 };
+
+struct crowd {
+  struct pry_store *store;
+  struct pry_breaker_parameters parameters;
+  pry_time now;
+  pthread_barrier_t begin, asked;
+  atomic_uint allowed, changed;
+};
+
+static void *ask_at_once(void *argument)
+{
+  struct crowd *crowd = argument;
+  struct pry_list permits;
+  pry_list_init(&permits);
+  pthread_barrier_wait(&crowd->begin);
+  for (unsigned i = 0; i < CALLERS; i++) {
+    struct pry_breaker_entry entry;
+    pry_breaker_enter(crowd->store, KEY, &crowd->parameters, crowd->now, &entry);
+    atomic_fetch_add(&crowd->allowed, entry.allowed);
+    atomic_fetch_add(&crowd->changed, entry.changed);
+    if (entry.permit)
+      pry_permits_add(&permits, entry.permit);
+  }
+  pthread_barrier_wait(&crowd->asked);
+  pry_permits_release(&permits);
+  return NULL;
+}
+
+static void test_exactly_the_permits_get_through(void **state)
+{
+  (void)state;
+  struct world *world = new_world((struct pry_breaker_parameters){1, 2, PERMITS, PRY_SECOND, .half_open_limit = 0});
+  run_script(world, "e F0");
+  for (unsigned round = 1; round <= 50; round++) {
+    struct crowd crowd = {.store = world->store, .parameters = world->parameters, .now = round * 2 * PRY_SECOND};
+    pthread_t threads[THREADS];
+    pthread_barrier_init(&crowd.begin, NULL, THREADS);
+    pthread_barrier_init(&crowd.asked, NULL, THREADS);
+    for (unsigned i = 0; i < THREADS; i++)
+      assert_int_equal(pthread_create(&threads[i], NULL, ask_at_once, &crowd), 0);
+    for (unsigned i = 0; i < THREADS; i++)
+      pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&crowd.begin);
+    pthread_barrier_destroy(&crowd.asked);
+    assert_int_equal(crowd.allowed, PERMITS); /* all came back unused, so that it is the same again */
+    assert_int_equal(crowd.changed, round == 1);
+  }
+  free_world(world);
 }
 
 struct listed {
@@ -284,7 +442,7 @@ static void test_each_breaker(void **state)
 {
   (void)state;
   struct pry_store *store = pry_store_new(0, 0);
-  struct pry_breaker_parameters parameters = {1, 1, 1, PRY_SECOND, 0};
+  struct pry_breaker_parameters parameters = {1, 1, 1, PRY_SECOND, .half_open_limit = 0};
   double total;
   pry_store_count(store, PRY_SLICE("not a breaker"), 1, 0, 0, &total);
   for (unsigned i = 0; i < 50; i++) {
@@ -381,9 +539,9 @@ static void test_random_against_model(void **state)
   unsigned visited[3] = {0};
   for (unsigned seed = 1; seed <= 40; seed++) {
     srandom(seed);
-    struct world *world = new_world(
-        (struct pry_breaker_parameters){1 + (unsigned)random() % 4, 1 + (unsigned)random() % 3,
-                                        1 + (unsigned)random() % 3, 5 * PRY_SECOND, (1 + random() % 10) * PRY_SECOND});
+    struct world *world = new_world((struct pry_breaker_parameters){
+        1 + (unsigned)random() % 4, 1 + (unsigned)random() % 3, 1 + (unsigned)random() % 3, 5 * PRY_SECOND,
+        .half_open_limit = (1 + random() % 10) * PRY_SECOND});
     struct model *model = calloc(1, sizeof *model);
     for (int step = 0; step < 5000; step++) {
       unsigned i = (unsigned)random() % ATTEMPTS_MAX;
@@ -425,9 +583,15 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_scripts),
       cmocka_unit_test(test_several_permits),
+      cmocka_unit_test(test_ratio_of_failures),
+      cmocka_unit_test(test_row_and_ratio_together),
+      cmocka_unit_test(test_ratio_of_slow_successes),
+      cmocka_unit_test(test_growing_cooldown),
+      cmocka_unit_test(test_no_room_for_a_window),
       cmocka_unit_test(test_parameters_come_with_each_call),
       cmocka_unit_test(test_unknown_key),
       cmocka_unit_test(test_full_store),
+      cmocka_unit_test(test_exactly_the_permits_get_through),
       cmocka_unit_test(test_each_breaker),
       cmocka_unit_test(test_random_against_model),
   };

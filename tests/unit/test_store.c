@@ -265,7 +265,7 @@ static void test_types_do_not_mix(void **state)
   bool flag;
   struct pry_buffer value;
   pry_buffer_init(&value, 0);
-  struct pry_breaker_parameters parameters = {1, 1, 1, PRY_SECOND, 0};
+  struct pry_breaker_parameters parameters = {1, 1, 1, PRY_SECOND, .half_open_limit = 0};
   struct pry_breaker_entry entry;
   enum pry_breaker_state breaker_state;
   pry_time retry_in;
@@ -410,7 +410,15 @@ static void visit_breaker(void *user, struct pry_slice key, enum pry_breaker_sta
 
 static void hammer_breaker(struct pry_store *store, unsigned *random_state, pry_time now)
 {
-  struct pry_breaker_parameters parameters = {2, 2, 2, 5 * PRY_MILLISECOND, 0};
+  struct pry_breaker_parameters parameters = {2,
+                                              2,
+                                              2,
+                                              5 * PRY_MILLISECOND,
+                                              .ratio = 0.4,
+                                              .slow_ratio = 0.5,
+                                              .window = 50 * PRY_MILLISECOND,
+                                              .min_calls = 8,
+                                              .cooldown_most = 20 * PRY_MILLISECOND};
   struct pry_breaker_entry entry;
   struct pry_list permits;
   pry_list_init(&permits);
@@ -421,8 +429,8 @@ static void hammer_breaker(struct pry_store *store, unsigned *random_state, pry_
     return;
   pry_permits_add(&permits, entry.permit);
   if (rand_r(random_state) % 4)
-    pry_breaker_record(store, PRY_SLICE("breaker"), &parameters, &permits, rand_r(random_state) % 2, 0, now,
-                       &breaker_state, &changed);
+    pry_breaker_record(store, PRY_SLICE("breaker"), &parameters, &permits,
+                       (enum pry_breaker_outcome)(rand_r(random_state) % 3), 0, now, &breaker_state, &changed);
   if (rand_r(random_state) % 64 == 0)
     pry_store_remove(store, PRY_SLICE("breaker"), now);
   pry_permits_release(&permits);
