@@ -12,8 +12,8 @@ local removed = { "collectgarbage", "coroutine", "debug", "dofile", "io", "load"
 -- Declarations, values and host functions for every policy file.
 local policy_globals = {
   "policy", "param", "dialect",
-  "retry", "fallback", "rotate", "renew", "fail", "respond", "route", "hold", "refuse", "inject",
-  "secret", "now", "random", "sleep", "http", "notify", "store", "queue", "keys", "json", "log",
+  "retry", "fallback", "rotate", "renew", "fail", "respond", "route", "hold", "refuse", "inject", "secret", "now",
+  "random", "sleep", "http", "health", "notify", "store", "queue", "keys", "json", "log",
 }
 
 -- Only in init.lua, where providers and routes are declared.

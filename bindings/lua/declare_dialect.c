@@ -200,6 +200,36 @@ static void read_usage(const struct pry_form *dialect_form, struct pry_usage *us
   lua_settop(dialect_form->L, top);
 }
 
+/* ---- health ---------------------------------------------------------------------------------------------- */
+
+static const char *read_health_path(const struct pry_form *form, const char *key)
+{
+  const char *path = pry_form_text(form, key, PRY_OPTIONAL);
+  if (path && (path[0] != '/' || strpbrk(path, " ?#\r\n")))
+    pry_form_complain(form, key, "must be a path that begins with /, without a query, got \"%.60s\"", path);
+  return path;
+}
+
+static void read_health(const struct pry_form *dialect_form, struct pry_dialect_health *health)
+{
+  static const char *const known[] = {"models", "completion", "without", "headers"};
+  struct pry_form form;
+  int top = lua_gettop(dialect_form->L);
+  if (pry_form_enter(dialect_form, "health", "health.", &form)) {
+    pry_form_known(&form, known, sizeof known / sizeof *known, false);
+    health->models = read_health_path(&form, "models");
+    health->completion = read_health_path(&form, "completion");
+    health->without = read_health_path(&form, "without");
+    health->headers = pry_form_texts(&form, "headers", "texts \"name: value\"");
+    for (size_t i = 0; i < health->headers.count; i++)
+      if (!strchr(health->headers.items[i], ':') || strpbrk(health->headers.items[i], "\r\n")) {
+        pry_form_complain(&form, "headers", "must list texts \"name: value\", got \"%.60s\"", health->headers.items[i]);
+        health->headers.count = 0;
+      }
+  }
+  lua_settop(dialect_form->L, top);
+}
+
 /* ---- dialect { … } ------------------------------------------------------------------------------------- */
 
 static struct pry_slice name_of_file(struct pry_place place)
@@ -235,6 +265,8 @@ static void keep_functions(const struct pry_form *form, struct pry_dialect *dial
  * ---@field error_in_200 table?    fields of a 2xx object that mean an error
  * ---@field usage table?           where an answer says how many tokens it used
  * ---@field stream table?          what is content, error and end in a stream
+ * ---@field health? { models?: string, completion?: string, without?: string, headers?: string[] }   what checks may ask:
+ *                                 paths behind base_url (which may end with `without`), fields "name: value" they need
  * ---@field classify? fun(answer: answer): table?
  * ---@field render? fun(err: err, form: "body"|"event"): string|table
  * ---@param v dialect_declaration
@@ -242,7 +274,8 @@ static void keep_functions(const struct pry_form *form, struct pry_dialect *dial
  * function dialect(v) end */
 int pry_declare_dialect(lua_State *L)
 {
-  static const char *const known[] = {"name", "doc", "speaks", "error_in_200", "usage", "stream", "classify", "render"};
+  static const char *const known[] = {"name",   "doc",    "speaks",   "error_in_200", "usage",
+                                      "stream", "health", "classify", "render"};
   struct pry_declaration *d = pry_declaration_of(L, "dialect");
   lua_settop(L, 1);
   struct pry_place place = pry_place_here(L, d);
@@ -266,6 +299,7 @@ int pry_declare_dialect(lua_State *L)
   read_error_fields(&form, "error_in_200", &dialect->error_in_200);
   read_usage(&form, &dialect->usage);
   read_stream(&form, dialect);
+  read_health(&form, &dialect->health);
   keep_functions(&form, dialect);
   pry_object_push(L, d, PRY_OBJECT_DIALECT, "dialect", dialect);
   return 1;

@@ -1,8 +1,8 @@
 /*
  * lib.h: the Lua functions that policies call, one file per table of them.
  *
- * Globals: `retry fallback rotate renew fail respond route hold refuse inject` (verdict_lua.c), `store` (lib_store.c), `http`
- * (lib_http.c), `keys` (lib_keys.c), `log` (lib_log.c), `json` (lib_json.c), `now random sleep notify queue` (lib_misc.c). lib_call.c and
+ * Globals: `retry fallback rotate renew fail respond route hold refuse inject` (verdict_lua.c), `store` (lib_store.c), `http`, `retry fallback renew fail respond route hold refuse inject` (verdict_lua.c)
+ * (lib_http.c), `keys` (lib_keys.c), `log` (lib_log.c), `json` (lib_json.c), `now random sleep notify queue` (lib_misc.c). lib_call.c and, `health` (lib_health.c)
  * lib_event.c have none; their views come as arguments of handlers. Each opener runs inside the door while a script is
  * set up.
  *
@@ -30,6 +30,7 @@ void pry_lib_log_open(lua_State *L);
 void pry_lib_json_open(lua_State *L);
 void pry_lib_misc_open(lua_State *L);
 void pry_lib_keys_open(lua_State *L);
+void pry_lib_health_open(lua_State *L);
 
 /* ---- views (lib_call.c) ---------------------------------------------------------------------------------- */
 

@@ -46,6 +46,14 @@ struct pry_error_fields {
   size_t count;
 };
 
+/* What health.c may ask; each path begins with '/' and is put behind base_url. NULL: there is no such request. */
+struct pry_dialect_health {
+  const char *models;     /* GET: {"data": [{"id": …}, …]}; with "/" and a model behind it: that model, or 404 */
+  const char *completion; /* POST {"model", "max_tokens", "messages"} */
+  const char *without;    /* what base_url may end with and these paths do not begin with, "/messages" */
+  struct pry_text_list headers; /* "name: value" */
+};
+
 struct pry_dialect {
   const char *name;
   const char *file; /* "dialects/openai.lua" */
@@ -53,6 +61,8 @@ struct pry_dialect {
   bool has_classify, has_render;
   const char
       *speaks; /* the client dialect whose requests and answers it carries (kimi: "openai"); NULL: its own name */
+
+  struct pry_dialect_health health; /* empty: that of the dialect it speaks */
 
   /* A 2xx JSON object with one of these fields is an error all the same. */
   struct pry_error_fields error_in_200;

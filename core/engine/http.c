@@ -104,6 +104,19 @@ static const char *message_of(const struct exchange *exchange)
   return exchange->error[0] ? exchange->error : curl_easy_strerror((CURLcode)exchange->code);
 }
 
+/* curl's times are counted from the start, in microseconds; 0: the phase was not reached. */
+static void tell_times(const struct exchange *exchange, struct pry_http_result *result)
+{
+  curl_off_t dns = 0, tcp = 0, tls = 0;
+  curl_easy_getinfo(exchange->easy, CURLINFO_NAMELOOKUP_TIME_T, &dns);
+  curl_easy_getinfo(exchange->easy, CURLINFO_CONNECT_TIME_T, &tcp);
+  curl_easy_getinfo(exchange->easy, CURLINFO_APPCONNECT_TIME_T, &tls);
+  result->timed = true;
+  result->dns = dns > 0 ? (double)dns / 1e6 : -1;
+  result->tcp = tcp > 0 ? (double)(tcp - dns) / 1e6 : -1;
+  result->tls = tls > 0 ? (double)(tls - tcp) / 1e6 : -1;
+}
+
 static void deliver_done(struct exchange *exchange)
 {
   struct pry_http_result result = {
@@ -113,6 +126,8 @@ static void deliver_done(struct exchange *exchange)
       .head_received = exchange->head.complete,
       .message = message_of(exchange),
   };
+  if (exchange->timed && exchange->easy)
+    tell_times(exchange, &result);
   exchange->finished = true;
   close_exchange(exchange);
   exchange->ops->on_done(exchange->user, &result);

@@ -69,6 +69,7 @@ struct pry_http_request {
   bool has_body;                     /* send Content-Length even when it is 0 */
   bool upload;                       /* the body is asked for piece by piece, through on_upload; `body` is empty then */
   int64_t upload_size;               /* with `upload`: sent as Content-Length; -1: not known, sent in chunks */
+  bool fresh;                        /* on a connection of its own, whose times are told in the result */
   bool public_only;                  /* refuse peers that are not on the public internet (address.h), judged by the
                                       * address connected to, kept connections included; with a proxy, by the proxy's */
 };
@@ -91,11 +92,13 @@ enum pry_http_code {
 
 /* How an exchange ended. `sent` errs on the safe side: it is true as soon as a connection stood. */
 struct pry_http_result {
-  int curl_code;       /* 0: the whole answer arrived; else a CURLcode */
-  bool connected;      /* a connection (TLS included) stood, new or reused */
-  bool sent;           /* some of the request may have reached the peer's application */
-  bool head_received;  /* on_head was called */
-  const char *message; /* for people; valid during on_done */
+  int curl_code;        /* 0: the whole answer arrived; else a CURLcode */
+  bool connected;       /* a connection (TLS included) stood, new or reused */
+  bool sent;            /* some of the request may have reached the peer's application */
+  bool head_received;   /* on_head was called */
+  const char *message;  /* for people; valid during on_done */
+  bool timed;           /* the request was `fresh`: */
+  double dns, tcp, tls; /* seconds each phase took; negative: not reached, or there is none */
 };
 
 enum pry_http_flow { PRY_HTTP_CONTINUE, PRY_HTTP_PAUSE };

@@ -57,6 +57,7 @@ struct exchange {
   bool connected, cancelled, finished;
   bool repeated;       /* curl has sent it a second time */
   bool fresh;          /* curl opened a socket for it */
+  bool timed;          /* on a connection of its own, and how long that took is told */
   bool stale;          /* it was to go out on a kept connection that cannot be trusted */
   bool paused;         /* by on_data */
   bool curl_paused;    /* curl was told so and waits */

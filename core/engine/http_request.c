@@ -163,6 +163,8 @@ static CURLcode set_request(struct exchange *exchange, const struct pry_http_req
 {
   CURLcode code = CURLE_OK;
   SET(CURLOPT_URL, request->url);
+  if (request->fresh)
+    SET(CURLOPT_FRESH_CONNECT, 1L);
   SET(CURLOPT_HTTPHEADER, exchange->lines);
   if (strcmp(request->method, "HEAD") == 0) {
     SET(CURLOPT_NOBODY, 1L);
@@ -219,6 +221,7 @@ bool pry_http_prepare_request(struct exchange *exchange, const struct pry_http_r
     pry_http_set_fault(exchange, PRY_HTTP_BAD_REQUEST, "the URL has spaces or control characters");
   exchange->repeatable = method_is_idempotent(request->method);
   exchange->public_only = request->public_only;
+  exchange->timed = request->fresh;
   CURLcode code = set_request(exchange, request);
   if (code != CURLE_OK && code != CURLE_OUT_OF_MEMORY)
     pry_http_set_fault(exchange, (int)code, NULL);

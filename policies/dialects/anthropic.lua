@@ -71,6 +71,10 @@ return dialect {
     output = { "output_tokens" },
     cached = { "cache_read_input_tokens" },
   },
+  health = {
+    models = "/models", completion = "/messages", without = "/messages",
+    headers = { "anthropic-version: 2023-06-01" },
+  },
   stream = {
     type_field = "type",
     error_types = { "error" },

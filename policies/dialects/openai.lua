@@ -41,6 +41,7 @@ return dialect {
   error_in_200 = { error = openai.FINE },
   usage = openai.USAGE,
   stream = openai.stream(),
+  health = { models = "/models", completion = "/chat/completions" },
 
   classify = openai.classifier(),
 
