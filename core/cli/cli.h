@@ -26,6 +26,7 @@ enum pry_exit {
   X(rollback, "have the running parry serve the policies it served before")                                            \
   X(status, "show what the running parry serves and how it is doing")                                                  \
   X(errors, "show the last failed attempts and what they have in common")                                              \
+  X(health, "ask the providers whether they work: connectivity, auth, model")                                          \
   X(client, "make, show and take back the keys of the gateway's clients")                                              \
   X(classify, "say what each failure on stdin is, in parry's words")                                                   \
   X(sim, "run a provider that fails on command")                                                                       \

@@ -54,7 +54,7 @@ struct pry_health_result {
   enum pry_health_mark connectivity, auth, model;
   double dns, tcp, tls;       /* seconds each phase took; negative: it was not reached, or there is none */
   double seconds;             /* in all, from the first request to the last answer */
-  int status;                 /* of the last answer; 0: none */
+  int status;                 /* of the last answer; 0: none, or nothing was asked but whether somebody is there */
   enum pry_category category; /* PRY_NONE: nothing failed */
   char code[PRY_FAILURE_CODE_MAX];
   const char *hint; /* constant: what to do, or what could not be found out; "" */

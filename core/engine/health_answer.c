@@ -130,7 +130,7 @@ static void judge_error(struct pry_health_result *result, const struct pry_healt
 bool pry_health_judge(struct pry_health_result *result, const struct pry_health_answer *answer, struct pry_slice model)
 {
   const struct pry_failure *failure = &answer->failure;
-  if (answer->answered)
+  if (answer->answered && answer->question != PRY_ASK_CONNECT)
     result->status = failure->status;
   if (!answer->answered) {
     result->connectivity = PRY_HEALTH_BAD;

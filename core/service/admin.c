@@ -137,8 +137,7 @@ static bool admit(const struct pry_admin *admin, struct pry_exchange *exchange,
 
 /* ---- the query ------------------------------------------------------------------------------------------------ */
 
-/* The text after `key=`, cut off the query; false: it is not there. */
-static bool query_text(struct pry_slice query, const char *key, struct pry_slice *value)
+bool pry_admin_query_text(struct pry_slice query, const char *key, struct pry_slice *value)
 {
   struct pry_slice name = pry_slice_of(key);
   while (query.size) {
@@ -153,13 +152,12 @@ static bool query_text(struct pry_slice query, const char *key, struct pry_slice
   return false;
 }
 
-/* The number after `key=`; `otherwise` when it is not there. False: it is there and no plain number. */
-static bool query_number(struct pry_slice query, const char *key, double otherwise, double most, double *value)
+bool pry_admin_query_number(struct pry_slice query, const char *key, double otherwise, double most, double *value)
 {
   struct pry_slice digits;
   char text[32];
   *value = otherwise;
-  if (!query_text(query, key, &digits))
+  if (!pry_admin_query_text(query, key, &digits))
     return true;
   if (!digits.size || digits.size >= sizeof text)
     return false;
@@ -202,7 +200,7 @@ static void *get_generations(struct pry_admin *admin, struct pry_exchange *excha
 static void *get_events(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
 {
   double limit;
-  if (!query_number(query, "limit", EVENTS_DEFAULT, EVENTS_MAX, &limit)) {
+  if (!pry_admin_query_number(query, "limit", EVENTS_DEFAULT, EVENTS_MAX, &limit)) {
     pry_admin_problem(exchange, 400, "Bad Request", "limit is a number of events", PRY_SLICE(""), NULL);
     return NULL;
   }
@@ -226,7 +224,7 @@ static void *get_errors(struct pry_admin *admin, struct pry_exchange *exchange, 
 static void *post_reload(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
 {
   double wait;
-  if (query_number(query, "wait", WAIT_DEFAULT, WAIT_MAX, &wait))
+  if (pry_admin_query_number(query, "wait", WAIT_DEFAULT, WAIT_MAX, &wait))
     return pry_admin_start_reload(admin, exchange, wait);
   pry_admin_problem(exchange, 400, "Bad Request", "wait is seconds, such as 10 or 0.5", PRY_SLICE(""), NULL);
   return NULL;
@@ -236,7 +234,7 @@ static void *post_rollback(struct pry_admin *admin, struct pry_exchange *exchang
 {
   char id[PRY_GENERATION_ID_MAX] = "";
   struct pry_slice given;
-  bool named = query_text(query, "to", &given);
+  bool named = pry_admin_query_text(query, "to", &given);
   if (named && (given.size < 4 || given.size >= sizeof id || memchr(given.data, '%', given.size))) {
     pry_admin_problem(exchange, 400, "Bad Request", "to is a generation's id, or at least its first 4 characters",
                       PRY_SLICE(""), NULL);
@@ -255,6 +253,11 @@ static void *post_rollback(struct pry_admin *admin, struct pry_exchange *exchang
   return NULL;
 }
 
+static void *post_health(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  return pry_admin_start_health(admin, exchange, query);
+}
+
 static const struct route {
   const char *method, *path;
   void *(*serve)(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query);
@@ -266,6 +269,7 @@ static const struct route {
     {"GET", "/api/v1/errors", get_errors},
     {"POST", "/api/v1/reload", post_reload},
     {"POST", "/api/v1/rollback", post_rollback},
+    {"POST", "/api/v1/health", post_health},
 };
 
 static void *on_head(void *server_user, struct pry_exchange *exchange, const struct pry_server_request *request)
@@ -287,9 +291,8 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
   }
   pry_admin_problem(exchange, 404, "Not Found",
                     "there are /livez, /readyz, /metrics, /api/v1/status, /api/v1/generations, /api/v1/events, "
-                    "/api/v1/errors, "
-                    "POST /api/v1/reload and POST /api/v1/rollback",
-                    PRY_SLICE(""), NULL);
+                    "POST /api/v1/reload, POST /api/v1/rollback and POST /api/v1/health",
+                    "/api/v1/errors, ", "POST /api/v1/reload and POST /api/v1/rollback", PRY_SLICE(""), NULL);
   return NULL;
 }
 

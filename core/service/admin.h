@@ -10,6 +10,8 @@
  *   POST /api/v1/rollback?to=ID        goes back to a kept generation, the one before without `to`; 200 or 409 like reload
  *   POST /api/v1/reload?wait=SECONDS   looks at the folder now; 200 {result, generation, …}, 409 {result: "refused",
  *                                      report: […]}, 202 {result: "pending"} when `wait` (10; at most 300) has passed
+ *   POST /api/v1/health?probe=P&timeout=S&target=T&target=…   checks targets now (health.h): those named, percent-encoded,
+ *                                      else those of the routes; 200 with the results, 400 for a probe that does not exist
  *
  * Status and events ask every worker, each on its own thread; one that does not answer within half a second is shown
  * as such, with the place in the policies where it is stuck.

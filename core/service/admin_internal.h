@@ -3,6 +3,7 @@
  *
  *   admin.c         the listener: who may ask, routes, the waiting reload
  *   admin_wait.c    requests whose answer takes time: reload, and what every worker is asked for
+ *   admin_health.c  checks of targets
  *   admin_answer.c  the answers, as JSON
  *   admin_errors.c  one of them: the last failed attempts
  */
@@ -38,7 +39,13 @@ void pry_admin_problem(struct pry_exchange *exchange, int status, const char *ti
 /* The body, which is freed; or 503 when it could not be built. */
 void pry_admin_reply(struct pry_exchange *exchange, int status, const char *type, bool built, struct pry_buffer *body);
 
-/* ---- admin_wait.c ---- */
+/* The text after `key=`, cut off the query; false: it is not there. */
+bool pry_admin_query_text(struct pry_slice query, const char *key, struct pry_slice *value);
+
+/* The number after `key=`; `otherwise` when it is not there. False: it is there and no plain number. */
+bool pry_admin_query_number(struct pry_slice query, const char *key, double otherwise, double most, double *value);
+
+/* ---- admin_wait.c, admin_health.c ---- */
 
 /* First member of each request that waits. */
 struct pry_admin_request {
@@ -48,9 +55,16 @@ struct pry_admin_request {
   void (*abandon)(struct pry_admin_request *request); /* frees it; nobody is answered */
 };
 
+/* Puts it on the admin's list, which ends it when the admin is freed or the asker leaves. */
+void pry_admin_add_request(struct pry_admin_request *request, struct pry_admin *admin, struct pry_exchange *exchange,
+                           void (*abandon)(struct pry_admin_request *request));
+
 /* Each gives the exchange's user pointer; NULL: it has been answered. */
 struct pry_admin_request *pry_admin_start_reload(struct pry_admin *admin, struct pry_exchange *exchange, double wait);
 struct pry_admin_request *pry_admin_start_status(struct pry_admin *admin, struct pry_exchange *exchange);
+/* query: of the request. */
+struct pry_admin_request *pry_admin_start_health(struct pry_admin *admin, struct pry_exchange *exchange,
+                                                 struct pry_slice query);
 struct pry_admin_request *pry_admin_start_events(struct pry_admin *admin, struct pry_exchange *exchange, size_t limit);
 
 /* ---- admin_answer.c ---- */

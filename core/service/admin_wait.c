@@ -5,8 +5,8 @@
 
 #define ROUND_LIMIT (500 * PRY_MILLISECOND)
 
-static void add_request(struct pry_admin_request *request, struct pry_admin *admin, struct pry_exchange *exchange,
-                        void (*abandon)(struct pry_admin_request *request))
+void pry_admin_add_request(struct pry_admin_request *request, struct pry_admin *admin, struct pry_exchange *exchange,
+                           void (*abandon)(struct pry_admin_request *request))
 {
   request->admin = admin;
   request->exchange = exchange;
@@ -69,7 +69,7 @@ struct pry_admin_request *pry_admin_start_reload(struct pry_admin *admin, struct
                       PRY_SLICE(""), NULL);
     return NULL;
   }
-  add_request(&reload->request, admin, exchange, abandon_reload);
+  pry_admin_add_request(&reload->request, admin, exchange, abandon_reload);
   pry_reloader_request(admin->reloader, &reload->waiter, reload_ended, reload);
   return &reload->request;
 }
@@ -132,7 +132,7 @@ static struct pry_admin_request *start_round(struct pry_admin *admin, struct pry
     return NULL;
   }
   asked->limit = limit;
-  add_request(&asked->request, admin, exchange, abandon_round);
+  pry_admin_add_request(&asked->request, admin, exchange, abandon_round);
   return &asked->request;
 }
 
