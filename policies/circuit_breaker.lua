@@ -85,7 +85,7 @@ local function wait_for(self, call, target, wait, since)
   local waited = now() - since
   local left = self.max_wait - waited
   if wait > left then return end
-  local after = math.max(wait, 0.4 * waited)
+  local after = math.max(wait, FIRST_ROUND * 1.4 ^ (#call.ledger - 2)) -- eleven rounds fill more than a minute
   after = math.min(after * (1 + 0.1 * random()), left)
   return last_resort.go(call, target, after, ("all circuits are open; waited %.1f s so far"):format(waited))
 end
