@@ -323,6 +323,24 @@ static void on_error_may_respond(void **unused)
   rig_end(client, rig);
 }
 
+/* First in the chain, but asked last: what is to happen when nobody took the call. */
+static void on_error_may_be_asked_last(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  rig_use(rig, "last", PRY_HANDLER_BIT(PRY_ON_ERROR), respond);
+  rig->policies[0].when.last = true;
+  rig_use(rig, "first", PRY_HANDLER_BIT(PRY_ON_ERROR), retry_twice);
+  rig_commit(rig);
+  rig_answers(rig, 500, json, "x", NULL);
+  rig_answers(rig, 500, json, "x", NULL);
+  rig_answers(rig, 500, json, "x", NULL);
+  struct client *client = client_call(rig, BODY);
+  assert_int_equal(rig_upstream(rig), 3);
+  assert_int_equal(client->status, 203);
+  rig_end(client, rig);
+}
+
 static enum pry_ask_status fail_it(struct rig *rig, struct pry_ask *ask)
 {
   (void)rig;
@@ -636,6 +654,7 @@ int main(void)
       cmocka_unit_test(when_skips_in_c),
       cmocka_unit_test(on_request_may_respond),
       cmocka_unit_test(on_error_may_respond),
+      cmocka_unit_test(on_error_may_be_asked_last),
       cmocka_unit_test(on_request_may_fail),
       cmocka_unit_test(on_request_may_route),
       cmocka_unit_test(a_refused_attempt_sends_nothing),

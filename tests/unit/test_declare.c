@@ -141,7 +141,7 @@ static void test_when(void **state)
        ""},
       {"unknown field", WHEN("{ status = 5 }"),
        "retry.lua:2: retry: no field \"when.status\"; it takes retryable, fallback, refresh_token, sent, source, "
-       "category, origin\n"},
+       "category, origin, last\n"},
       {"no boolean", WHEN("{ retryable = 1 }"), "retry.lua:2: retry: when.retryable must be true or false, got 1\n"},
       {"category", WHEN("{ category = \"rate_limt\" }"),
        "retry.lua:2: retry: when.category cannot be \"rate_limt\"; did you mean \"rate_limit\"?\n"},
