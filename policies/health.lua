@@ -62,6 +62,7 @@ local function take(self, result)
   local target = result.target
   local down = "down/" .. target
   local known = store.get(down)
+  if result.code == "memory" then return known ~= nil end -- our own trouble
   local row = count(self, target, result.ok)
   if result.ok then
     if not known then return false end

@@ -202,7 +202,7 @@ static bool load(struct alone *alone, const char *folder)
     fprintf(stderr, "parry: the policies in %s cannot be used; see: parry check %s\n", folder, folder);
   }
   pry_buffer_fini(&text);
-  return alone->state;
+  return alone->engine && alone->state;
 }
 
 static void run_checks(const struct health *health, struct alone *alone, enum pry_health_probe probe)

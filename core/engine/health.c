@@ -112,6 +112,16 @@ static void fail(struct check *check, struct pry_failure failure, const char *co
   conclude(check);
 }
 
+/* Says nothing about the target. */
+static void out_of_memory(struct check *check)
+{
+  struct pry_health_result *result = result_of(check);
+  result->category = PRY_UNKNOWN;
+  snprintf(result->code, sizeof result->code, "%s", PRY_HEALTH_NO_MEMORY);
+  result->hint = "memory of parry is short: this says nothing about the target";
+  conclude(check);
+}
+
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
 
 static void ask(struct check *check);
@@ -287,7 +297,7 @@ static void ask(struct check *check)
     check->exchange = pry_http_start(check->run->worker->http, &request, &ops, check);
   }
   if (!check->exchange)
-    fail(check, pry_failure_of(PRY_UNKNOWN), "memory");
+    out_of_memory(check);
 }
 
 /* ---- the credential -------------------------------------------------------------------------------------------- */
@@ -345,7 +355,10 @@ static void use_text(struct check *check, const char *value)
     return;
   }
   check->with_credential = pry_buffer_append_text(&check->token, value);
-  ask(check);
+  if (check->with_credential)
+    ask(check);
+  else
+    out_of_memory(check);
 }
 
 /* Of credentials that another parry renews only the token that is configured can be tried. */
@@ -417,7 +430,7 @@ static void start(struct check *check, struct pry_health_run *run, size_t index)
   if (pry_timer_start(run->worker->loop, &check->timer, timeout, timed_out, check))
     begin_request(check);
   else
-    fail(check, pry_failure_of(PRY_UNKNOWN), "memory");
+    out_of_memory(check);
 }
 
 /* Clears away what is over, and begins what has a place. */

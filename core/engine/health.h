@@ -28,7 +28,10 @@
 #include "policy.h"
 #include "worker.h"
 
-enum { PRY_HEALTH_TARGETS_MAX = 256, PRY_HEALTH_AT_ONCE = 8, PRY_HEALTH_TARGET_NAMES = PRY_TARGET_MAX };
+enum { PRY_HEALTH_TARGETS_MAX = 256, PRY_HEALTH_AT_ONCE = 8 };
+
+/* `code` of a result when memory was short: it says nothing about the target. */
+#define PRY_HEALTH_NO_MEMORY "memory"
 
 enum pry_health_mark { PRY_HEALTH_UNKNOWN, PRY_HEALTH_GOOD, PRY_HEALTH_BAD };
 
