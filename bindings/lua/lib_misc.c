@@ -162,10 +162,11 @@ static int count_queue(lua_State *L, const char *function, bool want_held)
 {
   struct pry_decision *decision = pry_decision_check(L, function);
   char key[PRY_KEY_MAX];
-  size_t held, waiting;
+  struct pry_queue_state state;
   struct pry_slice full = pry_lua_key(L, 1, decision, '/', key, sizeof key);
-  pry_queue_count(pry_decision_engine(decision)->queues, full, &held, &waiting);
-  lua_Integer count = (lua_Integer)(want_held ? held : waiting);
+  pry_queue_look(pry_decision_engine(decision)->queues, full, pry_loop_now(pry_decision_worker(decision)->loop),
+                 &state);
+  lua_Integer count = (lua_Integer)(want_held ? state.held : state.waiting);
   struct pry_read read = pry_read_begin(decision, function);
   pry_read_text(&read, full);
   pry_read_number(&read, (double)count);

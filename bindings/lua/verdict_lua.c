@@ -35,8 +35,14 @@
  *   ---@return verdict   sends the call there; header values may hold secrets
  *   ---@overload fun(pattern: string): fun(v: route_declaration)
  *   function route(v) end
- *   ---@param v { key?: string, slots?: integer, max_wait?: number, until_time?: number, why?: string }
- *   ---@return verdict   waits for one of `slots` places under `key`, or for a time
+ *   ---@param v { key?: string, slots?: integer, limit?: integer, per?: number, rate?: number, burst?: number,
+ *             cost?: number, max_wait?: number, max_waiting?: integer, until_time?: number, category?: string,
+ *             code?: string, message?: string, after?: number, why?: string }
+ *   ---@return verdict   waits under `key` for one of `slots` places, for one of `limit` calls in any `per` seconds, for
+ *             `cost` (1) tokens of a bucket that gets `rate` a second up to `burst` (1), or for all of these that are
+ *             said, in line with at most `max_waiting` others; or waits for a time. When it cannot be in time the attempt
+ *             is refused, the call fails: with `category` (rate_limit), `code`, `message`, and `after` as Retry-After
+ *             where the wait is not known
  *   function hold(v) end
  *   ---@param v { category?: string, after?: number, code?: string, message?: string, why?: string }
  *   ---@return verdict   this attempt is not made
@@ -66,7 +72,7 @@ enum {
 };
 
 static const char METATABLE_KEY = 0;
-static const double YEARS_10 = 10.0 * 366 * 24 * 3600;
+static const double YEARS_10 = 10.0 * 366 * 24 * 3600, NUMBER_MAX = 1e12;
 
 struct verdict_object {
   enum pry_verdict_kind kind;
@@ -138,6 +144,14 @@ static void read_time(lua_State *L, struct verdict_object *object, int row, int 
   double value = lua_tonumber(L, index);
   if (lua_type(L, index) != LUA_TNUMBER || !isfinite(value) || value <= 0)
     wrong_value(L, object->kind, row, index, "a time in Unix seconds");
+  object->number[row] = value;
+}
+
+static void read_number(lua_State *L, struct verdict_object *object, int row, int index)
+{
+  double value = lua_tonumber(L, index);
+  if (lua_type(L, index) != LUA_TNUMBER || !(value > 0 && value <= NUMBER_MAX))
+    wrong_value(L, object->kind, row, index, "a number above 0, at most 1e12");
   object->number[row] = value;
 }
 
@@ -293,6 +307,9 @@ static void read_field(lua_State *L, struct verdict_object *object, int row, int
     break;
   case PRY_FIELD_TIME:
     read_time(L, object, row, index);
+    break;
+  case PRY_FIELD_NUMBER:
+    read_number(L, object, row, index);
     break;
   case PRY_FIELD_INTEGER:
     read_integer(L, object, row, index);

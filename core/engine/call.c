@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 /* Timers one call can have running at once. */
-enum { CALL_TIMERS = 8 };
+enum { CALL_TIMERS = 9 };
 
 static const char *const state_names[] = {
     [CALL_REQUEST] = "request", [CALL_HOLD] = "hold", [CALL_PREPARE] = "prepare", [CALL_TOKEN] = "token",

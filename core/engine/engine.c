@@ -54,6 +54,7 @@ static void sweep(void *user)
   struct pry_engine *engine = user;
   struct pry_loop *loop = engine->control->loop;
   pry_store_sweep(engine->store, pry_loop_now(loop));
+  pry_queue_sweep(engine->queues, pry_loop_now(loop));
   pry_timer_start(loop, &engine->sweep_timer, SWEEP_PERIOD, sweep, engine);
   pry_engine_drop_unused(engine);
 }

@@ -108,6 +108,11 @@ pry_time pry_loop_now(const struct pry_loop *loop)
   return loop->now;
 }
 
+pry_time pry_loop_clock(const struct pry_loop *loop)
+{
+  return pry_loop_is_virtual(loop) ? loop->now : read_clock();
+}
+
 double pry_loop_unix_time(const struct pry_loop *loop)
 {
   if (!loop->base)

@@ -61,6 +61,10 @@ void pry_loop_free(struct pry_loop *loop);
 /* The loop's clock. Constant within one turn; outside a turn a real loop reads the clock each time. */
 pry_time pry_loop_now(const struct pry_loop *loop);
 
+/* The same clock, read now: what happened since the turn began counts. Virtual: pry_loop_now(). Any thread, of a real
+ * loop. */
+pry_time pry_loop_clock(const struct pry_loop *loop);
+
 /* Seconds since 1970, for dates and tokens; moves with the loop's clock in virtual time. */
 double pry_loop_unix_time(const struct pry_loop *loop);
 

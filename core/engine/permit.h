@@ -16,6 +16,8 @@ struct pry_permit {
   struct pry_list link;
   /* Gives it back and frees it. Called once, after it left its list. */
   void (*release)(struct pry_permit *permit);
+  /* The request that it was taken for goes out now; it may come again. NULL: nobody wants to know. */
+  void (*sent)(struct pry_permit *permit);
   bool observed; /* on_outcome needs it (a breaker's probe): kept until the observers have run */
 };
 
@@ -23,6 +25,16 @@ struct pry_permit {
 static inline void pry_permits_add(struct pry_list *permits, struct pry_permit *permit)
 {
   pry_list_push(permits, &permit->link);
+}
+
+/* What the holder took them for goes out now. */
+static inline void pry_permits_sent(const struct pry_list *permits)
+{
+  for (const struct pry_list *link = permits->next; link != permits; link = link->next) {
+    struct pry_permit *permit = PRY_CONTAINER_OF(link, struct pry_permit, link);
+    if (permit->sent)
+      permit->sent(permit);
+  }
 }
 
 static inline void pry_permits_release(struct pry_list *permits)

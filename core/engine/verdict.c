@@ -72,7 +72,7 @@ const char *pry_verdict_allowed_names(enum pry_handler handler, char *text, size
 
 void pry_verdict_init(struct pry_verdict *verdict)
 {
-  *verdict = (struct pry_verdict){.after = -1, .slots = 1, .max_wait = -1};
+  *verdict = (struct pry_verdict){.after = -1, .max_wait = -1, .max_waiting = -1};
   pry_headers_init(&verdict->headers);
   pry_buffer_init(&verdict->body, PRY_RESPOND_MAX);
 }
@@ -84,11 +84,25 @@ void pry_verdict_fini(struct pry_verdict *verdict)
   pry_verdict_init(verdict);
 }
 
+static const char *hold_complaint(const struct pry_verdict *verdict)
+{
+  bool gate = verdict->slots || verdict->limit || verdict->per > 0 || verdict->rate > 0 || verdict->burst > 0;
+  if (!verdict->key[0] && !(verdict->until_time > 0))
+    return "hold{} needs a key or an until_time";
+  if (!verdict->key[0] && gate)
+    return "hold{} needs a key for its places";
+  if ((verdict->limit != 0) != (verdict->per > 0))
+    return "hold{} needs both limit and per, or neither";
+  if (verdict->burst > 0 && !(verdict->rate > 0))
+    return "hold{} needs a rate for its burst";
+  return NULL;
+}
+
 const char *pry_verdict_complaint(const struct pry_verdict *verdict)
 {
   switch (verdict->kind) {
   case PRY_VERDICT_HOLD:
-    return verdict->key[0] || verdict->until_time > 0 ? NULL : "hold{} needs a key or an until_time";
+    return hold_complaint(verdict);
   case PRY_VERDICT_INJECT:
     if (verdict->status && verdict->curl[0])
       return "inject{} takes a status or a curl failure, not both";

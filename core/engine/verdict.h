@@ -78,7 +78,11 @@ struct pry_verdict {
   char message[PRY_FAILURE_MESSAGE_MAX];
   char target[PRY_TARGET_MAX]; /* "provider/model" or a model at the same provider (without '/') */
   char key[PRY_KEY_MAX];       /* the instance's prefix already added */
-  int slots;                   /* 1..65535 */
+  int slots;                   /* 1..65535; 0: not said */
+  int limit;                   /* calls in any `per` seconds; 0: not said */
+  double per;                  /* seconds; 0: not said */
+  double rate, burst, cost;    /* tokens a second, tokens; 0: not said */
+  int max_waiting;             /* in line; negative: not said */
   double max_wait;             /* seconds; negative: not said */
   double until_time;           /* Unix seconds; 0: not said */
   double delay;                /* seconds; inject */
@@ -94,6 +98,7 @@ struct pry_verdict {
 enum pry_field_type {
   PRY_FIELD_SECONDS,  /* finite number >= 0, at most 10 years */
   PRY_FIELD_TIME,     /* finite Unix seconds */
+  PRY_FIELD_NUMBER,   /* finite number above 0, at most 1e12 */
   PRY_FIELD_INTEGER,  /* within min..max */
   PRY_FIELD_TEXT,     /* no NUL; cut to the field's size */
   PRY_FIELD_KEY,      /* as text, non-empty, refused when too long */
@@ -106,18 +111,30 @@ enum pry_field_type {
 #define PRY_VERDICT_FIELDS(X)                                                                                          \
   X(after, PRY_FIELD_SECONDS,                                                                                          \
     PRY_VERDICT_BIT(PRY_VERDICT_RETRY) | PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE) | \
-        PRY_VERDICT_BIT(PRY_VERDICT_FAIL),                                                                             \
+        PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_HOLD),                                         \
     0, 0, 0)                                                                                                           \
-  X(category, PRY_FIELD_CATEGORY, PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE), 0, 0, 0)    \
+  X(category, PRY_FIELD_CATEGORY,                                                                                      \
+    PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE) | PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, \
+    0)                                                                                                                 \
   X(status, PRY_FIELD_INTEGER,                                                                                         \
     PRY_VERDICT_BIT(PRY_VERDICT_RESPOND) | PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_INJECT), 0, \
     200, 599)                                                                                                          \
-  X(code, PRY_FIELD_TEXT, PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE), 0, 0, 0)            \
-  X(message, PRY_FIELD_TEXT, PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE), 0, 0, 0)         \
+  X(code, PRY_FIELD_TEXT,                                                                                              \
+    PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE) | PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, \
+    0)                                                                                                                 \
+  X(message, PRY_FIELD_TEXT,                                                                                           \
+    PRY_VERDICT_BIT(PRY_VERDICT_FAIL) | PRY_VERDICT_BIT(PRY_VERDICT_REFUSE) | PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, \
+    0)                                                                                                                 \
   X(target, PRY_FIELD_KEY, PRY_VERDICT_BIT(PRY_VERDICT_ROUTE) | PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK),                 \
     PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK), 0, 0)                                                                       \
   X(key, PRY_FIELD_KEY, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                                    \
   X(slots, PRY_FIELD_INTEGER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 1, 65535)                                          \
+  X(limit, PRY_FIELD_INTEGER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 1, 100000)                                         \
+  X(per, PRY_FIELD_NUMBER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                                 \
+  X(rate, PRY_FIELD_NUMBER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                                \
+  X(burst, PRY_FIELD_NUMBER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                               \
+  X(cost, PRY_FIELD_NUMBER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                                \
+  X(max_waiting, PRY_FIELD_INTEGER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 65535)                                    \
   X(max_wait, PRY_FIELD_SECONDS, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                           \
   X(until_time, PRY_FIELD_TIME, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                            \
   X(delay, PRY_FIELD_SECONDS, PRY_VERDICT_BIT(PRY_VERDICT_INJECT), 0, 0, 0)                                            \

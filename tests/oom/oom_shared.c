@@ -90,8 +90,12 @@ static void use_queue(void)
   struct pry_queue_set *set = mailbox ? pry_queue_set_new(0, 0) : NULL;
   struct pry_queue_waiter waiters[ASKERS];
   struct pry_permit *permits[ASKERS] = {NULL};
-  for (int i = 0; set && i < ASKERS; i++)
-    pry_queue_enter(set, mailbox, PRY_SLICE("key"), 1, &waiters[i], take_grant, &permits[i], &permits[i]);
+  struct pry_queue_rule rule = pry_queue_places(1);
+  struct pry_queue_answer answer;
+  for (int i = 0; set && i < ASKERS; i++) {
+    pry_queue_enter(set, mailbox, PRY_SLICE("key"), &rule, &waiters[i], take_grant, &permits[i], &answer);
+    permits[i] = answer.permit;
+  }
   for (int round = 0; set && round < ASKERS; round++) {
     for (int i = 0; i < ASKERS; i++) {
       if (permits[i])

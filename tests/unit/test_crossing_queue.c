@@ -117,15 +117,16 @@ static void begin_call(struct asker *asker)
   crowd->left--;
   crowd->open++;
   asker->session = &crowd->sessions[rig_random(crowd->worker, KEYS)];
-  struct pry_permit *permit;
+  struct pry_queue_rule rule = pry_queue_places(1);
+  struct pry_queue_answer answer;
   pthread_mutex_lock(&asker->session->entering);
   asker->ticket = ++asker->session->tickets;
   enum pry_queue_status status = pry_queue_enter(crowd->set, crowd->worker->mailbox, pry_slice_of(asker->session->name),
-                                                 1, &asker->waiter, on_granted, asker, &permit);
+                                                 &rule, &asker->waiter, on_granted, asker, &answer);
   pthread_mutex_unlock(&asker->session->entering);
   RIG_CHECK(status == PRY_QUEUE_GRANTED || status == PRY_QUEUE_WAITING);
   if (status == PRY_QUEUE_GRANTED)
-    hold(asker, permit);
+    hold(asker, answer.permit);
   else if (rig_random(crowd->worker, 10) == 0)
     pry_timer_start(crowd->worker->loop, &asker->timer, rig_random(crowd->worker, 300), client_leaves, asker);
 }
@@ -246,9 +247,10 @@ static void note_grant(struct pry_queue_waiter *waiter, struct pry_permit *permi
 static void get_in_line(struct rig_worker *worker, void *user)
 {
   struct stuck *stuck = user;
-  struct pry_permit *permit;
-  RIG_CHECK(pry_queue_enter(stuck->set, worker->mailbox, PRY_SLICE("k"), 1, &stuck->waiter, note_grant, stuck,
-                            &permit) == PRY_QUEUE_WAITING);
+  struct pry_queue_rule rule = pry_queue_places(1);
+  struct pry_queue_answer answer;
+  RIG_CHECK(pry_queue_enter(stuck->set, worker->mailbox, PRY_SLICE("k"), &rule, &stuck->waiter, note_grant, stuck,
+                            &answer) == PRY_QUEUE_WAITING);
 }
 
 static void loop_without_end(struct rig_worker *worker, void *user)
@@ -267,23 +269,24 @@ static void test_a_stuck_worker_takes_no_place_with_it(void **state)
   struct pry_queue_set *set = pry_queue_set_new(0, 0);
   struct stuck stuck = {.set = set}, other = {.set = set};
   struct pry_queue_waiter unused;
-  struct pry_permit *permit;
+  struct pry_queue_rule rule = pry_queue_places(1);
+  struct pry_queue_answer answer;
   rig_make(workers, 2);
   rig_go(workers, 2);
-  assert_int_equal(pry_queue_enter(set, workers[1].mailbox, PRY_SLICE("k"), 1, &unused, note_grant, NULL, &permit),
+  assert_int_equal(pry_queue_enter(set, workers[1].mailbox, PRY_SLICE("k"), &rule, &unused, note_grant, NULL, &answer),
                    PRY_QUEUE_GRANTED);
   rig_do(&workers[0], get_in_line, &stuck);
   rig_do(&workers[1], get_in_line, &other);
   rig_tell(&workers[0], loop_without_end, &stuck);
   rig_await(&stuck.stands);
-  permit->release(permit);
+  answer.permit->release(answer.permit);
   pry_queue_reclaim(set, workers[0].mailbox);
   rig_await(&other.granted); /* passed on, although it had been given */
   other.permit->release(other.permit);
-  size_t held, waiting;
-  pry_queue_count(set, PRY_SLICE("k"), &held, &waiting);
-  assert_int_equal(held, 0);
-  assert_int_equal(waiting, 1);
+  struct pry_queue_state seen;
+  pry_queue_look(set, PRY_SLICE("k"), 0, &seen);
+  assert_int_equal(seen.held, 0);
+  assert_int_equal(seen.waiting, 1);
   atomic_store(&stuck.may_go, true);
   rig_wait(&workers[0]);
   assert_false(atomic_load(&stuck.granted));

@@ -79,8 +79,11 @@ static enum pry_queue_status enter_key(struct world *world, unsigned i, struct p
 {
   struct asker *asker = &world->askers[i];
   world->inside = true;
-  enum pry_queue_status status = pry_queue_enter(world->set, world->mailboxes[asker->worker], key, slots,
-                                                 &asker->waiter, on_granted, asker, &asker->permit);
+  struct pry_queue_rule rule = pry_queue_places(slots);
+  struct pry_queue_answer answer;
+  enum pry_queue_status status = pry_queue_enter(world->set, world->mailboxes[asker->worker], key, &rule,
+                                                 &asker->waiter, on_granted, asker, &answer);
+  asker->permit = answer.permit;
   world->inside = false;
   assert_int_equal(status == PRY_QUEUE_GRANTED, asker->permit != NULL);
   asker->state = status == PRY_QUEUE_GRANTED ? HOLDING : status == PRY_QUEUE_WAITING ? WAITING : OUTSIDE;
@@ -119,10 +122,10 @@ static void turn(struct world *world)
 
 static void assert_counts(struct world *world, size_t held, size_t waiting)
 {
-  size_t really_held, really_waiting;
-  pry_queue_count(world->set, KEY, &really_held, &really_waiting);
-  assert_int_equal(really_held, held);
-  assert_int_equal(really_waiting, waiting);
+  struct pry_queue_state state;
+  pry_queue_look(world->set, KEY, pry_loop_now(world->loop), &state);
+  assert_int_equal(state.held, held);
+  assert_int_equal(state.waiting, waiting);
 }
 
 static void test_first_come_first_served(void **state)
