@@ -72,7 +72,7 @@
   X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target) X(vars)
 #define TARGET_FIELDS(X) X(attempts) X(key) X(model) X(name) X(provider)
 #define ATTEMPT_FIELDS(X)                                                                                              \
-  X(category) X(cost) X(ended) X(err) X(first_byte) X(key) X(started) X(status) X(target) X(tokens)
+  X(category) X(cost) X(ended) X(err) X(first_byte) X(header) X(key) X(started) X(status) X(target) X(tokens)
 #define ERR_FIELDS(X)                                                                                                  \
   X(call_id)                                                                                                           \
   X(category) X(code) X(curl_code) X(message) X(origin) X(retry_after) X(retryable) X(sent) X(source) X(status)
@@ -363,6 +363,25 @@ static int push_tokens(lua_State *L, const struct pry_tokens *tokens)
   return 1;
 }
 
+/* ---@param name string   case does not matter
+ * ---@return string?      the first line of that name in the provider's answer; in on_outcome only
+ * function attempt:header(name) end */
+static int attempt_header(lua_State *L)
+{
+  struct pry_view *view = pry_view_check(L, 1, PRY_VIEW_ATTEMPT);
+  struct pry_slice name = pry_lua_text(L, 2), value;
+  const struct pry_headers *fields = view->decision->ask->fields;
+  bool found = fields && pry_headers_get(fields, name, &value);
+  struct pry_read read = pry_read_begin(view->decision, "attempt.header");
+  pry_read_text(&read, name);
+  if (found)
+    pry_read_text(&read, value);
+  else
+    pry_read_null(&read);
+  pry_read_end(&read);
+  return found ? pry_push_slice(L, value) : pry_push_nil(L);
+}
+
 static int push_attempt_field(lua_State *L, struct pry_view *view, int field)
 {
   const struct pry_attempt *attempt = attempt_of(view);
@@ -382,6 +401,11 @@ static int push_attempt_field(lua_State *L, struct pry_view *view, int field)
     return pry_push_optional(L, attempt->key);
   case ATTEMPT_first_byte:
     return attempt->first_byte > 0 ? pry_push_number(L, attempt->first_byte) : pry_push_nil(L);
+  case ATTEMPT_header:
+    if (view->kind != PRY_VIEW_ATTEMPT)
+      return luaL_error(L, "an answer's headers are there in on_outcome only, as attempt:header(name)");
+    lua_pushcfunction(L, attempt_header);
+    return 1;
   case ATTEMPT_started:
     return pry_push_number(L, attempt->started);
   case ATTEMPT_status:

@@ -2,6 +2,8 @@
 
 #include "sandbox.h"
 
+#include <math.h>
+
 /*
  * What is left: time, chance, alerts and a look at queues.
  */
@@ -193,11 +195,134 @@ static int queue_waiting(lua_State *L)
   return count_queue(L, "queue.waiting", false);
 }
 
+enum { PAUSE_MAX_SECONDS = 24 * 3600 };
+
+struct asked {
+  struct pry_decision *decision;
+  struct pry_queue_set *queues;
+  struct pry_slice key;
+  pry_time now;
+  char text[PRY_KEY_MAX];
+};
+
+static void ask_queue(lua_State *L, const char *function, struct asked *asked)
+{
+  asked->decision = pry_decision_check(L, function);
+  asked->queues = pry_decision_engine(asked->decision)->queues;
+  asked->key = pry_lua_key(L, 1, asked->decision, '/', asked->text, sizeof asked->text);
+  asked->now = pry_loop_now(pry_decision_worker(asked->decision)->loop);
+}
+
+/* Records and returns true, or nil and why. */
+static int told_queue(lua_State *L, const struct asked *asked, const char *function, bool done)
+{
+  struct pry_read read = pry_read_begin(asked->decision, function);
+  pry_read_text(&read, asked->key);
+  pry_read_boolean(&read, done);
+  pry_read_end(&read);
+  if (!done)
+    return pry_lua_failed(L, "queue_full", "there is no room for another key");
+  lua_pushboolean(L, true);
+  return 1;
+}
+
+/* ---@param key string       as in hold{ key = }
+ * ---@param seconds number   at most a day; a shorter pause than the one there is changes nothing
+ * ---@return true? ok, table? err
+ * Nobody gets past hold{ key = } before then, and its bucket is empty: what a 429 is to be followed by.
+ * function queue.pause(key, seconds) end */
+static int queue_pause(lua_State *L)
+{
+  struct asked asked;
+  ask_queue(L, "queue.pause", &asked);
+  double seconds = luaL_checknumber(L, 2);
+  luaL_argcheck(L, seconds >= 0 && seconds <= PAUSE_MAX_SECONDS, 2, "a pause takes seconds, 0 to a day");
+  pry_time until = asked.now + pry_time_from_seconds(seconds);
+  return told_queue(L, &asked, "queue.pause", pry_queue_pause(asked.queues, asked.key, until, asked.now));
+}
+
+/* ---@param key string
+ * ---@param v { remaining: number, reset: number }   calls, or tokens (as the costs are counted); seconds from now, at
+ *               most a day
+ * ---@return true? ok, table? err
+ * At most `remaining` more get past hold{ key = } until `reset`: what a provider's x-ratelimit headers say. The last
+ * word counts.
+ * function queue.allow(key, v) end */
+static int queue_allow(lua_State *L)
+{
+  static const char *const names[] = {"remaining", "reset", NULL};
+  struct asked asked;
+  lua_settop(L, 2);
+  ask_queue(L, "queue.allow", &asked);
+  pry_lua_options(L, 2, "queue.allow", names, false);
+  double remaining = pry_lua_number_field(L, 2, "queue.allow", "remaining", -1, 0, 1e12);
+  double reset = pry_lua_number_field(L, 2, "queue.allow", "reset", -1, 0, PAUSE_MAX_SECONDS);
+  if (remaining < 0 || reset < 0)
+    return luaL_error(L, "queue.allow{} needs remaining and reset");
+  pry_time until = asked.now + pry_time_from_seconds(reset);
+  return told_queue(L, &asked, "queue.allow", pry_queue_allow(asked.queues, asked.key, remaining, until, asked.now));
+}
+
+/* ---@param key string
+ * ---@param tokens number   beyond the cost that hold{} took; negative: less than that
+ * ---@return true? ok, table? err
+ * What a call really cost, when it is known.
+ * function queue.spend(key, tokens) end */
+static int queue_spend(lua_State *L)
+{
+  struct asked asked;
+  ask_queue(L, "queue.spend", &asked);
+  double tokens = luaL_checknumber(L, 2);
+  luaL_argcheck(L, isfinite(tokens) && fabs(tokens) <= 1e12, 2, "tokens are a number, at most 1e12");
+  return told_queue(L, &asked, "queue.spend", pry_queue_spend(asked.queues, asked.key, tokens, asked.now));
+}
+
+static void set_number(lua_State *L, struct pry_read *read, const char *name, double number)
+{
+  pry_read_number(read, number);
+  lua_pushnumber(L, number);
+  lua_setfield(L, -2, name);
+}
+
+/* ---@class queue_state
+ * ---@field held number        places taken
+ * ---@field waiting number     calls in line
+ * ---@field available number?  places, calls or tokens for who comes next; nil: any number
+ * ---@field next number        seconds until who comes next may pass, as far as time decides
+ * ---@field paused number      seconds that a pause still lasts
+ * ---@param key string
+ * ---@return queue_state
+ * function queue.state(key) end */
+static int queue_state(lua_State *L)
+{
+  struct asked asked;
+  struct pry_queue_state state;
+  ask_queue(L, "queue.state", &asked);
+  pry_queue_look(asked.queues, asked.key, asked.now, &state);
+  struct pry_read read = pry_read_begin(asked.decision, "queue.state");
+  pry_read_text(&read, asked.key);
+  lua_createtable(L, 0, 5);
+  set_number(L, &read, "held", (double)state.held);
+  set_number(L, &read, "waiting", (double)state.waiting);
+  if (isfinite(state.available))
+    set_number(L, &read, "available", state.available);
+  set_number(L, &read, "next", pry_time_to_seconds(state.next_in));
+  set_number(L, &read, "paused", pry_time_to_seconds(state.paused));
+  pry_read_end(&read);
+  return 1;
+}
+
 /* ---- opening --------------------------------------------------------------------------------------------- */
 
 void pry_lib_misc_open(lua_State *L)
 {
-  static const luaL_Reg queue[] = {{"held", queue_held}, {"waiting", queue_waiting}, {NULL, NULL}};
+  static const luaL_Reg queue[] = {{"held", queue_held},
+                                   {"waiting", queue_waiting},
+                                   {"pause", queue_pause},
+                                   {"allow", queue_allow},
+                                   {"spend", queue_spend},
+                                   {"state", queue_state},
+                                   {NULL, NULL}};
   lua_pushcfunction(L, misc_now);
   pry_sandbox_set_global(L, "now");
   lua_pushcfunction(L, misc_random);

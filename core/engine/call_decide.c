@@ -42,6 +42,7 @@ static void start_pass(struct pry_call *call, enum pry_handler handler, struct p
   ask->call = &call->view;
   ask->failure = handler == PRY_ON_ERROR ? &call->failure : NULL;
   ask->attempt = handler == PRY_ON_OUTCOME ? &call->ledger[call->view.ledger_count - 1] : NULL;
+  ask->fields = handler == PRY_ON_OUTCOME ? &call->answer.headers : NULL;
   ask->outcome = handler == PRY_ON_DONE ? &call->outcome : NULL;
   ask->event = NULL;
   ask->permits = permits;

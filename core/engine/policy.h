@@ -125,6 +125,7 @@ struct pry_ask {
   struct pry_call_view *call;          /* NULL for on_event without a call, every, refresh */
   const struct pry_failure *failure;   /* on_error; on_event of a failure */
   const struct pry_attempt *attempt;   /* on_outcome */
+  const struct pry_headers *fields;    /* on_outcome: those of the attempt's answer */
   const struct pry_outcome *outcome;   /* on_done */
   const struct pry_host_event *event;  /* on_event */
   const struct pry_job_config *job;    /* every */
