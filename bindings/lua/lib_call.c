@@ -13,6 +13,7 @@
  *   ---@field method string
  *   ---@field path string          without the query
  *   ---@field model string?        as the client asked
+ *   ---@field body_size integer    bytes of the body, as far as it is kept
  *   ---@field session string?
  *   ---@field client string?       whose key it came with, where clients have keys
  *   ---@field attempt integer      number of the current or last attempt, from 1; 0 before the first
@@ -66,9 +67,11 @@
 
 #define CALL_FIELDS(X)                                                                                                 \
   X(attempt)                                                                                                           \
+  X(body_size)                                                                                                         \
   X(client)                                                                                                            \
   X(deadline_left)                                                                                                     \
   X(dialect)                                                                                                           \
+  X(field)                                                                                                             \
   X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target) X(vars)
 #define TARGET_FIELDS(X) X(attempts) X(key) X(model) X(name) X(provider)
 #define ATTEMPT_FIELDS(X)                                                                                              \
@@ -249,6 +252,25 @@ static int call_header(lua_State *L)
   return found ? pry_push_slice(L, value) : pry_push_nil(L);
 }
 
+/* ---@param path string               as "max_tokens" or "metadata.user_id"
+ * ---@return string|number|boolean?    that field of the request's body; nil for what is absent, or no single value
+ * Costs a look over the body, but no memory: what to use instead of call:json() for one field.
+ * function call:field(path) end */
+static int call_field(lua_State *L)
+{
+  struct pry_view *view = pry_view_check(L, 1, PRY_VIEW_CALL);
+  struct pry_slice path = pry_lua_text(L, 2), body = view->decision->ask->call->body;
+  struct pry_json_value value;
+  const char *why;
+  pry_script_charge_bytes(L, body.size);
+  bool found = pry_json_get(body, path.data, &value) && value.type != PRY_JSON_OBJECT && value.type != PRY_JSON_ARRAY &&
+               value.type != PRY_JSON_NULL;
+  struct pry_read read = pry_read_begin(view->decision, "call.field");
+  pry_read_text(&read, path); /* not what it holds: it may be a prompt */
+  pry_read_end(&read);
+  return found && pry_lua_json_push(L, value.raw, &why) ? 1 : pry_push_nil(L);
+}
+
 /* ---@return any value, table? err   the request's body decoded; nil and why when it is not JSON
  * function call:json() end */
 static int call_json(lua_State *L)
@@ -266,6 +288,8 @@ static int push_call_field(lua_State *L, struct pry_view *view, int field)
   switch ((enum call_field)field) {
   case CALL_attempt:
     return pry_push_integer(L, call->attempt);
+  case CALL_body_size:
+    return pry_push_integer(L, (lua_Integer)call->body.size);
   case CALL_client:
     return pry_push_optional(L, call->client);
   case CALL_deadline_left:
@@ -277,6 +301,9 @@ static int push_call_field(lua_State *L, struct pry_view *view, int field)
     return 1;
   case CALL_id:
     return pry_push_text(L, call->id);
+  case CALL_field:
+    lua_pushcfunction(L, call_field);
+    return 1;
   case CALL_json:
     lua_pushcfunction(L, call_json);
     return 1;

@@ -109,14 +109,12 @@ static void fail_request(struct pry_call *call, const struct pry_failure *failur
  * retry_in: until a place may be free; negative: nobody knows. */
 static void hold_failed(struct pry_call *call, enum pry_category category, const char *message, pry_time retry_in)
 {
-  pry_call_end_wait(call);
   const struct pry_verdict *verdict = &call->pass.ask.verdict;
   struct pry_failure failure =
       pry_call_own_failure(verdict->category ? verdict->category : category, verdict->code[0] ? verdict->code : "hold",
                            verdict->message[0] ? verdict->message : message);
   failure.retry_after = retry_in >= 0 ? pry_time_to_seconds(retry_in) : verdict->after;
-  end_wait(call);
-  pry_timer_cancel(&call->wait_timer);
+  pry_call_end_wait(call);
   pry_queue_leave(&call->queue_waiter);
   if (call->pass.ask.handler == PRY_ON_REQUEST) {
     fail_request(call, &failure);
@@ -140,7 +138,6 @@ static void hold_expired(void *user)
 static void hold_granted(struct pry_call *call, struct pry_permit *permit)
 {
   pry_call_end_wait(call);
-  pry_timer_cancel(&call->wait_timer);
   pry_permits_add(call->pass.ask.permits, permit);
   pry_call_resume_pass(call);
 }
@@ -201,9 +198,6 @@ static void enter_queue(struct pry_call *call)
     return;
   }
   pry_call_begin_wait(call, CALL_HOLD, "hold");
-  pry_time longest = longest_hold(call, verdict);
-  if (longest < pry_call_deadline_left(call))
-    begin_wait(call, CALL_HOLD, "hold");
   if (own_bound)
     pry_call_start_timer(call, &call->wait_timer, longest, hold_expired);
 }

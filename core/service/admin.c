@@ -291,8 +291,8 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
   }
   pry_admin_problem(exchange, 404, "Not Found",
                     "there are /livez, /readyz, /metrics, /api/v1/status, /api/v1/generations, /api/v1/events, "
-                    "POST /api/v1/reload, POST /api/v1/rollback and POST /api/v1/health",
-                    "/api/v1/errors, ", "POST /api/v1/reload and POST /api/v1/rollback", PRY_SLICE(""), NULL);
+                    "/api/v1/errors, POST /api/v1/reload, POST /api/v1/rollback and POST /api/v1/health",
+                    PRY_SLICE(""), NULL);
   return NULL;
 }
 
