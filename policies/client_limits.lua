@@ -6,8 +6,8 @@
 --     ["*"]      = { concurrent = 2, tokens_per_day = 100000 },   -- everybody else, each for itself
 --   } }
 --
--- Clients are the names of the clients file; without one all calls are those of "-". The most specific entry counts, and
--- no other. A call that is refused gets 429, with what it met as the code (client_limit, daily_token_limit,
+-- Clients are the names of the clients file; without one all calls are those of "-". The most specific entry counts,
+-- and no other. A call that is refused gets 429, with what it met as the code (client_limit, daily_token_limit,
 -- daily_cost_limit) and when it may come again as Retry-After. Days are UTC's.
 --
 -- Tokens and money are counted when a call has ended, by what providers reported; what they do not report counts for
@@ -66,7 +66,7 @@ local function complaint(name, own)
   end
   for _, what in ipairs { "tokens_per_day", "cost_per_day" } do
     local value = own[what]
-    if value ~= nil and (type(value) ~= "number" or not (value > 0) or value > 1e15) then
+    if value ~= nil and (type(value) ~= "number" or value <= 0 or value > 1e15) then
       return ("%s.%s must be a number above 0"):format(where, what)
     end
   end
@@ -78,8 +78,8 @@ return policy {
   doc = "calls, tokens and money that each client may use",
 
   params = {
-    limits      = param { type = "any", required = true, doc = "by client: { [\"name or glob\"] = { calls_per_minute =, "
-                          .. "concurrent =, tokens_per_day =, cost_per_day = } }" },
+    limits      = param { type = "any", required = true, doc = "by client: { [\"name or glob\"] = { "
+                          .. "calls_per_minute =, concurrent =, tokens_per_day =, cost_per_day = } }" },
     max_wait    = param { 0.0, min = 0, max = 3600, unit = "s", doc = "longest wait for a turn; 0: refused at once" },
     max_waiting = param { 100, min = 0, max = 65535, doc = "calls of one client in line, at most" },
   },

@@ -1,10 +1,10 @@
---- At most so many at a time (a bulkhead), so that one slow target does not take everything with it, and a provider that
---- counts parallel requests has no reason to refuse.
+--- At most so many at a time (a bulkhead), so that one slow target does not take everything with it, and a provider
+--- that counts parallel requests has no reason to refuse.
 --
 -- By target, provider or model an attempt holds its place until it has ended; by client or session the whole call does,
--- its waits between attempts included. Others wait in line, first come first served over all workers, at most `max_wait`
--- and behind at most `max_waiting`; whoever is refused goes on to fallback_model, and the client gets 503 (429 by client
--- or session) with Retry-After when nobody takes the call.
+-- its waits between attempts included. Others wait in line, first come first served over all workers, at most
+-- `max_wait` and behind at most `max_waiting`; whoever is refused goes on to fallback_model, and the client gets 503
+-- (429 by client or session) with Retry-After when nobody takes the call.
 
 local limits = require "lib.limits"
 

@@ -9,8 +9,8 @@
 -- client gets 429 with the time of the next place as Retry-After. With max_wait = 0 nobody waits.
 --
 -- An attempt counts from the moment it is sent, until `per` has gone by, whatever became of it; one that was not sent
--- counts for nothing. When the provider says 429 all the same (somebody else uses the account, too), nobody passes until
--- its Retry-After is over, and a bucket begins empty. What it says in x-ratelimit-remaining-* and
+-- counts for nothing. When the provider says 429 all the same (somebody else uses the account, too), nobody passes
+-- until its Retry-After is over, and a bucket begins empty. What it says in x-ratelimit-remaining-* and
 -- anthropic-ratelimit-* is kept to.
 --
 -- Put it after circuit_breaker, so that nobody takes a place for a target that is not asked, and before retry.

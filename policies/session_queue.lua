@@ -1,9 +1,9 @@
 --- One call of a conversation at a time, in the order in which they came; other conversations go on beside it.
 --
--- For providers that write one stream of a conversation at a time (KIMI answers a second one with -2005), and for clients
--- whose turns must not overtake each other. A call holds the conversation from its first attempt to its end, retries and
--- fallbacks included. Calls without a conversation pass. A client that leaves leaves the line; a conversation that nobody
--- uses is forgotten.
+-- For providers that write one stream of a conversation at a time (KIMI answers a second one with -2005), and for
+-- clients whose turns must not overtake each other. A call holds the conversation from its first attempt to its end,
+-- retries and fallbacks included. Calls without a conversation pass. A client that leaves leaves the line; a
+-- conversation that nobody uses is forgotten.
 --
 -- When the provider says "conflict" all the same (somebody else uses the conversation), the call tries again without
 -- giving up its turn. So put this policy before retry.
@@ -26,7 +26,8 @@ return policy {
                            doc = "header that names the conversation" },
     field        = param { type = "string", optional = true, min = 1, max = 200,
                            doc = "field of the body that names it, as \"metadata.conversation_id\"" },
-    key          = param { "session", doc = "otherwise a function of lib/session_keys.lua: session, user, conversation" },
+    key          = param { "session", doc = "otherwise a function of lib/session_keys.lua: "
+                           .. "session, user, conversation" },
     max_wait     = param { 60.0, min = 0, max = 3600, unit = "s", doc = "longest wait for the turn" },
     max_waiting  = param { 16, min = 0, max = 65535, doc = "calls in line of one conversation, at most" },
     conflicts    = param { 5, min = 0, max = 15, doc = "how often a conflict is tried again" },

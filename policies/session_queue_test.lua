@@ -94,8 +94,8 @@ end)
 test("the conversation may be a header", function(t)
   queue_up(t, { header = "x-thread" })
   t:provider(steps(SLOW, 3))
-  local calls = t:calls { { model = "m", headers = { ["X-Thread"] = "1" } }, { model = "m", headers = { ["x-thread"] = "1" } },
-                          of "1" }
+  local function thread(name) return { model = "m", headers = { [name] = "1" } } end
+  local calls = t:calls { thread "X-Thread", thread "x-thread", of "1" }
   t:near(calls[2].waited, 3, 0.001)
   t:eq(calls[3].waited, 0)
 end)
@@ -103,7 +103,7 @@ end)
 test("or a field of the body", function(t)
   queue_up(t, { field = "metadata.thread" })
   t:provider(steps(SLOW, 3))
-  local function body(thread) return { path = "/v1/chat/completions", body = { model = "m", metadata = { thread = thread } } } end
+  local function body(thread) return { body = { model = "m", metadata = { thread = thread } } } end
   local calls = t:calls { body(7), body(7), body(8) }
   t:near(calls[2].waited, 3, 0.001)
   t:eq(calls[3].waited, 0)
@@ -112,8 +112,11 @@ end)
 test("or what a function of lib/session_keys.lua says", function(t)
   queue_up(t, { key = "user" })
   t:provider(steps(SLOW, 3))
-  local calls = t:calls { { body = { model = "m", user = "u" } }, { body = { model = "m", metadata = { user_id = "u" } } },
-                          { body = { model = "m" } } }
+  local calls = t:calls {
+    { body = { model = "m", user = "u" } },
+    { body = { model = "m", metadata = { user_id = "u" } } },
+    { body = { model = "m" } },
+  }
   t:near(calls[2].waited, 3, 0.001)
   t:eq(calls[3].waited, 0)
 end)

@@ -364,6 +364,7 @@ static void put_load(struct writer *writer, const struct pry_admin *admin, const
   count(writer, "calls_open", pry_engine_call_count(engine));
   put_calls(writer, answers, worker_count);
   count(writer, "waiting_for_a_place", pry_queue_waiting_total(engine->queues));
+  count(writer, "keys_of_places", pry_queue_key_count(engine->queues));
   count(writer, "replay_bytes", atomic_load(&engine->replay_used));
   count(writer, "store_keys", pry_store_key_count(engine->store));
   count(writer, "script_bytes", sum.script_bytes);

@@ -34,8 +34,8 @@ function limits.key(by, call)
   return limits.session(call, call.session)
 end
 
---- Groups of targets with one account: { ["openai-org"] = { "openai/*", "azure/*" } }. The result is for limits.group();
---- or nil and what is wrong with them.
+--- Groups of targets with one account: { ["openai-org"] = { "openai/*", "azure/*" } }. The result is for
+--- limits.group(); or nil and what is wrong with them.
 function limits.groups(groups)
   local by_glob = {}
   if type(groups) ~= "table" then return nil, "groups: must be a table { [\"name\"] = { \"provider/*\" } }" end
@@ -72,8 +72,8 @@ end
 
 local UNITS = { ms = 0.001, s = 1, m = 60, h = 3600, d = 86400 }
 
---- Seconds from now that a provider means: "6m0s", "20ms" (OpenAI), "2026-01-27T12:00:00Z" (Anthropic), "1.5", or a Unix
---- time in seconds or milliseconds. nil: none of these.
+--- Seconds from now that a provider means: "6m0s", "20ms" (OpenAI), "2026-01-27T12:00:00Z" (Anthropic), "1.5", or a
+--- Unix time in seconds or milliseconds. nil: none of these.
 function limits.seconds(text, time)
   local number = tonumber(text)
   if number then

@@ -1,5 +1,5 @@
---- How session_queue may tell conversations apart. Each function gets the call and gives the conversation's name, or nil
---- when the call belongs to none. Add your own here and name it: use "session_queue" { key = "yours" }.
+--- How session_queue may tell conversations apart. Each function gets the call and gives the name of its conversation,
+-- or nil when the call belongs to none. Add your own here and name it: use "session_queue" { key = "yours" }.
 
 local keys = {}
 
