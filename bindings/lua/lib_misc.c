@@ -306,6 +306,8 @@ static int queue_state(lua_State *L)
   set_number(L, &read, "waiting", (double)state.waiting);
   if (isfinite(state.available))
     set_number(L, &read, "available", state.available);
+  else
+    pry_read_null(&read);
   set_number(L, &read, "next", pry_time_to_seconds(state.next_in));
   set_number(L, &read, "paused", pry_time_to_seconds(state.paused));
   pry_read_end(&read);

@@ -29,8 +29,8 @@ struct world {
   struct pry_mailbox *mailboxes[MAILBOXES];
   struct pry_queue_set *set;
   struct asker askers[ASKERS_MAX];
-  bool inside;                         /* a call of the queue is under way: no grant may come */
-  pry_time retry_in;                   /* of the last refusal */
+  bool inside;       /* a call of the queue is under way: no grant may come */
+  pry_time retry_in; /* of the last refusal */
 };
 
 static void passed(struct asker *asker, struct pry_permit *permit)
