@@ -132,11 +132,12 @@ static struct pry_queue *find_queue(struct pry_queue_set *set, struct pry_slice 
   return node ? PRY_CONTAINER_OF(node, struct pry_queue, node) : NULL;
 }
 
-static bool has_room(struct pry_queue_set *set, pry_time now)
+/* Only windows remember more than there are calls. */
+static bool has_room(struct pry_queue_set *set, bool is_window, pry_time now)
 {
   if (set->table.count >= KEYS_MAX || set->places >= PLACES_MAX)
     sweep(set, now);
-  return set->table.count < KEYS_MAX && set->places < PLACES_MAX;
+  return set->table.count < KEYS_MAX && (set->places < PLACES_MAX || !is_window);
 }
 
 static struct pry_queue *find_or_make_queue(struct pry_queue_set *set, struct pry_slice key)
@@ -394,7 +395,7 @@ enum pry_queue_status pry_queue_enter(struct pry_queue_set *set, struct pry_mail
     return PRY_QUEUE_NO_MEMORY;
   pthread_mutex_lock(&set->lock);
   pry_time now = clock_of(waiter);
-  enum pry_queue_status status = has_room(set, now) ? PRY_QUEUE_NO_MEMORY : PRY_QUEUE_FULL;
+  enum pry_queue_status status = has_room(set, rule->gate.limit, now) ? PRY_QUEUE_NO_MEMORY : PRY_QUEUE_FULL;
   struct pry_queue *queue = status == PRY_QUEUE_FULL ? NULL : find_or_make_queue(set, key);
   if (queue) {
     forget_expired(queue, now); /* by the old rule */
@@ -508,7 +509,7 @@ void pry_queue_readmit(struct pry_queue_set *set, struct pry_mailbox *mailbox)
 bool pry_queue_pause(struct pry_queue_set *set, struct pry_slice key, pry_time until, pry_time now)
 {
   pthread_mutex_lock(&set->lock);
-  struct pry_queue *queue = has_room(set, now) ? find_or_make_queue(set, key) : NULL;
+  struct pry_queue *queue = has_room(set, false, now) ? find_or_make_queue(set, key) : NULL;
   if (queue) {
     pry_gate_pause(&queue->gate, until, now);
     forget_if_empty(queue, now);
@@ -520,7 +521,7 @@ bool pry_queue_pause(struct pry_queue_set *set, struct pry_slice key, pry_time u
 bool pry_queue_allow(struct pry_queue_set *set, struct pry_slice key, double remaining, pry_time reset, pry_time now)
 {
   pthread_mutex_lock(&set->lock);
-  struct pry_queue *queue = has_room(set, now) ? find_or_make_queue(set, key) : NULL;
+  struct pry_queue *queue = has_room(set, false, now) ? find_or_make_queue(set, key) : NULL;
   if (queue) {
     pry_gate_allow(&queue->gate, remaining, reset, now);
     serve(queue, now);

@@ -17,7 +17,7 @@
  * until it is readmitted the next of another worker gets the place, so that a script that loops on one worker does not
  * hold up a line that all share. Places that the stuck worker's calls hold already stay theirs.
  *
- * Bounded: lines, keys, and what windows remember (a million instants in all). What finds no room is refused.
+ * Bounded: lines, keys (100,000), and what windows remember (a million instants in all). What finds no room is refused.
  *
  * Thread: any worker may ask, and a permit may be released on any thread; a waiter belongs to its mailbox's thread,
  * where it enters, leaves and is granted. One lock, held for a few list operations, never while `granted` runs. Time is

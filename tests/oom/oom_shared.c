@@ -111,6 +111,45 @@ static void use_queue(void)
   pry_loop_free(loop);
 }
 
+/* Lines that time opens, and what is remembered when nobody is there. */
+static void use_gates(void)
+{
+  enum { ASKERS = 4 };
+  struct pry_loop *loop = pry_loop_new_virtual(0);
+  struct pry_mailbox *mailbox = loop && pry_loop_reserve(loop, ASKERS) ? pry_mailbox_new(loop) : NULL;
+  struct pry_queue_set *set = mailbox ? pry_queue_set_new(0, 0) : NULL;
+  struct pry_queue_waiter waiters[ASKERS];
+  struct pry_permit *permits[ASKERS] = {NULL};
+  struct pry_queue_rule rule = {.gate = {.limit = 2, .per = PRY_SECOND, .rate = 1, .burst = 2},
+                                .max_waiting = PRY_QUEUE_ANY,
+                                .longest = PRY_TIME_NEVER};
+  struct pry_queue_answer answer;
+  if (set)
+    pry_queue_pause(set, PRY_SLICE("key"), PRY_SECOND, 0);
+  for (int i = 0; set && i < ASKERS; i++) {
+    pry_queue_enter(set, mailbox, PRY_SLICE("key"), &rule, &waiters[i], take_grant, &permits[i], &answer);
+    permits[i] = answer.permit;
+  }
+  for (int round = 0; set && round < 8; round++) {
+    pry_loop_advance(loop, PRY_SECOND);
+    for (int i = 0; i < ASKERS; i++) {
+      if (permits[i])
+        permits[i]->sent(permits[i]);
+      if (permits[i])
+        permits[i]->release(permits[i]);
+      permits[i] = NULL;
+    }
+  }
+  if (set) {
+    FAIL_CHECK(pry_queue_waiting_total(set) == 0);
+    pry_queue_sweep(set, 100 * PRY_SECOND);
+    FAIL_CHECK(pry_queue_key_count(set) == 0);
+  }
+  pry_queue_set_free(set);
+  pry_mailbox_free(mailbox);
+  pry_loop_free(loop);
+}
+
 static void visit_budget(void *user, struct pry_slice target, double remaining)
 {
   (void)user;
@@ -352,6 +391,7 @@ int main(void)
   static const struct fail_scenario scenarios[] = {
       {"store", use_store, FAIL_BOTH, 0},
       {"queue", use_queue, FAIL_BOTH, 0},
+      {"gates", use_gates, FAIL_BOTH, 0},
       {"budget", use_budget, FAIL_BOTH, 0},
       {"vars and events", use_vars_and_events, FAIL_BOTH, 0},
       {"alerts", use_alerts, FAIL_BOTH, 0},
