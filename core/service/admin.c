@@ -211,7 +211,7 @@ static void *get_errors(struct pry_admin *admin, struct pry_exchange *exchange, 
 {
   double limit;
   struct pry_buffer body;
-  if (!query_number(query, "limit", ERRORS_DEFAULT, PRY_RECENT_ERRORS_MAX, &limit)) {
+  if (!pry_admin_query_number(query, "limit", ERRORS_DEFAULT, PRY_RECENT_ERRORS_MAX, &limit)) {
     pry_admin_problem(exchange, 400, "Bad Request", "limit is a number of errors", PRY_SLICE(""), NULL);
     return NULL;
   }
