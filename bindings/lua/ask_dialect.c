@@ -121,7 +121,8 @@ static int run_render(lua_State *L)
     return 0;
   pry_view_push(L, run->decision, PRY_VIEW_ERR);
   lua_pushstring(L, run->form == PRY_RENDER_BODY ? "body" : "event");
-  lua_call(L, 2, 1);
+  lua_pushstring(L, run->form == PRY_RENDER_RESPONSES_EVENT ? "responses" : NULL);
+  lua_call(L, 3, 1);
   if (!lua_toboolean(L, 2))
     return 0;
   if (lua_type(L, 2) == LUA_TSTRING) {

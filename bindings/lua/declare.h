@@ -55,7 +55,8 @@
  *   sink "ops"     { webhook = secret "…" }
  *   route "PATTERN" { to = "p" or "p/model" or by_model { ["GLOB"] = "p" or "p/model" }, chain = { use "…", … },
  *                    deadline = 120, timeouts = {…}, client_dialect =, max_stream =, repeatable =,
- *                    session = { header = "…" } or { field = "…" }, max_attempts_per_call = 12, max_targets = 3 }
+ *                    session = { header = "…" } or { field = "…" }, max_attempts_per_call = 12, max_targets = 3,
+ *                    early_head = true or seconds, slow_stream = { events = per second, seconds =, cut = false } }
  *   use "policy" { PARAMETERS, as = "instance" }       -- one use is one instance, in one or several chains
  *   auth: bearer(X), header("x-api-key", X) with X = secret "NAME" or credential "c"; passthrough(); absent: none
  *   clients { file = "clients.json" }                  -- every call needs a key of that file; not with passthrough()
@@ -86,10 +87,15 @@
  *       content_paths   = { "choices.*.delta.content" },   -- paths of json.h; at most 8
  *       finish_paths    = { "choices.*.finish_reason" },
  *       default         = "content",         -- or "lifecycle": what an event is that fits no rule
+ *       json            = true,              -- all data but end_data is JSON; other data is a malformed stream
+ *       bare_errors     = true,              -- its clients throw for error_in_data, whatever the event's type
  *     },
  *     classify = function(answer) … end,     -- → nil, or { category =, code =, message =, retryable =, fallback =,
  *                                            -- refresh_token =, retry_after = seconds }
  *     render   = function(err, form) … end,  -- form "body" or "event" → a text, or a table that is encoded as JSON
+ *                                            -- refresh_token = }
+ *     render   = function(err, form, api) … end,  -- form "body" or "event" → a text, or a table that is encoded as
+ *                                            -- JSON; api "responses": an event for a client of that API, else nil
  *   }
  *
  * Thread: a script's own.

@@ -138,8 +138,9 @@ static void read_paths(const struct pry_form *form, const char *key, struct pry_
 
 static void read_stream(const struct pry_form *dialect_form, struct pry_dialect *dialect)
 {
-  static const char *const known[] = {"type_field",      "end_data",      "error_types",   "error_in_data", "end_types",
-                                      "lifecycle_types", "content_types", "content_paths", "finish_paths",  "default"};
+  static const char *const known[] = {"type_field",   "end_data",        "error_types",   "error_in_data",
+                                      "end_types",    "lifecycle_types", "content_types", "content_paths",
+                                      "finish_paths", "default",         "json",          "bare_errors"};
   struct pry_form form;
   int top = lua_gettop(dialect_form->L);
   if (pry_form_enter(dialect_form, "stream", "stream.", &form)) {
@@ -157,6 +158,8 @@ static void read_stream(const struct pry_form *dialect_form, struct pry_dialect 
     dialect->content_types = pry_form_texts(&form, "content_types", "event types");
     read_paths(&form, "content_paths", &dialect->content_paths);
     read_paths(&form, "finish_paths", &dialect->finish_paths);
+    pry_form_boolean(&form, "json", &dialect->json);
+    pry_form_boolean(&form, "bare_errors", &dialect->bare_errors);
     const char *otherwise = pry_form_text(&form, "default", PRY_OPTIONAL);
     dialect->default_lifecycle = otherwise && strcmp(otherwise, "lifecycle") == 0;
     if (otherwise && !dialect->default_lifecycle && strcmp(otherwise, "content") != 0)
@@ -268,7 +271,7 @@ static void keep_functions(const struct pry_form *form, struct pry_dialect *dial
  * ---@field health? { models?: string, completion?: string, without?: string, headers?: string[] }   what checks may ask:
  *                                 paths behind base_url (which may end with `without`), fields "name: value" they need
  * ---@field classify? fun(answer: answer): table?
- * ---@field render? fun(err: err, form: "body"|"event"): string|table
+ * ---@field render? fun(err: err, form: "body"|"event", api?: "responses"): string|table
  * ---@param v dialect_declaration
  * ---@return dialect_declaration
  * function dialect(v) end */

@@ -199,11 +199,44 @@ static void read_numbers(const struct pry_form *form, struct pry_route *route)
     route->max_attempts_per_call = (unsigned)number;
   if (pry_form_integer(form, "max_targets", 1, 20, &number))
     route->max_targets = (unsigned)number;
-  if (pry_form_boolean(form, "early_head", &flag) && flag)
-    pry_form_complain(form, "early_head",
-                      "is not available yet: the head is sent with the first content; leave it out");
   if (pry_form_boolean(form, "repeatable", &flag))
     route->repeatable = flag ? PRY_ONLY_TRUE : PRY_ONLY_FALSE;
+}
+
+/* true or seconds */
+static void read_early_head(const struct pry_form *form, struct pry_route *route)
+{
+  lua_State *L = form->L;
+  double seconds;
+  if (!form->table)
+    return;
+  lua_pushliteral(L, "early_head");
+  int type = lua_rawget(L, form->table);
+  bool flag = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  if (type == LUA_TBOOLEAN)
+    route->early_head = flag ? PRY_EARLY_HEAD_DEFAULT : 0;
+  else if (pry_form_number(form, "early_head", 0.001, DEADLINE_MAX, "s, or true", &seconds))
+    route->early_head = pry_time_from_seconds(seconds);
+}
+
+static void read_slow_stream(const struct pry_form *form, struct pry_route *route)
+{
+  static const char *const known[] = {"events", "seconds", "cut"};
+  struct pry_form inner;
+  double seconds;
+  int top = lua_gettop(form->L);
+  if (pry_form_enter(form, "slow_stream", "slow_stream.", &inner)) {
+    pry_form_known(&inner, known, sizeof known / sizeof *known, false);
+    bool complete = pry_form_number(&inner, "events", 0.001, 100000, "per second", &route->slow_events);
+    complete = pry_form_number(&inner, "seconds", 1, DEADLINE_MAX, "s", &seconds) && complete;
+    pry_form_boolean(&inner, "cut", &route->slow_cut);
+    if (complete)
+      route->slow_window = pry_time_from_seconds(seconds);
+    else
+      pry_form_complain(form, "slow_stream", "needs { events = N per second, seconds = S }");
+  }
+  lua_settop(form->L, top);
 }
 
 static void warn_long_timeouts(const struct pry_form *form, const struct pry_route *route)
@@ -223,9 +256,9 @@ static void warn_long_timeouts(const struct pry_form *form, const struct pry_rou
 
 void pry_declare_route(lua_State *L, struct pry_declaration *d, const struct pry_object *head, int index)
 {
-  static const char *const known[] = {"to",          "chain",      "deadline",   "timeouts", "client_dialect",
-                                      "early_head",  "max_stream", "repeatable", "session",  "max_attempts_per_call",
-                                      "max_targets", "max_cost",   "max_wait"};
+  static const char *const known[] = {"to",          "chain",       "deadline",   "timeouts", "client_dialect",
+                                      "early_head",  "max_stream",  "repeatable", "session",  "max_attempts_per_call",
+                                      "max_targets", "slow_stream", "max_cost",   "max_wait"};
   char subject[160];
   snprintf(subject, sizeof subject, "route \"%.100s\"", head->name);
   struct pry_form form = pry_form_open(d, L, index, head->place, pry_declare_copy(L, d, pry_slice_of(subject)));
@@ -239,6 +272,8 @@ void pry_declare_route(lua_State *L, struct pry_declaration *d, const struct pry
   read_to(&form, route);
   read_chain(&form, route);
   read_numbers(&form, &route->route);
+  read_early_head(&form, &route->route);
+  read_slow_stream(&form, &route->route);
   route->route.timeouts = pry_declare_timeouts(&form);
   route->route.client_dialect = pry_form_text(&form, "client_dialect", PRY_OPTIONAL);
   read_session(&form, &route->route);

@@ -5,6 +5,7 @@
 
 /* Timers one call can have running at once. */
 enum { CALL_TIMERS = 9 };
+enum { CALL_TIMERS = 10 };
 
 static const char *const state_names[] = {
     [CALL_REQUEST] = "request", [CALL_HOLD] = "hold", [CALL_PREPARE] = "prepare", [CALL_TOKEN] = "token",
@@ -437,6 +438,7 @@ static void begin(void *user)
   call->view.repeatable = !call->upload.streamed && is_repeatable(call);
   read_session(call);
   pry_call_start_timer(call, &call->deadline_timer, pry_call_deadline_left(call), deadline_passed);
+  pry_call_start_early(call);
   pry_call_request_pass(call);
 }
 
@@ -515,6 +517,7 @@ static void stop_everything(struct pry_call *call)
   pry_timer_cancel(&call->begin_timer);
   pry_timer_cancel(&call->deadline_timer);
   pry_timer_cancel(&call->stream_timer);
+  pry_timer_cancel(&call->early_timer);
   pry_permits_release(&call->attempt_permits);
   if (call->target_permit)
     call->target_permit->release(call->target_permit);
@@ -578,6 +581,7 @@ void pry_call_cancel(struct pry_call *call)
   pry_call_stop_upload(call);
   pry_timer_cancel(&call->begin_timer);
   pry_timer_cancel(&call->deadline_timer);
+  pry_timer_cancel(&call->early_timer);
   pry_call_stop_waiting(call);
   pry_permits_release(&call->permits); /* observers may take their time; others wait for the place */
   call->failure = pry_failure_of(PRY_CANCELLED);

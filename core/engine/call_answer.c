@@ -90,10 +90,13 @@ static void add_parry_fields(struct pry_call *call, const char *error, const cha
 void pry_call_commit(struct pry_call *call, int64_t body_size)
 {
   struct pry_headers headers;
+  call->committed = true;
+  pry_timer_cancel(&call->early_timer);
+  if (call->early)
+    return;
   pry_headers_init(&headers);
   add_provider_fields(call, &headers);
   add_parry_fields(call, NULL, NULL, &headers);
-  call->committed = true;
   call->sink.head(call->user, call->answer.status, &headers, body_size);
   pry_headers_fini(&headers);
 }
@@ -105,10 +108,10 @@ static bool render_built_in(const struct pry_failure *failure, bool anthropic, e
 {
   const char *type = pry_category_name(failure->category);
   const char *code = failure->code[0] ? failure->code : type;
-  bool event = form == PRY_RENDER_STREAM_EVENT;
-  return (!event || pry_buffer_append_text(out, anthropic ? "event: error\ndata: " : "data: ")) &&
+  bool event = form != PRY_RENDER_BODY, typed = anthropic || form == PRY_RENDER_RESPONSES_EVENT;
+  return (!event || pry_buffer_append_text(out, typed ? "event: error\ndata: " : "data: ")) &&
          pry_buffer_append_text(out,
-                                anthropic ? "{\"type\":\"error\",\"error\":{\"type\":\"" : "{\"error\":{\"type\":\"") &&
+                                typed ? "{\"type\":\"error\",\"error\":{\"type\":\"" : "{\"error\":{\"type\":\"") &&
          pry_buffer_append_json(out, pry_slice_of(type)) && pry_buffer_append_text(out, "\",\"code\":\"") &&
          pry_buffer_append_json(out, pry_slice_of(code)) && pry_buffer_append_text(out, "\",\"message\":\"") &&
          pry_buffer_append_json(out, pry_slice_of(failure->message)) && pry_buffer_append_text(out, "\"}}") &&
@@ -135,6 +138,18 @@ static const char *words_for_client(const struct pry_failure *failure)
 static const struct pry_dialect *client_dialect_of(const struct pry_call *call)
 {
   return call->script ? pry_config_dialect(call->script->generation->config, call->client_dialect) : NULL;
+}
+
+bool pry_call_speaks_responses(const struct pry_call *call)
+{
+  struct pry_slice end = PRY_SLICE("/responses"), path = call->view.path;
+  return call->client_dialect && strcmp(call->client_dialect, "openai") == 0 && path.size >= end.size &&
+         memcmp(path.data + path.size - end.size, end.data, end.size) == 0;
+}
+
+static enum pry_render event_form(const struct pry_call *call)
+{
+  return pry_call_speaks_responses(call) ? PRY_RENDER_RESPONSES_EVENT : PRY_RENDER_STREAM_EVENT;
 }
 
 static bool render(struct pry_call *call, const struct pry_failure *failure, enum pry_render form,
@@ -181,15 +196,16 @@ void pry_call_finish_answer(struct pry_call *call, const struct pry_failure *fai
   if (call->cancelled)
     return;
   bool truncated = failure && !error_event_passed;
+  bool inside = call->stream_open && call->stream.inside; /* an event there would be a part of the broken one */
   if (failure)
     set_failed_outcome(call, failure, call->answer.status);
   else
     call->outcome = (struct pry_outcome){
         .ok = true, .status = call->answer.status, .attempts = call->sent_attempts, .committed = true};
-  if (truncated && call->answer.is_stream) {
+  if (truncated && call->answer.is_stream && !inside) {
     struct pry_buffer event;
     pry_buffer_init(&event, PRY_RESPOND_MAX);
-    if (render(call, failure, PRY_RENDER_STREAM_EVENT, &event)) {
+    if (render(call, failure, event_form(call), &event)) {
       call->sink.data(call->user, pry_buffer_slice(&event));
       truncated = false;
     }
@@ -197,9 +213,10 @@ void pry_call_finish_answer(struct pry_call *call, const struct pry_failure *fai
     if (call->cancelled) /* from inside the sink: it has seen to everything */
       return;
   }
-  if (failure)
-    call->failure = *failure;
-  pry_call_close_attempt(call, failure ? &call->failure : NULL);
+  bool failed = failure || call->pace.failed; /* policies hear of a slow stream that the client got all of */
+  if (failed)
+    call->failure = failure ? *failure : pry_stream_failure(PRY_STREAM_FAULT_TOO_SLOW);
+  pry_call_close_attempt(call, failed ? &call->failure : NULL);
   tell_done(call, truncated);
   call->state = CALL_DONE;
   pry_timer_cancel(&call->stream_timer);
@@ -216,6 +233,22 @@ static void answer_whole(struct pry_call *call, int status, struct pry_headers *
   if (call->cancelled) /* from inside the sink: `done` follows from the loop */
     return;
   tell_done(call, false);
+  pry_call_end(call);
+}
+
+/* The client waits for a stream that there will not be: an event of its dialect says so. */
+static void finish_early_head(struct pry_call *call, const struct pry_failure *failure)
+{
+  struct pry_buffer event;
+  pry_buffer_init(&event, PRY_RESPOND_MAX);
+  set_failed_outcome(call, failure, 200);
+  bool told = render(call, failure, event_form(call), &event);
+  if (told)
+    call->sink.data(call->user, pry_buffer_slice(&event));
+  pry_buffer_fini(&event);
+  if (call->cancelled)
+    return;
+  tell_done(call, !told);
   pry_call_end(call);
 }
 
@@ -245,6 +278,12 @@ void pry_call_finish_failure(struct pry_call *call)
 {
   struct pry_headers headers;
   struct pry_buffer body;
+  pry_timer_cancel(&call->early_timer);
+  if (call->early) {
+    call->failure.retry_after = soonest_recovery(call);
+    finish_early_head(call, &call->failure);
+    return;
+  }
   pry_headers_init(&headers);
   pry_buffer_init(&body, PRY_RESPOND_MAX);
   int status = pry_failure_client_status(&call->failure);
@@ -275,8 +314,39 @@ done:
   pry_buffer_fini(&body);
 }
 
+/* A policy's answer to a client that has a stream's head: only a stream can follow. */
+static void respond_after_head(struct pry_call *call, struct pry_verdict *verdict, int status)
+{
+  struct pry_slice type, wanted = PRY_SLICE("text/event-stream");
+  if (status < 300 && pry_headers_get(&verdict->headers, PRY_SLICE("content-type"), &type) &&
+      type.size >= wanted.size && pry_slice_equal_nocase((struct pry_slice){type.data, wanted.size}, wanted)) {
+    struct pry_buffer body = verdict->body; /* as below */
+    pry_buffer_init(&verdict->body, body.limit);
+    call->outcome = (struct pry_outcome){.ok = true, .status = 200, .attempts = call->sent_attempts};
+    call->sink.data(call->user, pry_buffer_slice(&body));
+    pry_buffer_fini(&body);
+    if (call->cancelled)
+      return;
+    tell_done(call, false);
+    pry_call_end(call);
+    return;
+  }
+  struct pry_failure failure = status >= 400 ? pry_failure_from_status(status) : pry_failure_of(PRY_SERVER);
+  failure.source = PRY_SOURCE_PARRY;
+  failure.sent = false;
+  pry_failure_set_code(&failure, PRY_SLICE("answer_after_head"));
+  pry_failure_set_message(&failure, PRY_SLICE("a policy answered with what is no event stream, after the stream's head "
+                                              "had been sent (early_head)"));
+  finish_early_head(call, &failure);
+}
+
 void pry_call_finish_response(struct pry_call *call, struct pry_verdict *verdict)
 {
+  pry_timer_cancel(&call->early_timer);
+  if (call->early) {
+    respond_after_head(call, verdict, verdict->status ? verdict->status : 200);
+    return;
+  }
   struct pry_buffer body = verdict->body; /* the sink may cancel, and the verdict with it, while it reads */
   pry_buffer_init(&verdict->body, body.limit);
   struct pry_headers headers;

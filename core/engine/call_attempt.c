@@ -81,6 +81,7 @@ void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *fai
   struct pry_attempt *attempt = &call->ledger[call->view.ledger_count - 1];
   bool was_sent = call->state == CALL_SEND || call->state == CALL_HEAD || call->state == CALL_RELAY;
   pry_call_stop_upload(call);
+  pry_call_stop_pace(call);
   stop_attempt_timers(call);
   if (call->exchange)
     pry_http_cancel(call->exchange);
@@ -144,6 +145,7 @@ void pry_call_answer_clear(struct call_answer *answer)
   answer->unreadable = false;
   answer->broken = false;
   answer->pass_at_once = false;
+  answer->may_be_stream = false;
 }
 
 static void refuse_here(struct pry_call *call, enum pry_category category, const char *code, const char *message)

@@ -8,6 +8,7 @@
  *   call_keys.c     the key of an attempt, and what it used
  *   call_upload.c   the body of a request that is too long to be kept
  *   call_receive.c  what comes back: timeouts, classification, hold and relay
+ *   call_pace.c     streams that are too slow, and clients that wait for one
  *   call_answer.c   what the client is told
  *
  * Control goes round: call.c begins on_request → call_decide.c → call_attempt.c → (failure) call_decide.c → … →
@@ -45,9 +46,17 @@ struct call_answer {
   int64_t length;     /* Content-Length, -1: not said */
   bool client_shaped; /* its dialect is one the client understands */
   enum pry_coding coding;
-  bool unreadable;   /* its body cannot be decoded, and so neither classified nor scrubbed */
-  bool broken;       /* in a coding that we know: it is no whole answer */
-  bool pass_at_once; /* a stream in a coding that we do not know */
+  bool unreadable;    /* its body cannot be decoded, and so neither classified nor scrubbed */
+  bool broken;        /* in a coding that we know: it is no whole answer */
+  bool pass_at_once;  /* a stream in a coding that we do not know */
+  bool may_be_stream; /* its type says otherwise, but a stream was asked for: the first bytes tell */
+};
+
+/* How fast the current stream comes, where the route asks for a pace. */
+struct call_pace {
+  uint64_t seen; /* events before the current window */
+  pry_time left; /* of the window, while the client is the one to wait for; -1: it runs, or there is none */
+  bool failed;   /* too slow, but not cut: what policies hear of it in the end */
 };
 
 /* A body longer than what is kept: it passes through, and has one attempt. */
@@ -149,9 +158,14 @@ struct pry_call {
   struct pry_decoder *decoder;   /* of an encoded stream, else NULL */
   struct pry_buffer undecoded;   /* what came of it before the client was found slow */
   struct pry_timer decode_timer; /* goes on with that */
+  struct call_pace pace;
+  struct pry_timer pace_timer; /* the end of the current window */
 
   /* telling the client */
   bool committed, paused, finished, cancelled;
+  bool early; /* status 200 and a stream's head went out before there was an answer */
+  bool gave;  /* bytes of an answer */
+  struct pry_timer early_timer;
   struct pry_outcome outcome;
 };
 
@@ -286,7 +300,27 @@ void pry_call_attempt_timed_out(void *user);
 /* The open attempt ends as a timeout. */
 void pry_call_timed_out(struct pry_call *call, const char *code, const char *message, bool sent);
 
+/* The open attempt's stream ends so: another attempt before the commit, an honest ending after it. */
+void pry_call_stream_failed(struct pry_call *call, enum pry_stream_fault fault);
+
+/* ---- call_pace.c ---- */
+
+/* The attempt's stream begins: from here on the route's slow_stream counts. Its clock rests while the client is slow. */
+void pry_call_watch_pace(struct pry_call *call);
+void pry_call_rest_pace(struct pry_call *call);
+void pry_call_go_on_pace(struct pry_call *call);
+void pry_call_stop_pace(struct pry_call *call);
+
+/* Starts the clock of early_head, if the route has one and the client wants a stream. */
+void pry_call_start_early(struct pry_call *call);
+
+/* The answer is no stream, and the client has a stream's head already: the attempt has failed. */
+bool pry_call_refuse_body(struct pry_call *call);
+
 /* ---- call_answer.c ---- */
+
+/* Does the client speak OpenAI's Responses API? Its stream's events have types. */
+bool pry_call_speaks_responses(const struct pry_call *call);
 
 /* Commit: status and head of the provider's answer. */
 void pry_call_commit(struct pry_call *call, int64_t body_size);

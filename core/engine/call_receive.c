@@ -28,6 +28,19 @@ void pry_call_timed_out(struct pry_call *call, const char *code, const char *mes
     pry_call_attempt_failed(call, &failure);
 }
 
+void pry_call_stream_failed(struct pry_call *call, enum pry_stream_fault fault)
+{
+  struct pry_failure failure = pry_stream_failure(fault);
+  if (failure.category == PRY_TIMEOUT)
+    failure.curl_code = PRY_HTTP_TIMED_OUT;
+  else
+    failure.status = call->answer.status;
+  if (call->committed)
+    pry_call_finish_answer(call, &failure, false);
+  else
+    pry_call_attempt_failed(call, &failure);
+}
+
 static void connect_timed_out(void *user)
 {
   pry_call_timed_out(user, "connect_timeout", "no connection within the connect timeout", false);
@@ -40,7 +53,11 @@ static void first_byte_timed_out(void *user)
 
 static void idle_timed_out(void *user)
 {
-  pry_call_timed_out(user, "idle_timeout", "the answer stopped coming: nothing within the idle timeout", true);
+  struct pry_call *call = user;
+  if (call->stream_open)
+    pry_call_stream_failed(call, PRY_STREAM_FAULT_STALLED);
+  else
+    pry_call_timed_out(call, "idle_timeout", "the answer stopped coming: nothing within the idle timeout", true);
 }
 
 void pry_call_attempt_timed_out(void *user)
@@ -185,6 +202,14 @@ static void out_of_memory(struct pry_call *call)
     pry_call_attempt_failed(call, &failure);
 }
 
+static void open_stream(struct pry_call *call)
+{
+  call->answer.is_stream = true;
+  pry_stream_init(&call->stream, call->view.target.provider->dialect, call->worker->engine->options.hold_limit);
+  call->stream_open = true;
+  pry_call_watch_pace(call);
+}
+
 static void on_head(void *user, int status, const struct pry_headers *headers)
 {
   struct pry_call *call = user;
@@ -207,10 +232,11 @@ static void on_head(void *user, int status, const struct pry_headers *headers)
     pry_call_attempt_failed(call, &failure);
     return;
   }
+  answer->may_be_stream =
+      !events && has_body(call, status) && answer->coding == PRY_CODING_NONE && call->json.stream.type == PRY_JSON_TRUE;
   if (!answer->is_stream)
     return;
-  pry_stream_init(&call->stream, dialect, call->worker->engine->options.hold_limit);
-  call->stream_open = true;
+  open_stream(call);
   if (answer->coding == PRY_CODING_NONE)
     return;
   pry_headers_remove(&answer->headers, PRY_SLICE("content-encoding")); /* the client gets it decoded */
@@ -233,9 +259,13 @@ static void first_byte(struct pry_call *call)
 
 static enum pry_http_flow give(struct pry_call *call, struct pry_slice data)
 {
+  if (call->early && !call->gave && pry_slice_starts_with(data, PRY_SLICE("\xEF\xBB\xBF")))
+    data = (struct pry_slice){data.data + 3, data.size - 3}; /* a mark means nothing but at the very start */
+  call->gave = call->gave || data.size;
   if (data.size && !call->sink.data(call->user, data) && !call->paused) {
     call->paused = true;
     pry_timer_cancel(&call->phase_timer); /* a slow client is not the provider's silence */
+    pry_call_rest_pace(call);
   }
   return call->paused ? PRY_HTTP_PAUSE : PRY_HTTP_CONTINUE;
 }
@@ -264,6 +294,15 @@ static void commit(struct pry_call *call, int64_t body_size)
   pry_call_commit(call, body_size);
 }
 
+/* Clients of the Responses API go by the types of its events. */
+static bool is_error_for_client(const struct pry_call *call, const struct pry_stream_output *output)
+{
+  const struct pry_dialect *dialect = call->view.target.provider->dialect;
+  return output->out.size && strcmp(dialect->name, call->client_dialect) == 0 &&
+         pry_dialect_error_is_plain(dialect, output->type, output->data, pry_call_speaks_responses(call));
+}
+
+/* After the commit the client's SDK must throw: the provider's own event passes if it does for that, else ours does. */
 static void stream_broke(struct pry_call *call, const struct pry_stream_output *output)
 {
   struct pry_failure failure = classify_answer(call, output->data, true, output->type);
@@ -273,12 +312,13 @@ static void stream_broke(struct pry_call *call, const struct pry_stream_output *
   }
   struct pry_buffer words; /* a provider's error may repeat our key: it is not the client's */
   pry_buffer_init(&words, 0);
-  bool copied = pry_buffer_append_slice(&words, output->out);
-  pry_scrubber_apply(call->worker->engine->scrubber, &words);
-  if (copied)
+  bool passes = is_error_for_client(call, output) && pry_buffer_append_slice(&words, output->out);
+  if (passes) {
+    pry_scrubber_apply(call->worker->engine->scrubber, &words);
     give(call, pry_buffer_slice(&words));
+  }
   pry_buffer_fini(&words);
-  pry_call_finish_answer(call, &failure, copied);
+  pry_call_finish_answer(call, &failure, passes);
 }
 
 /* False: the attempt is over, and the call perhaps gone. */
@@ -300,6 +340,9 @@ static bool on_stream_data(struct pry_call *call, struct pry_slice data)
       break;
     case PRY_STREAM_BROKEN:
       stream_broke(call, &output);
+      return false;
+    case PRY_STREAM_MALFORMED:
+      pry_call_stream_failed(call, PRY_STREAM_FAULT_MALFORMED);
       return false;
     case PRY_STREAM_NO_MEMORY:
       out_of_memory(call);
@@ -382,6 +425,8 @@ static bool read_text(struct pry_call *call, struct pry_buffer *text, struct pry
 static void pass_held_body(struct pry_call *call)
 {
   struct call_answer *answer = &call->answer;
+  if (pry_call_refuse_body(call))
+    return;
   bool head_only = pry_slice_equal(call->view.method, PRY_SLICE("HEAD"));
   commit(call, head_only ? answer->length : (int64_t)answer->body.size);
   if (call->attempt_open)
@@ -438,6 +483,44 @@ static void keep_tail(struct pry_call *call, struct pry_slice data)
   pry_buffer_append_slice(&call->tail, data);
 }
 
+enum sniffed { SNIFFED_NOTHING_YET, SNIFFED_BODY, SNIFFED_STREAM };
+
+/* Some providers send a stream under the type of an ordinary answer, their errors above all. No JSON and no page begins
+ * like one. */
+static enum sniffed sniff(struct pry_slice text)
+{
+  static const struct pry_slice fields[] = {PRY_SLICE_INIT("data:"), PRY_SLICE_INIT("event:"), PRY_SLICE_INIT("id:"),
+                                            PRY_SLICE_INIT("retry:"), PRY_SLICE_INIT(":")};
+  struct pry_slice mark = PRY_SLICE("\xEF\xBB\xBF");
+  if (pry_slice_starts_with(text, mark))
+    text = (struct pry_slice){text.data + mark.size, text.size - mark.size};
+  while (text.size && memchr("\r\n", text.data[0], 2))
+    text = (struct pry_slice){text.data + 1, text.size - 1};
+  bool may_be = pry_slice_starts_with(mark, text);
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    if (pry_slice_starts_with(text, fields[i]))
+      return SNIFFED_STREAM;
+    may_be = may_be || pry_slice_starts_with(fields[i], text);
+  }
+  return may_be ? SNIFFED_NOTHING_YET : SNIFFED_BODY;
+}
+
+/* The body so far turned out to be a stream. */
+static enum pry_http_flow take_as_stream(struct pry_call *call)
+{
+  struct pry_buffer start = call->answer.body;
+  pry_buffer_init(&call->answer.body, 0);
+  bool set = pry_headers_set(&call->answer.headers, PRY_SLICE("Content-Type"), PRY_SLICE("text/event-stream"));
+  if (set)
+    open_stream(call);
+  if (!set)
+    out_of_memory(call);
+  else
+    set = on_stream_data(call, pry_buffer_slice(&start));
+  pry_buffer_fini(&start);
+  return set && call->paused ? PRY_HTTP_PAUSE : PRY_HTTP_CONTINUE;
+}
+
 /* An ordinary body is held until it is whole; a long good one commits. A long bad one is cut: what a dialect reads
  * of it is bounded anyway, and the client then gets parry's rendering. */
 static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice data)
@@ -450,14 +533,20 @@ static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice d
     return give(call, data);
   }
   if (answer->body.size + data.size <= hold_limit && !answer->pass_at_once) {
-    if (!pry_buffer_append_slice(&answer->body, data))
+    if (!pry_buffer_append_slice(&answer->body, data)) {
       out_of_memory(call);
-    return PRY_HTTP_CONTINUE;
+      return PRY_HTTP_CONTINUE;
+    }
+    enum sniffed found = answer->may_be_stream ? sniff(pry_buffer_slice(&answer->body)) : SNIFFED_BODY;
+    answer->may_be_stream = found == SNIFFED_NOTHING_YET;
+    return found == SNIFFED_STREAM ? take_as_stream(call) : PRY_HTTP_CONTINUE;
   }
   if (answer->status >= 400) {
     judge_body(call);
     return PRY_HTTP_CONTINUE;
   }
+  if (pry_call_refuse_body(call))
+    return PRY_HTTP_CONTINUE;
   commit(call, answer->length);
   keep_tail(call, pry_buffer_slice(&answer->body));
   keep_tail(call, data);
@@ -479,22 +568,31 @@ static enum pry_http_flow on_data(void *user, struct pry_slice data)
 
 static void stream_ended(struct pry_call *call)
 {
-  struct pry_slice rest;
-  bool clean = pry_stream_finish(&call->stream, &rest);
-  if (clean && call->committed) {
-    give(call, rest);
+  struct pry_stream_output output;
+  switch (pry_stream_finish(&call->stream, true, &output)) {
+  case PRY_STREAM_CLEAN:
+    if (!call->committed)
+      commit(call, -1);
+    if (call->attempt_open)
+      give(call, output.out);
     pry_call_finish_answer(call, NULL, false);
     return;
+  case PRY_STREAM_REPORTED:
+    stream_broke(call, &output);
+    return;
+  case PRY_STREAM_CUT:
+    pry_call_stream_failed(call, PRY_STREAM_FAULT_CUT);
+    return;
+  case PRY_STREAM_UNTERMINATED:
+    pry_call_stream_failed(call, PRY_STREAM_FAULT_UNTERMINATED);
+    return;
+  case PRY_STREAM_UNREADABLE:
+    pry_call_stream_failed(call, PRY_STREAM_FAULT_MALFORMED);
+    return;
+  case PRY_STREAM_LOST:
+    out_of_memory(call);
+    return;
   }
-  struct pry_failure failure = pry_failure_of(PRY_NETWORK);
-  failure.sent = true;
-  failure.status = call->answer.status;
-  pry_failure_set_code(&failure, PRY_SLICE("truncated_stream"));
-  pry_failure_set_message(&failure, PRY_SLICE("the stream ended without its end marker"));
-  if (call->committed)
-    pry_call_finish_answer(call, &failure, false);
-  else
-    pry_call_attempt_failed(call, &failure);
 }
 
 static void body_ended(struct pry_call *call)
@@ -523,6 +621,11 @@ static void on_done(void *user, const struct pry_http_result *result)
   pry_log(call->worker->engine->log, PRY_LOG_INFO, "connection failed", pry_log_text("call_id", call->view.id),
           pry_log_text("target", call->view.target.name), pry_log_integer("curl_code", result->curl_code),
           pry_log_text("error", result->message));
+  if (call->stream_open) {
+    struct pry_failure cut = pry_stream_failure(PRY_STREAM_FAULT_CUT);
+    cut.curl_code = failure.curl_code;
+    failure = cut;
+  }
   if (call->committed)
     pry_call_finish_answer(call, &failure, false);
   else
@@ -540,6 +643,7 @@ void pry_call_resume(struct pry_call *call)
   call->paused = false;
   if (!call->exchange)
     return;
+  pry_call_go_on_pace(call);
   if (call->decoder) {
     pry_call_start_timer(call, &call->decode_timer, 0, decode_rest);
     return;

@@ -128,7 +128,22 @@ struct pry_route {
   size_t rule_count;
   pry_time deadline; /* 120 s: from arrival to the commit point */
   struct pry_timeouts timeouts;
-  pry_time max_stream;           /* 0: none; after the commit point */
+  pry_time max_stream; /* 0: none; after the commit point */
+  /* slow_stream = { events, seconds, cut }: a stream with fewer than `slow_events` per second over a window of
+   * `slow_window` counts as failing, as a timeout with the code "stream_too_slow". Counted are events with content and
+   * ends, not heartbeats and lifecycle; the windows follow one another from the stream's head on, so the first must be
+   * long enough for the first token. Time in which the client is the one to wait for does not count. Before the commit
+   * the attempt fails and may be repeated. After it the answer goes on unless `slow_cut`, and on_outcome hears of the
+   * failure when it has ended; with `slow_cut` the client gets an error event then and there. */
+  double slow_events;
+  pry_time slow_window; /* 0: none */
+  bool slow_cut;
+  /* A client that asked for a stream and has nothing after this time gets status 200, the head of a stream and a comment
+   * every 10 s until there is content, so that no timeout of its own or on the way fires. Attempts go on being
+   * repeated meanwhile, as no content has gone out; what fails in the end is an error event in the client's dialect. That
+   * head cannot hold what is not known yet: parry-attempts, parry-target, Proxy-Status, the provider's own fields.
+   * 0: never. */
+  pry_time early_head;
   const char *client_dialect;    /* NULL: by path */
   enum pry_condition repeatable; /* ANY: by method and path */
   enum pry_session_kind session_kind;
@@ -170,6 +185,7 @@ struct pry_config {
 #define PRY_CONNECT_DEFAULT (5 * PRY_SECOND)
 #define PRY_FIRST_BYTE_DEFAULT (30 * PRY_SECOND)
 #define PRY_IDLE_DEFAULT (60 * PRY_SECOND)
+#define PRY_EARLY_HEAD_DEFAULT (5 * PRY_SECOND) /* early_head = true */
 enum { PRY_MAX_ATTEMPTS_PER_CALL_DEFAULT = 12, PRY_MAX_TARGETS_DEFAULT = 3 };
 
 /* Does `text` match a glob in which '*' stands for any run of characters? Linear time, no recursion. */

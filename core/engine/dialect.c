@@ -149,11 +149,16 @@ enum pry_stream_class pry_dialect_stream_class(const struct pry_dialect *dialect
                                                struct pry_slice data, bool *finish)
 {
   *finish = false;
-  if (list_has(&dialect->end_data, data))
+  struct pry_slice words = pry_slice_trim(data);
+  if (list_has(&dialect->end_data, words))
     return PRY_STREAM_END;
   type = type_of(dialect, type, data);
   if (type.size && list_has(&dialect->error_types, type))
     return PRY_STREAM_ERROR;
+  if (dialect->json && !words.size)
+    return PRY_STREAM_LIFECYCLE;
+  if (dialect->json && pry_json_parse(data, NULL) == PRY_JSON_SYNTAX)
+    return PRY_STREAM_NONSENSE;
   if (object_says_error(&dialect->error_in_data, data))
     return PRY_STREAM_ERROR;
   *finish = any_content(&dialect->finish_paths, data);
@@ -166,6 +171,14 @@ enum pry_stream_class pry_dialect_stream_class(const struct pry_dialect *dialect
   if (any_content(&dialect->content_paths, data))
     return PRY_STREAM_CONTENT;
   return dialect->default_lifecycle && !*finish ? PRY_STREAM_LIFECYCLE : PRY_STREAM_CONTENT;
+}
+
+bool pry_dialect_error_is_plain(const struct pry_dialect *dialect, struct pry_slice type, struct pry_slice data,
+                                bool typed)
+{
+  if (!dialect->bare_errors)
+    return type.size && list_has(&dialect->error_types, type);
+  return typed || object_says_error(&dialect->error_in_data, data);
 }
 
 bool pry_dialect_error_in_200(const struct pry_dialect *dialect, struct pry_slice body)

@@ -17,7 +17,8 @@ enum pry_stream_class {
   PRY_STREAM_LIFECYCLE, /* nothing the client would miss: held back before the commit point */
   PRY_STREAM_CONTENT,   /* the client has something: commits */
   PRY_STREAM_ERROR,     /* the provider reports a failure inside the stream */
-  PRY_STREAM_END        /* the stream ends well here */
+  PRY_STREAM_END,       /* the stream ends well here */
+  PRY_STREAM_NONSENSE   /* no JSON where the dialect has nothing else: no client could read on */
 };
 
 enum { PRY_DIALECT_PATHS_MAX = 8 };
@@ -82,11 +83,20 @@ struct pry_dialect {
   struct pry_path_list content_paths; /* a non-empty value at one of these is content */
   struct pry_path_list finish_paths;  /* a non-null value: from here on EOF is a clean end, too */
   bool default_lifecycle;
+  bool json;        /* every event's data is JSON, but for end_data; blank data is a heartbeat */
+  bool bare_errors; /* its clients see an error by `error_in_data`, else by the type in the `event:` line */
 };
 
-/* Classifies one event. `finish` is set when a finish path matched. */
+/* Classifies one event: `type` is its `event:` line, empty when it had none. `finish` is set when a finish path
+ * matched. */
 enum pry_stream_class pry_dialect_stream_class(const struct pry_dialect *dialect, struct pry_slice type,
                                                struct pry_slice data, bool *finish);
+
+/* Will a client of this very dialect take this event, which is an ERROR, for one? Its SDK throws for some of what a
+ * provider may send, and passes over the rest as if the stream went on. `typed`: it reads events by their type, as
+ * clients of OpenAI's Responses API do. */
+bool pry_dialect_error_is_plain(const struct pry_dialect *dialect, struct pry_slice type, struct pry_slice data,
+                                bool typed);
 
 /* Does a 2xx JSON body carry an error by this dialect's fields? Not an object, or not JSON: no. */
 bool pry_dialect_error_in_200(const struct pry_dialect *dialect, struct pry_slice body);

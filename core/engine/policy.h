@@ -152,7 +152,7 @@ struct pry_answer_view {
   struct pry_slice event_type;
 };
 
-enum pry_render { PRY_RENDER_BODY, PRY_RENDER_STREAM_EVENT };
+enum pry_render { PRY_RENDER_BODY, PRY_RENDER_STREAM_EVENT, PRY_RENDER_RESPONSES_EVENT };
 
 /* What a state can do. All on the worker's thread. */
 struct pry_state_ops {

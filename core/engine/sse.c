@@ -120,17 +120,65 @@ static enum pry_sse_result end_block(struct pry_sse_parser *parser, struct pry_s
   return parser->has_data ? PRY_SSE_EVENT : PRY_SSE_BLOCK;
 }
 
-/* Takes one whole line (without its end). NEED_MORE when the block goes on. */
-static enum pry_sse_result end_line(struct pry_sse_parser *parser, struct pry_slice line, struct pry_sse_event *event)
+static struct pry_slice without_mark(struct pry_sse_parser *parser, struct pry_slice line)
 {
   if (parser->at_start && pry_slice_starts_with(line, PRY_SLICE("\xEF\xBB\xBF"))) {
     line.data += 3;
     line.size -= 3;
   }
   parser->at_start = false;
+  return line;
+}
+
+/* Takes one whole line (without its end). NEED_MORE when the block goes on. */
+static enum pry_sse_result end_line(struct pry_sse_parser *parser, struct pry_slice line, struct pry_sse_event *event)
+{
+  line = without_mark(parser, line);
   if (!line.size)
     return end_block(parser, event);
   return take_line(parser, line) ? PRY_SSE_NEED_MORE : fail(parser, PRY_SSE_NO_MEMORY);
+}
+
+/* How much of `input` a line end takes that begins at `at`; the LF of a CRLF may come later. */
+static size_t line_end_size(struct pry_sse_parser *parser, struct pry_slice input, size_t at)
+{
+  if (input.data[at] == '\n')
+    return 1;
+  parser->after_cr = at + 1 == input.size;
+  return !parser->after_cr && input.data[at + 1] == '\n' ? 2 : 1;
+}
+
+/* The block's last bytes that are still read. The name of a field is not known from its beginning, its value is. */
+static enum pry_sse_result overflow(struct pry_sse_parser *parser, struct pry_slice bytes, size_t *taken,
+                                    struct pry_sse_event *event)
+{
+  *taken = bytes.size;
+  if (!pry_buffer_append_slice(&parser->line, bytes))
+    return fail(parser, PRY_SSE_NO_MEMORY);
+  parser->skipping = true;
+  parser->on_line = parser->line.size > 0;
+  struct pry_slice line = without_mark(parser, pry_buffer_slice(&parser->line));
+  if (pry_slice_starts_with(line, PRY_SLICE("data:")) && !take_line(parser, line))
+    return fail(parser, PRY_SSE_NO_MEMORY);
+  pry_buffer_clear(&parser->line);
+  end_block(parser, event);
+  parser->block_size = parser->limit;
+  return PRY_SSE_TOO_LARGE;
+}
+
+static enum pry_sse_result skip_line(struct pry_sse_parser *parser, struct pry_slice input, size_t *taken,
+                                     struct pry_sse_event *event)
+{
+  size_t length = find_line_end(input.data, input.size);
+  parser->on_line = parser->on_line || length > 0;
+  *taken = length;
+  if (length == input.size)
+    return PRY_SSE_NEED_MORE;
+  *taken += line_end_size(parser, input, length);
+  bool goes_on = parser->on_line;
+  parser->on_line = false;
+  parser->skipping = goes_on;
+  return goes_on ? PRY_SSE_NEED_MORE : end_block(parser, event);
 }
 
 /* Takes the rest of one line from `input`. NEED_MORE: either the line goes on in the block, or its end has not
@@ -138,25 +186,21 @@ static enum pry_sse_result end_line(struct pry_sse_parser *parser, struct pry_sl
 static enum pry_sse_result read_line(struct pry_sse_parser *parser, struct pry_slice input, size_t *taken,
                                      struct pry_sse_event *event)
 {
-  size_t length = find_line_end(input.data, input.size);
+  size_t length = find_line_end(input.data, input.size), room = parser->limit - parser->block_size;
   bool ended = length < input.size;
+  if (length + (ended ? 1 : 0) > room)
+    return overflow(parser, (struct pry_slice){input.data, room}, taken, event);
   parser->block_size += length + (ended ? 1 : 0);
-  if (parser->block_size > parser->limit)
-    return fail(parser, PRY_SSE_TOO_LARGE);
   struct pry_slice line = {input.data, length};
   if (!ended || parser->line.size) {
     if (!pry_buffer_append_slice(&parser->line, line))
       return fail(parser, PRY_SSE_NO_MEMORY);
     line = pry_buffer_slice(&parser->line);
   }
-  *taken = length + (ended ? 1 : 0);
+  *taken = length;
   if (!ended)
     return PRY_SSE_NEED_MORE;
-  if (input.data[length] == '\r') {
-    parser->after_cr = length + 1 == input.size;
-    if (!parser->after_cr && input.data[length + 1] == '\n')
-      ++*taken;
-  }
+  *taken += line_end_size(parser, input, length);
   enum pry_sse_result result = end_line(parser, line, event);
   pry_buffer_clear(&parser->line);
   return result;
@@ -179,7 +223,8 @@ enum pry_sse_result pry_sse_feed(struct pry_sse_parser *parser, struct pry_slice
   enum pry_sse_result result = PRY_SSE_NEED_MORE;
   while (result == PRY_SSE_NEED_MORE && offset < input.size) {
     size_t taken = 0;
-    result = read_line(parser, (struct pry_slice){input.data + offset, input.size - offset}, &taken, event);
+    struct pry_slice rest = {input.data + offset, input.size - offset};
+    result = parser->skipping ? skip_line(parser, rest, &taken, event) : read_line(parser, rest, &taken, event);
     offset += taken;
   }
   *consumed = parser->failed ? 0 : offset;

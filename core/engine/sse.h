@@ -14,6 +14,9 @@
  * would delay the event); if the next input starts with that LF, it is counted as the first byte of the next
  * block and has no meaning of its own.
  *
+ * A block longer than the limit is reported once, with what was read of it up to exactly there, and its rest is
+ * skipped to its end: the place in the stream is not lost, however the bytes arrive.
+ *
  * Work is linear in the bytes fed, however they are split. Memory is bounded by the limit. The struct is
  * embedded in its owner; one thread at a time; no I/O, no clock.
  */
@@ -27,8 +30,8 @@ enum pry_sse_result {
   PRY_SSE_NEED_MORE, /* all input was taken; no block has ended in it */
   PRY_SSE_EVENT,     /* a block with data ended: an event to dispatch */
   PRY_SSE_BLOCK,     /* a block without data ended: comments, retry, id, or just an empty line */
-  PRY_SSE_TOO_LARGE, /* the block is longer than the limit; final, as the place in the stream is lost */
-  PRY_SSE_NO_MEMORY  /* final, too */
+  PRY_SSE_TOO_LARGE, /* the block is longer than the limit; its rest is skipped, and BLOCK says where it ended */
+  PRY_SSE_NO_MEMORY  /* final */
 };
 
 struct pry_sse_event {
@@ -50,6 +53,8 @@ struct pry_sse_parser {
   bool at_start; /* no line has ended yet: a byte order mark may be there */
   bool after_cr; /* an LF, if it comes next, belongs to the line end already seen */
   bool reset;    /* the last feed ended a block: its fields are forgotten at the next feed */
+  bool skipping; /* the rest of a block that is too large */
+  bool on_line;  /* while skipping: some of the current line was there */
   enum pry_sse_result failed;
 };
 
@@ -60,8 +65,8 @@ void pry_sse_fini(struct pry_sse_parser *parser);
 
 /* Reads until the next block ends or the input does. `consumed` gets the number of bytes taken: up to and
  * including the end of the block, or all of them with NEED_MORE. Call again with the rest until NEED_MORE.
- * `event` is filled for EVENT and BLOCK; its slices are valid until the next feed. After TOO_LARGE or
- * NO_MEMORY every further feed says the same and takes nothing. */
+ * `event` is filled for EVENT and BLOCK, and for TOO_LARGE with what was read so far; its slices are valid until the
+ * next feed. After NO_MEMORY every further feed says the same and takes nothing. */
 enum pry_sse_result pry_sse_feed(struct pry_sse_parser *parser, struct pry_slice input, size_t *consumed,
                                  struct pry_sse_event *event);
 

@@ -83,6 +83,7 @@ return dialect {
     lifecycle_types = { "message_start", "ping", "content_block_start", "content_block_stop", "message_delta" },
     content_types = { "content_block_delta" },
     finish_paths = { "delta.stop_reason" },
+    json = true,
     default = "content", -- an event that is new to us may be what the client waits for
   },
 

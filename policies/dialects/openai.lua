@@ -45,7 +45,7 @@ return dialect {
 
   classify = openai.classifier(),
 
-  render = function(err, form)
+  render = function(err, form, api)
     local body = {
       error = {
         message = message_of(err),
@@ -54,6 +54,11 @@ return dialect {
         code = CODES[err.category] or err.code or err.category,
       },
     }
-    return form == "event" and "data: " .. json.encode(body) .. "\n\n" or body
+    if form ~= "event" then return body end
+    if api ~= "responses" then return "data: " .. json.encode(body) .. "\n\n" end
+    -- Readers of the Responses API go by the type; the SDKs throw for `error`.
+    body.type, body.sequence_number = "error", 0
+    body.code, body.message, body.param = body.error.code, body.error.message, json.null
+    return "event: error\ndata: " .. json.encode(body) .. "\n\n"
   end,
 }

@@ -257,7 +257,7 @@ test("streams: one that just stops is a failure, told as an event", function(t)
   local r = t:call { model = "m", stream = true }
   t:eq(r.ok, false)
   t:eq(r.category, "network")
-  t:match(r.body, 'data: {"error":{.*truncated_stream.*}}\n\n$')
+  t:match(r.body, 'data: {"error":{.*stream_unterminated.*}}\n\n$')
 end)
 
 test("streams: errors in their data say what they are", function(t)

@@ -177,6 +177,8 @@ function openai.stream(error_in_data)
       "delta",                   -- response.output_text.delta and every other event named *.delta
     },
     finish_paths = { "choices.*.finish_reason" },
+    json = true,
+    bare_errors = true,    -- the SDKs throw for {"error": ...}, whatever its type
     default = "lifecycle", -- a chunk that only names the role, usage, filter results: the client can do without
   }
 end

@@ -108,7 +108,7 @@ static void each_timeout_recovers(void **unused)
   } cases[] = {
       {{.hang_connect = true}, 1, false, "connect_timeout"},
       {{.hang = true}, 2, true, "first_byte_timeout"},
-      {{.headers = &headers, .chunks = &role, .chunk_count = 1, .hang = true}, 3, true, "idle_timeout"},
+      {{.headers = &headers, .chunks = &role, .chunk_count = 1, .hang = true}, 3, true, "stream_stalled"},
   };
   for (size_t i = 0; i < 3; i++) {
     struct rig *rig = rig_new();

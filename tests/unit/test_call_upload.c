@@ -569,7 +569,7 @@ static void a_deadline_that_stood_still_ends_with_the_commit(void **unused)
   client_has_body(&sender->client, CONTENT);
   sender->pause_at = 0;
   sender_finish(sender);
-  assert_string_equal(sender->client.outcome.failure.code, "truncated_stream"); /* and not the deadline */
+  assert_string_equal(sender->client.outcome.failure.code, "stream_unterminated"); /* and not the deadline */
   arrived_whole(rig, sender, 0);
   sender_end(sender, rig);
 }

@@ -441,7 +441,8 @@ static void test_routes(void **state)
       {"all fields",
        ROUTES(
            "route \"/v1/*\" { to = by_model { [\"a-*\"] = \"p/m\", [\"b-*\"] = \"p\", [\"*\"] = \"p\" }, deadline = 60,"
-           " timeouts = { connect = 1 }, client_dialect = \"generic\", early_head = false, max_stream = 600,"
+           " timeouts = { connect = 1 }, client_dialect = \"generic\", early_head = 2.5, slow_stream = { events = 0.5, "
+           "seconds = 20, cut = true }, max_stream = 600,"
            " repeatable = false, session = { header = \"x-session\" }, max_attempts_per_call = 3,"
            " max_targets = 2, chain = {} }\n"
            "route \"/v2/*\" { to = \"p\", session = { field = \"metadata.user\" } }\n"),
@@ -470,14 +471,13 @@ static void test_routes(void **state)
        "init.lua:2: route \"/a\": to: \"p/\" names no model after the \"/\"\n"},
       {"numbers",
        ROUTES("route \"/a\" { to = \"p\",\n deadline = -1,\n max_targets = 2.5,\n max_attempts_per_call = 0,\n "
-              "early_head = 1 }\n"),
+              "early_head = 0,\n slow_stream = { events = 1, second = 20 } }\n"),
        "init.lua:3: route \"/a\": deadline must be a number 0.001..86400 s, got -1\n"
        "init.lua:4: route \"/a\": max_targets must be a whole number 1..20, got 2.5\n"
        "init.lua:5: route \"/a\": max_attempts_per_call must be a whole number 1..100, got 0\n"
-       "init.lua:6: route \"/a\": early_head must be true or false, got 1\n"},
-      {"what is to come", ROUTES("route \"/a\" { to = \"p\", early_head = true }\n"),
-       "init.lua:2: route \"/a\": early_head is not available yet: the head is sent with the first content; leave it "
-       "out\n"},
+       "init.lua:6: route \"/a\": early_head must be a number 0.001..86400 s, or true, got 0\n"
+       "init.lua:7: route \"/a\": no field \"slow_stream.second\"; did you mean \"seconds\"?\n"
+       "init.lua:7: route \"/a\": slow_stream needs { events = N per second, seconds = S }\n"},
       {"session", ROUTES("route \"/a\" { to = \"p\", session = { header = \"a\", field = \"b\" } }\n"),
        "init.lua:2: route \"/a\": session must be { header = \"...\" } or { field = \"...\" }\n"},
       {"client dialect", ROUTES("route \"/a\" { to = \"p\", client_dialect = \"x\" }\n"),

@@ -38,6 +38,7 @@ static int make_dialect(void **unused)
                                  .error_types = {errors, 1}};
   dialect.error_in_data.items[0].name = "error";
   dialect.error_in_data.count = 1;
+  dialect.error_in_200 = dialect.error_in_data;
   pry_json_path_compile(&dialect.content_paths.items[0], PRY_SLICE("choices.*.delta.!role"));
   dialect.content_paths.count = 1;
   pry_json_path_compile(&dialect.finish_paths.items[0], PRY_SLICE("choices.*.finish_reason"));
@@ -48,7 +49,8 @@ static int make_dialect(void **unused)
 struct result {
   struct pry_buffer out;
   size_t first_out; /* bytes fed before the first byte came out; 0: none came */
-  bool broken, clean, committed;
+  bool broken, malformed, clean, committed;
+  enum pry_stream_ending ending;
 };
 
 /* Feeds the text in pieces of `size` bytes. */
@@ -68,12 +70,16 @@ static struct result run(const char *text, size_t size, size_t hold_limit)
       if (output.out.size && !result.first_out)
         result.first_out = at + 1;
       assert_true(pry_buffer_append_slice(&result.out, output.out));
-      result.broken = result.broken || step == PRY_STREAM_BROKEN;
+      result.malformed = result.malformed || step == PRY_STREAM_MALFORMED;
+      result.broken = result.broken || step == PRY_STREAM_BROKEN || step == PRY_STREAM_MALFORMED;
     }
   }
-  struct pry_slice rest = {NULL, 0};
-  result.clean = !result.broken && pry_stream_finish(&stream, &rest);
-  assert_true(pry_buffer_append_slice(&result.out, rest));
+  if (!result.broken) {
+    struct pry_stream_output output;
+    result.ending = pry_stream_finish(&stream, true, &output);
+    result.clean = result.ending == PRY_STREAM_CLEAN;
+    assert_true(pry_buffer_append_slice(&result.out, output.out));
+  }
   result.committed = stream.committed;
   pry_stream_fini(&stream);
   return result;
@@ -137,18 +143,166 @@ static void too_much_lifecycle_commits(void **unused)
   pry_buffer_fini(&result.out);
 }
 
-static void an_event_too_long_to_read_passes_unread(void **unused)
+/* An image in base64 is one event of megabytes. It passes, and what comes behind it is still judged: once everything
+ * behind such an event passed unread, and a cut there was a clean end. */
+static void a_long_event_passes_and_the_next_is_read(void **unused)
 {
   (void)unused;
-  static char text[4096];
-  memset(text, 'x', sizeof text - 1);
-  memcpy(text, "data: ", 6);
+  static const struct {
+    const char *before, *after;
+    bool clean, broken;
+    enum pry_stream_ending ending;
+  } cases[] = {
+      {"data: {\"type\":\"content_block_delta\",\"x\":\"", "\"}\n\n" DONE, true, false, PRY_STREAM_CLEAN},
+      {ROLE "data: {\"type\":\"content_block_delta\",\"x\":\"", "\"}\r\n\r\n" FINISH, true, false, PRY_STREAM_CLEAN},
+      {"data: {\"x\":\"", "\"}\n\n" ERROR, false, true, PRY_STREAM_CLEAN},
+      {"data: {\"x\":\"", "\"}\n\n", false, false, PRY_STREAM_UNTERMINATED},
+      {"data: {\"x\":\"", "", false, false, PRY_STREAM_CUT},
+      {"event: message_stop\ndata: {\"x\":\"", "\"}\n\n", true, false, PRY_STREAM_CLEAN},
+      {HI DONE "data: {\"x\":\"", "", true, false, PRY_STREAM_CLEAN},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char text[4096];
+    snprintf(text, sizeof text, "%s%0*d%s", cases[i].before, 1500, 0, cases[i].after);
+    for (size_t size = 1; size < strlen(text); size += size < 40 ? 1 : 97) {
+      struct result result = run(text, size, 256);
+      assert_int_equal(result.clean, cases[i].clean);
+      assert_int_equal(result.broken, cases[i].broken);
+      assert_int_equal(result.ending, cases[i].ending);
+      assert_string_equal(pry_buffer_text(&result.out), text);
+      pry_buffer_fini(&result.out);
+    }
+  }
+}
+
+static void an_error_too_long_to_hold_is_one_all_the_same(void **unused)
+{
+  (void)unused;
+  char text[4096];
+  snprintf(text, sizeof text, "data: {\"error\":{\"code\":1},\"x\":\"%01500d\"}\n\n", 0);
+  for (size_t size = 1; size < strlen(text); size += 13) {
+    struct result result = run(text, size, 256);
+    assert_true(result.broken && !result.malformed && !result.committed);
+    assert_int_equal(result.out.size, 0);
+    pry_buffer_fini(&result.out);
+  }
+}
+
+static void noise_without_a_field_is_malformed(void **unused)
+{
+  (void)unused;
+  char text[4096];
+  memset(text, 'x', sizeof text);
+  text[sizeof text - 1] = '\0';
   for (size_t size = 1; size < 300; size += 37) {
     struct result result = run(text, size, 256);
-    assert_true(result.clean);
-    assert_int_equal(result.out.size, strlen(text));
-    assert_memory_equal(result.out.data, text, result.out.size);
+    assert_true(result.malformed);
+    assert_int_equal(result.out.size, 0);
     pry_buffer_fini(&result.out);
+  }
+}
+
+static void an_endless_event_ends(void **unused)
+{
+  (void)unused;
+  struct pry_stream stream;
+  struct pry_stream_output output;
+  static char piece[64 * 1024];
+  memset(piece, 'x', sizeof piece);
+  pry_stream_init(&stream, &dialect, 4096);
+  struct pry_slice input = PRY_SLICE("data: ");
+  enum pry_stream_step step = pry_stream_feed(&stream, &input, &output);
+  size_t passed = 0;
+  for (unsigned i = 0; i < 1000 && step != PRY_STREAM_MALFORMED; i++) {
+    input = (struct pry_slice){piece, sizeof piece};
+    while ((step = pry_stream_feed(&stream, &input, &output)) == PRY_STREAM_OUTPUT)
+      passed += output.out.size;
+    assert_true(stream.held.capacity < 512 * 1024);
+  }
+  assert_int_equal(step, PRY_STREAM_MALFORMED);
+  assert_true(stream.inside);
+  assert_true(passed <= PRY_STREAM_EVENT_MAX);
+  pry_stream_fini(&stream);
+}
+
+static void how_a_stream_ends(void **unused)
+{
+  (void)unused;
+  static const struct {
+    const char *text;
+    enum pry_stream_ending ending;
+    const char *out;
+  } cases[] = {
+      {"", PRY_STREAM_UNTERMINATED, ""},
+      {PING, PRY_STREAM_UNTERMINATED, ""},
+      {ROLE, PRY_STREAM_UNTERMINATED, ""},
+      {ROLE "data: {", PRY_STREAM_CUT, ""},
+      {ROLE HI "data: [DONE]", PRY_STREAM_CLEAN, ROLE HI "data: [DONE]"},
+      {ROLE HI "data: [DONE]\n", PRY_STREAM_CLEAN, ROLE HI "data: [DONE]\n"},
+      {ROLE HI "data: [DONE] \n\n", PRY_STREAM_CLEAN, ROLE HI "data: [DONE] \n\n"},
+      {ROLE "data: {\"error\":{\"message\":\"no\"}}\n", PRY_STREAM_REPORTED, ""},
+      {"{\"error\":{\"message\":\"no\"}}", PRY_STREAM_REPORTED, ""},
+      {"\r\n {\n \"error\": {\n\n \"message\": \"no\" } }\n", PRY_STREAM_REPORTED, ""},
+      {"<html>no</html>\n", PRY_STREAM_UNREADABLE, ""},
+      {"{\"choices\":[]}\n\n", PRY_STREAM_UNREADABLE, ""},
+      {"no: stream\n", PRY_STREAM_CUT, ""},
+      {HI FINISH PING, PRY_STREAM_CLEAN, HI FINISH PING},
+      {"event: message_start\ndata: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n", PRY_STREAM_CLEAN,
+       "event: message_start\ndata: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n"}, /* no content, but said to be all */
+      {HI DONE ERROR "data: {", PRY_STREAM_CLEAN, HI DONE ERROR "data: {"}, /* behind the end nobody reads */
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    for (size_t size = 1; size <= strlen(cases[i].text) + 1; size++) {
+      struct result result = run(cases[i].text, size, 4096);
+      assert_false(result.broken);
+      assert_int_equal(result.ending, cases[i].ending);
+      assert_string_equal(pry_buffer_text(&result.out), cases[i].out);
+      pry_buffer_fini(&result.out);
+    }
+}
+
+static void what_is_no_json_is_malformed_where_all_must_be(void **unused)
+{
+  (void)unused;
+  static const struct {
+    const char *text;
+    bool malformed;
+    const char *out;
+  } cases[] = {
+      {ROLE HI "data: {\"choices\":[{\"delta\":{\"con\n\n" HI DONE, true, ROLE HI},
+      {ROLE "data: <html>\n\n" HI DONE, true, ""},
+      {"data: {}garbage\n\n" DONE, true, ""},
+      {"data: \xFF\xFE\n\n" DONE, true, ""},
+      {"data:\n\ndata: \n\n" HI DONE, false, "data:\n\ndata: \n\n" HI DONE},
+      {HI "\x01\x02 lines that are no fields\nOK\n\n" DONE, false, HI "\x01\x02 lines that are no fields\nOK\n\n" DONE},
+      {HI "data: {\"a\":\ndata: 1}\n\n" DONE, false, HI "data: {\"a\":\ndata: 1}\n\n" DONE},
+      {HI DONE "data: what?\n\n", false, HI DONE "data: what?\n\n"},
+  };
+  dialect.json = true;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    for (size_t size = 1; size <= strlen(cases[i].text) + 1; size++) {
+      struct result result = run(cases[i].text, size, 4096);
+      assert_int_equal(result.malformed, cases[i].malformed);
+      assert_string_equal(pry_buffer_text(&result.out), cases[i].out);
+      pry_buffer_fini(&result.out);
+    }
+  dialect.json = false;
+}
+
+static void a_stream_without_markers_ends_with_its_connection(void **unused)
+{
+  (void)unused;
+  static const char *const texts[] = {"", "data: anything\n\n", "data: anything\n\ndata: hal"};
+  static const enum pry_stream_ending endings[] = {PRY_STREAM_UNTERMINATED, PRY_STREAM_CLEAN, PRY_STREAM_CUT};
+  for (size_t i = 0; i < 3; i++) {
+    struct pry_stream stream;
+    struct pry_stream_output output;
+    struct pry_slice input = pry_slice_of(texts[i]);
+    pry_stream_init(&stream, &pry_dialect_generic, 4096);
+    while (pry_stream_feed(&stream, &input, &output) == PRY_STREAM_OUTPUT)
+      continue;
+    assert_int_equal(pry_stream_finish(&stream, true, &output), endings[i]);
+    pry_stream_fini(&stream);
   }
 }
 
@@ -158,7 +312,13 @@ int main(void)
       cmocka_unit_test(the_same_at_every_cut),
       cmocka_unit_test(content_flows_as_soon_as_its_event_is_whole),
       cmocka_unit_test(too_much_lifecycle_commits),
-      cmocka_unit_test(an_event_too_long_to_read_passes_unread),
+      cmocka_unit_test(a_long_event_passes_and_the_next_is_read),
+      cmocka_unit_test(an_error_too_long_to_hold_is_one_all_the_same),
+      cmocka_unit_test(noise_without_a_field_is_malformed),
+      cmocka_unit_test(an_endless_event_ends),
+      cmocka_unit_test(how_a_stream_ends),
+      cmocka_unit_test(what_is_no_json_is_malformed_where_all_must_be),
+      cmocka_unit_test(a_stream_without_markers_ends_with_its_connection),
   };
   return cmocka_run_group_tests(tests, make_dialect, NULL);
 }
