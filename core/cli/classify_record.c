@@ -1,11 +1,10 @@
 #include "classify.h"
 
 #include "json.h"
+#include "records.h"
 
 #include <stdio.h>
 #include <time.h>
-
-#include <openssl/evp.h>
 
 void pry_classify_record_init(struct pry_classify_record *record)
 {
@@ -24,43 +23,13 @@ void pry_classify_record_fini(struct pry_classify_record *record)
   pry_headers_fini(&record->headers);
 }
 
-static const char *read_text(struct pry_json_value value, struct pry_buffer *out)
-{
-  pry_buffer_clear(out);
-  if (value.type == PRY_JSON_NULL)
-    return NULL;
-  return value.type == PRY_JSON_STRING && pry_json_string(value.raw, out) ? NULL : "is not a text";
-}
-
 /* A body that was logged as JSON instead of text is taken as its text. */
 static const char *read_body(struct pry_json_value value, struct pry_buffer *out)
 {
   if (value.type != PRY_JSON_OBJECT && value.type != PRY_JSON_ARRAY)
-    return read_text(value, out);
+    return pry_record_text(value, out);
   pry_buffer_clear(out);
   return pry_buffer_append_slice(out, value.raw) ? NULL : "does not fit into memory";
-}
-
-static const char *read_base64(struct pry_json_value value, struct pry_buffer *out)
-{
-  struct pry_buffer text;
-  pry_buffer_init(&text, 0);
-  const char *problem = read_text(value, &text);
-  pry_buffer_clear(out);
-  size_t padding = text.size && text.data[text.size - 1] == '=' ? 1 : 0;
-  padding += text.size > 1 && text.data[text.size - 2] == '=' ? 1 : 0;
-  if (!problem && text.size) {
-    bool room = pry_buffer_reserve(out, text.size / 4 * 3 + 4);
-    int size = room && text.size % 4 == 0
-                   ? EVP_DecodeBlock((unsigned char *)out->data, (const unsigned char *)text.data, (int)text.size)
-                   : -1;
-    if (size < 0)
-      problem = "is not base64";
-    else
-      out->size = (size_t)size - padding;
-  }
-  pry_buffer_fini(&text);
-  return problem;
 }
 
 static const char *read_whole(struct pry_json_value value, int64_t least, int64_t most, int64_t *number, bool *has)
@@ -117,9 +86,9 @@ static const char *read_member(struct pry_classify_record *record, struct pry_sl
   if (pry_json_equals(key, PRY_SLICE("id")))
     record->id = value.raw;
   else if (pry_json_equals(key, PRY_SLICE("dialect")))
-    return read_text(value, &record->dialect);
+    return pry_record_text(value, &record->dialect);
   else if (pry_json_equals(key, PRY_SLICE("provider")))
-    return read_text(value, &record->provider);
+    return pry_record_text(value, &record->provider);
   else if (pry_json_equals(key, PRY_SLICE("http_status")) && value.type == PRY_JSON_NULL)
     record->no_answer = true;
   else if (pry_json_equals(key, PRY_SLICE("http_status")))
@@ -131,7 +100,7 @@ static const char *read_member(struct pry_classify_record *record, struct pry_sl
   else if (pry_json_equals(key, PRY_SLICE("body")))
     return value.type == PRY_JSON_NULL ? NULL : read_body(value, &record->body);
   else if (pry_json_equals(key, PRY_SLICE("body_base64")))
-    return value.type == PRY_JSON_NULL ? NULL : read_base64(value, &record->body);
+    return value.type == PRY_JSON_NULL ? NULL : pry_record_base64(value, &record->body);
   else if (pry_json_equals(key, PRY_SLICE("now")) && value.type != PRY_JSON_NULL)
     return pry_json_number(value.raw, &record->now) ? NULL : "is not Unix seconds";
   return NULL;

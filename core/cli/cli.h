@@ -29,6 +29,7 @@ enum pry_exit {
   X(health, "ask the providers whether they work: connectivity, auth, model")                                          \
   X(client, "make, show and take back the keys of the gateway's clients")                                              \
   X(classify, "say what each failure on stdin is, in parry's words")                                                   \
+  X(sse, "say what parry sees in each recorded event stream on stdin")                                                 \
   X(sim, "run a provider that fails on command")                                                                       \
   X(version, "print the version")
 
