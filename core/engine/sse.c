@@ -30,6 +30,7 @@ static void begin_block(struct pry_sse_parser *parser)
   pry_buffer_clear(&parser->data);
   parser->retry_ms = -1;
   parser->has_data = false;
+  parser->known = false;
   parser->reset = false;
 }
 
@@ -67,9 +68,17 @@ static bool replace(struct pry_buffer *buffer, struct pry_slice value)
   return pry_buffer_append_slice(buffer, value);
 }
 
+/* A comment is a line whose field name is empty, which no field has. */
+static bool is_known(struct pry_slice field)
+{
+  return !field.size || pry_slice_equal(field, PRY_SLICE("data")) || pry_slice_equal(field, PRY_SLICE("event")) ||
+         pry_slice_equal(field, PRY_SLICE("id")) || pry_slice_equal(field, PRY_SLICE("retry"));
+}
+
 /* False only when memory is short. */
 static bool take_field(struct pry_sse_parser *parser, struct pry_slice field, struct pry_slice value)
 {
+  parser->known = parser->known || is_known(field);
   if (pry_slice_equal(field, PRY_SLICE("data"))) {
     if (parser->has_data && !pry_buffer_append(&parser->data, "\n", 1))
       return false;
@@ -88,7 +97,6 @@ static bool take_field(struct pry_sse_parser *parser, struct pry_slice field, st
   return true;
 }
 
-/* A comment is a line whose field name is empty, which no field has. */
 static bool take_line(struct pry_sse_parser *parser, struct pry_slice line)
 {
   const char *colon = memchr(line.data, ':', line.size);
@@ -116,6 +124,7 @@ static enum pry_sse_result end_block(struct pry_sse_parser *parser, struct pry_s
   event->name = pry_buffer_slice(&parser->name);
   event->data = pry_buffer_slice(&parser->data);
   event->id = pry_buffer_slice(&parser->id);
+  event->known = parser->known;
   event->retry_ms = parser->retry_ms;
   return parser->has_data ? PRY_SSE_EVENT : PRY_SSE_BLOCK;
 }
@@ -148,7 +157,16 @@ static size_t line_end_size(struct pry_sse_parser *parser, struct pry_slice inpu
   return !parser->after_cr && input.data[at + 1] == '\n' ? 2 : 1;
 }
 
-/* The block's last bytes that are still read. The name of a field is not known from its beginning, its value is. */
+/* The beginning of a data line, behind the name and its space. */
+static struct pry_slice data_of(struct pry_slice line)
+{
+  size_t name = sizeof "data:" - 1;
+  line = (struct pry_slice){line.data + name, line.size - name};
+  return line.size && line.data[0] == ' ' ? (struct pry_slice){line.data + 1, line.size - 1} : line;
+}
+
+/* The block's last bytes that are still read. The name of a field is not known from its beginning, its value is; it is
+ * not copied, as it may be all that the limit allows. */
 static enum pry_sse_result overflow(struct pry_sse_parser *parser, struct pry_slice bytes, size_t *taken,
                                     struct pry_sse_event *event)
 {
@@ -158,11 +176,12 @@ static enum pry_sse_result overflow(struct pry_sse_parser *parser, struct pry_sl
   parser->skipping = true;
   parser->on_line = parser->line.size > 0;
   struct pry_slice line = without_mark(parser, pry_buffer_slice(&parser->line));
-  if (pry_slice_starts_with(line, PRY_SLICE("data:")) && !take_line(parser, line))
-    return fail(parser, PRY_SSE_NO_MEMORY);
-  pry_buffer_clear(&parser->line);
+  bool has_data = pry_slice_starts_with(line, PRY_SLICE("data:"));
   end_block(parser, event);
   parser->block_size = parser->limit;
+  event->known = event->known || has_data || pry_slice_starts_with(line, PRY_SLICE(":"));
+  if (has_data && !parser->has_data)
+    event->data = data_of(line);
   return PRY_SSE_TOO_LARGE;
 }
 
@@ -213,6 +232,10 @@ enum pry_sse_result pry_sse_feed(struct pry_sse_parser *parser, struct pry_slice
   *event = (struct pry_sse_event){.retry_ms = -1};
   if (parser->failed)
     return parser->failed;
+  if (parser->reset && parser->skipping) { /* what was kept of the block was much, and the stream may go on for long */
+    pry_buffer_fini(&parser->line);
+    pry_buffer_fini(&parser->data);
+  }
   if (parser->reset)
     begin_block(parser);
   size_t offset = 0;

@@ -38,6 +38,7 @@ struct pry_sse_event {
   struct pry_slice name; /* the `event` field; empty when there was none (means "message") */
   struct pry_slice data; /* without the last LF; may be empty in an event ("data:" alone) */
   struct pry_slice id;   /* the last `id` of the stream so far, empty when there was none */
+  bool known;            /* the block held a field or a comment, and not only lines that mean nothing */
   long retry_ms;         /* the block's `retry` field, milliseconds; -1 when there was none */
 };
 
@@ -50,6 +51,7 @@ struct pry_sse_parser {
   size_t block_size; /* bytes of the current block, the LF of a CRLF not counted */
   long retry_ms;
   bool has_data;
+  bool known;
   bool at_start; /* no line has ended yet: a byte order mark may be there */
   bool after_cr; /* an LF, if it comes next, belongs to the line end already seen */
   bool reset;    /* the last feed ended a block: its fields are forgotten at the next feed */

@@ -154,7 +154,7 @@ static enum pry_stream_step on_long_event(struct pry_stream *stream, struct pry_
                                           const struct pry_sse_event *event, struct pry_stream_output *output)
 {
   bool finish = false;
-  if (!event->name.size && !event->data.size)
+  if (!event->known)
     return malformed(stream); /* this much without a single field is a page, or noise */
   struct pry_dialect lenient = *stream->dialect;
   lenient.json = false;

@@ -8,6 +8,7 @@
 
 #include "call_rig.h"
 
+#define STREAM_BODY "{\"model\":\"m\",\"stream\":true,\"messages\":[]}"
 #define BODY "{\"model\":\"m\",\"n\":9007199254740993,\"messages\":[]}"
 
 static const char *const json[] = {"Content-Type", "application/json", NULL};

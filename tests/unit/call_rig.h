@@ -54,6 +54,9 @@ struct rig {
   bool with_credential;
   enum pry_condition repeatable;
   pry_time max_stream;
+  pry_time early_head, slow_window;
+  double slow_events;
+  bool slow_cut;
   /* what policies saw */
   unsigned runs[PRY_HANDLER_COUNT];
   struct pry_failure last_failure;
@@ -72,9 +75,11 @@ struct rig {
 static inline struct pry_dialect *rig_dialect(struct pry_arena *arena, const char *name)
 {
   struct pry_dialect *dialect = pry_arena_take(arena, sizeof *dialect);
-  static const char *const done[] = {"[DONE]"};
-  *dialect = (struct pry_dialect){.name = name, .file = "dialects/test.lua", .default_lifecycle = true};
+  static const char *const done[] = {"[DONE]"}, *const errors[] = {"error"};
+  *dialect = (struct pry_dialect){
+      .name = name, .file = "dialects/test.lua", .default_lifecycle = true, .json = true, .bare_errors = true};
   dialect->end_data = (struct pry_text_list){done, 1};
+  dialect->error_types = (struct pry_text_list){errors, 1};
   dialect->error_in_data.items[0].name = "error";
   dialect->error_in_data.count = 1;
   dialect->error_in_200 = dialect->error_in_data;
@@ -134,6 +139,10 @@ static inline struct pry_config *rig_config(struct rig *rig)
                               .rule_count = 1,
                               .deadline = rig->deadline ? rig->deadline : PRY_DEADLINE_DEFAULT,
                               .max_stream = rig->max_stream,
+                              .early_head = rig->early_head,
+                              .slow_window = rig->slow_window,
+                              .slow_events = rig->slow_events,
+                              .slow_cut = rig->slow_cut,
                               .repeatable = rig->repeatable,
                               .max_attempts_per_call = PRY_MAX_ATTEMPTS_PER_CALL_DEFAULT,
                               .max_targets = PRY_MAX_TARGETS_DEFAULT,
