@@ -3,7 +3,8 @@
 void pry_stream_init(struct pry_stream *stream, const struct pry_dialect *dialect, size_t hold_limit)
 {
   *stream = (struct pry_stream){.dialect = dialect, .hold_limit = hold_limit};
-  pry_sse_init(&stream->parser, hold_limit);
+  /* One less: buffers keep a byte for a NUL, and would be twice as large for it. */
+  pry_sse_init(&stream->parser, hold_limit > 1 ? hold_limit - 1 : hold_limit);
   pry_buffer_init(&stream->held, 0);
   pry_buffer_init(&stream->given, 0);
 }
