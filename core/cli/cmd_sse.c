@@ -380,6 +380,11 @@ static int run(struct pry_dialects *dialects, const struct recording *options, c
   return good ? PRY_EXIT_OK : PRY_EXIT_FINDINGS;
 }
 
+static bool keep_option(const char *text, struct pry_buffer *out)
+{
+  return !text || (pry_buffer_append_text(out, text) && pry_buffer_text(out));
+}
+
 int pry_cmd_sse(int argc, char **argv)
 {
   char shipped[PRY_PLACE_MAX];
@@ -417,9 +422,7 @@ int pry_cmd_sse(int argc, char **argv)
   code = PRY_EXIT_CONFIG;
   pry_buffer_init(&given.dialect, 0);
   pry_buffer_init(&given.provider, 0);
-  bool room = pry_buffer_append_text(&given.dialect, dialect ? dialect : "") &&
-              pry_buffer_append_text(&given.provider, provider ? provider : "") &&
-              (!dialect || pry_buffer_text(&given.dialect)) && (!provider || pry_buffer_text(&given.provider));
+  bool room = !dialect || (keep_option(dialect, &given.dialect) && keep_option(provider, &given.provider));
   if (pry_dialects_load(&dialects,
                         folder ? folder
                                : pry_place_shipped(PARRY_POLICY_DIR, PARRY_POLICY_DIR_BESIDE, shipped, sizeof shipped),
