@@ -114,7 +114,8 @@ def fitting(rig, wanted):
 
 
 def streams(options):
-    """Slow event streams: memory, CPU and lag. The lag is an event's age when the client has it."""
+    """Slow event streams: memory, CPU and lag. The lag is an event's age when the client has it; what a proxy adds to it is
+    told per round, beside the floor's in that round, as a machine's noise is often more than either."""
     kinds = [Direct] + proxies()
     rows = {kind.name: [] for kind in kinds}
     with Rig() as rig:
@@ -128,9 +129,10 @@ def streams(options):
         direct = rows["direct"]
         proxied = kind is not Direct
         middle = {key: statistics.median(run[key] for run in runs) for key in ("p50", "p99")}
-        found.append({"name": kind.name, **middle,
+        found.append({"name": kind.name, **middle, "p99s": [run["p99"] for run in runs],
                       "kib": [(run["resident"] - run["resident_before"]) / count for run in runs] if proxied else [],
                       "cpu": [run["cpu"] / run["count"] * 1e6 for run in runs] if proxied else [],
-                      **{"added_" + key: statistics.median(run[key] - base[key] for run, base in zip(runs, direct))
-                         for key in ("p50", "p99")}})
+                      **{"added_" + key: [run[key] - base[key] for run, base in zip(runs, direct)]
+                         for key in ("p50", "p99")},
+                      "over_floor_p99": [run["p99"] - floor["p99"] for run, floor in zip(runs, rows["floor"])]})
     return {"streams": count, "every": interval(count, options), "rows": found}

@@ -94,8 +94,14 @@ def print_streams(found):
     print(f"\nEvent streams: {found['streams']}, an event every {found['every']} ms each (plain TCP both sides)")
     table(["", "KiB a stream", "CPU µs an event", "lag p50 µs", "lag p99 µs", "added p50", "added p99"],
           [[row["name"], spread(row["kib"]) if row["kib"] else "-", spread(row["cpu"]) if row["cpu"] else "-",
-            "%.0f" % row["p50"], "%.0f" % row["p99"], "%.0f" % row["added_p50"], "%.0f" % row["added_p99"]]
+            "%.0f" % row["p50"], "%.0f" % row["p99"], spread(row["added_p50"], "%.0f"), spread(row["added_p99"], "%.0f")]
            for row in found["rows"]])
+    rows = {row["name"]: row for row in found["rows"]}
+    floor, parry = rows["floor"]["added_p99"], rows["parry"]["added_p99"]
+    noise = max(rows["direct"]["p99s"]) - min(rows["direct"]["p99s"])
+    print(f"  p99 added to an event: floor {spread(floor, '%.0f')} µs, parry {spread(parry, '%.0f')} µs; parry over floor in "
+          f"the same round {spread(rows['parry']['over_floor_p99'], '%.0f')} µs; direct p99 differs by {noise:.0f} µs "
+          "between rounds")
 
 
 def print_reloading(found):
