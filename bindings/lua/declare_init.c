@@ -23,6 +23,8 @@ enum { TIMEOUT_MAX = 3600, MODELS_MAX = 1024, CLIENTS_FILE_MAX = 1024 };
  * ---@field max_targets integer?     3
  * ---@field max_cost number?         no further attempt once the call has cost that much, in the currency of the prices
  * ---@field max_wait number?         seconds that a call may spend waiting in all
+ * ---@field early_head number|boolean?   seconds; true: 5
+ * ---@field slow_stream { events: number, seconds: number, cut?: boolean }?   events per second
  * ---@class auth
  * ---@param name string
  * ---@return fun(v: { base_url: string, dialect?: string, auth?: auth, keys?: secret[], rotate?: "first"|"round_robin", timeouts?: table, models?: table })

@@ -32,7 +32,7 @@ static void window_ended(void *user)
 
 void pry_call_watch_pace(struct pry_call *call)
 {
-  call->pace.failed = false;
+  call->pace = (struct call_pace){.left = -1};
   if (call->route->slow_window)
     start_window(call);
 }

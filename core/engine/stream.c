@@ -128,8 +128,10 @@ static enum pry_stream_step on_event(struct pry_stream *stream, struct pry_slice
   tell(stream, event, meaning, true);
   if (meaning == PRY_STREAM_ERROR)
     return broken(stream, bytes, event, output);
-  if (meaning == PRY_STREAM_NONSENSE)
+  if (meaning == PRY_STREAM_NONSENSE && !stream->finished)
     return malformed(stream);
+  if (meaning == PRY_STREAM_NONSENSE) /* all there was to say is said: somebody's own end marker */
+    meaning = PRY_STREAM_LIFECYCLE;
   take_meaning(stream, meaning, finish);
   return stream->committed ? hand_out(stream, bytes, output) : hold(stream, bytes, true, output);
 }

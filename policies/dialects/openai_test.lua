@@ -260,6 +260,30 @@ test("streams: one that just stops is a failure, told as an event", function(t)
   t:match(r.body, 'data: {"error":{.*stream_unterminated.*}}\n\n$')
 end)
 
+test("streams: a client of the Responses API is told by an event of its own", function(t)
+  t:dialect("openai")
+  t:provider { { sse = { { type = "response.output_text.delta", delta = "x" } } } }
+  local r = t:call { model = "m", stream = true, path = "/v1/responses" }
+  t:eq(r.ok, false)
+  local name, data = r.body:match("event: (%a+)\ndata: ([^\n]+)\n\n$")
+  t:eq(name, "error")
+  local event = json.decode(data)
+  t:eq(event.type, "error")
+  t:eq(event.code, "stream_unterminated")
+  t:eq(event.error.code, "stream_unterminated") -- what the SDKs look for
+  t:eq(event.message, event.error.message)
+end)
+
+test("streams: data that is no JSON is a failure, and empty data is none", function(t)
+  t:dialect("openai")
+  t:provider { { sse = { delta { content = "x" }, "{half" } } }
+  t:provider { { sse = { delta { content = "x" }, "", "[DONE]" } } }
+  local r = t:call { model = "m", stream = true }
+  t:eq(r.category, "server")
+  t:match(r.body, "stream_malformed")
+  t:eq(t:call { model = "m", stream = true }.ok, true)
+end)
+
 test("streams: errors in their data say what they are", function(t)
   t:dialect("openai")
   local errors = {

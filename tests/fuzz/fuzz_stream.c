@@ -61,6 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
   if (size < 1 || size > 16 * 1024)
     return 0;
   struct pry_dialect dialect = make_dialect();
+  dialect.json = data[0] & 0x80;
   struct pry_slice text = {(const char *)data + 1, size - 1};
   struct outcome whole = run(&dialect, text, text.size ? text.size : 1);
   struct outcome pieces = run(&dialect, text, data[0] % 64 + 1u);

@@ -1,4 +1,5 @@
 /* Streams that come too slowly, and the head that goes out before there is an answer; in virtual time. */
+#include "call_internal.h"
 #include "call_policies.h"
 
 #define PING ": ping\n\n"
@@ -110,6 +111,24 @@ static void a_slow_client_does_not_make_a_stream_slow(void **unused)
   client_finish(client);
   assert_string_equal(client->outcome.failure.code, "stream_too_slow");
   assert_int_equal((pry_loop_now(rig->loop) - resumed) / PRY_SECOND, 6);
+  rig_end(client, rig);
+}
+
+/* Once a client that had been slow started the clock of a guard that the route had not asked for: a window of no length,
+ * over and over. */
+static void without_a_guard_no_clock_runs(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_on_error(silent);
+  rig_plays(rig, (struct pry_http_step){.chunk_delay = 4}, sse, CONTENT, CONTENT, CONTENT, DONE, NULL);
+  struct client *client = client_start(rig, NULL, BODY, NULL);
+  client->pause = true;
+  pry_loop_advance(rig->loop, 10 * PRY_SECOND);
+  client->pause = false;
+  pry_call_resume(client->call);
+  assert_false(pry_timer_running(&client->call->pace_timer));
+  client_finish(client);
+  assert_true(client->outcome.ok);
   rig_end(client, rig);
 }
 
@@ -295,6 +314,7 @@ int main(void)
       cmocka_unit_test(after_content_it_is_cut_where_the_route_says_so),
       cmocka_unit_test(a_stream_that_is_fast_enough_is_not_slow),
       cmocka_unit_test(a_slow_client_does_not_make_a_stream_slow),
+      cmocka_unit_test(without_a_guard_no_clock_runs),
       cmocka_unit_test(attempts_recover_behind_the_head),
       cmocka_unit_test(a_failure_behind_the_head_is_an_error_event),
       cmocka_unit_test(the_deadline_holds_behind_the_head),

@@ -276,6 +276,7 @@ static void what_is_no_json_is_malformed_where_all_must_be(void **unused)
       {"data:\n\ndata: \n\n" HI DONE, false, "data:\n\ndata: \n\n" HI DONE},
       {HI "\x01\x02 lines that are no fields\nOK\n\n" DONE, false, HI "\x01\x02 lines that are no fields\nOK\n\n" DONE},
       {HI "data: {\"a\":\ndata: 1}\n\n" DONE, false, HI "data: {\"a\":\ndata: 1}\n\n" DONE},
+      {HI FINISH "data: [END]\n\n", false, HI FINISH "data: [END]\n\n"},
       {HI DONE "data: what?\n\n", false, HI DONE "data: what?\n\n"},
   };
   dialect.json = true;
