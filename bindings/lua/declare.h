@@ -92,8 +92,6 @@
  *     },
  *     classify = function(answer) … end,     -- → nil, or { category =, code =, message =, retryable =, fallback =,
  *                                            -- refresh_token =, retry_after = seconds }
- *     render   = function(err, form) … end,  -- form "body" or "event" → a text, or a table that is encoded as JSON
- *                                            -- refresh_token = }
  *     render   = function(err, form, api) … end,  -- form "body" or "event" → a text, or a table that is encoded as
  *                                            -- JSON; api "responses": an event for a client of that API, else nil
  *   }

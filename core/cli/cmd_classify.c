@@ -68,45 +68,12 @@ static bool classify_stream(struct pry_state *state, const struct pry_dialect *d
   return step == PRY_STREAM_BROKEN;
 }
 
-static void tell_unknown_dialect(struct reading *reading, const char *name)
-{
-  enum { NAMES_MAX = 64 };
-  const struct pry_config *config = reading->state->generation->config;
-  const char *names[NAMES_MAX];
-  size_t count = 0;
-  for (; count < config->dialect_count && count < NAMES_MAX; count++)
-    names[count] = config->dialects[count]->name;
-  const char *nearest = pry_nearest_name(name, names, count);
-  fprintf(stderr, "parry classify: line %lu: there is no dialect '%.64s'%s%s%s; such lines are taken as generic\n",
-          reading->line, name, nearest ? ", did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "");
-  reading->told_unknown = true;
-}
-
-/* What a folder that has no dialects/generic.lua means by "generic" is judged by the status alone. */
-static const struct pry_dialect *generic(const struct reading *reading)
-{
-  const struct pry_dialect *named = pry_config_dialect(reading->state->generation->config, pry_dialect_generic.name);
-  return named ? named : &pry_dialect_generic;
-}
-
-/* Never NULL. */
-static const struct pry_dialect *find_dialect(struct reading *reading, struct pry_classify_record *record)
-{
-  const char *name = pry_buffer_text(&record->dialect);
-  if (!name || !*name || strcmp(name, pry_dialect_generic.name) == 0)
-    return generic(reading);
-  const struct pry_dialect *dialect = pry_config_dialect(reading->state->generation->config, name);
-  if (!dialect && !reading->told_unknown)
-    tell_unknown_dialect(reading, name);
-  return dialect ? dialect : generic(reading);
-}
-
 static struct pry_failure classify(struct reading *reading, struct pry_classify_record *record)
 {
   struct pry_state *state = pry_dialects_state(reading->dialects);
   const struct pry_dialect *dialect =
       pry_dialects_find(reading->dialects, pry_buffer_text(&record->dialect), reading->line);
-  const char *provider = pry_buffer_text(&record->provider);
+  const char *provider = pry_buffer_text(record->provider.size ? &record->provider : &record->dialect);
   struct pry_failure failure = {.retry_after = -1};
   struct pry_answer_view answer = {.provider = provider ? provider : "",
                                    .status = (int)record->status,

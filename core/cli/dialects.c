@@ -98,12 +98,20 @@ static void tell_unknown(struct pry_dialects *dialects, const char *name, unsign
   dialects->told_unknown = true;
 }
 
+/* What a folder that has no dialects/generic.lua means by "generic" is judged by the status alone. */
+static const struct pry_dialect *generic(const struct pry_dialects *dialects)
+{
+  const struct pry_config *config = pry_dialects_state(dialects)->generation->config;
+  const struct pry_dialect *named = pry_config_dialect(config, pry_dialect_generic.name);
+  return named ? named : &pry_dialect_generic;
+}
+
 const struct pry_dialect *pry_dialects_find(struct pry_dialects *dialects, const char *name, unsigned long line)
 {
   if (!name || !*name || strcmp(name, pry_dialect_generic.name) == 0)
-    return &pry_dialect_generic;
+    return generic(dialects);
   const struct pry_dialect *dialect = pry_config_dialect(pry_dialects_state(dialects)->generation->config, name);
   if (!dialect && !dialects->told_unknown)
     tell_unknown(dialects, name, line);
-  return dialect ? dialect : &pry_dialect_generic;
+  return dialect ? dialect : generic(dialects);
 }

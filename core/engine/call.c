@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 /* Timers one call can have running at once. */
-enum { CALL_TIMERS = 9 };
 enum { CALL_TIMERS = 10 };
 
 static const char *const state_names[] = {

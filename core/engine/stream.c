@@ -108,22 +108,12 @@ static enum pry_stream_step on_event(struct pry_stream *stream, struct pry_slice
                                      const struct pry_sse_event *event, struct pry_stream_output *output)
 {
   bool finish = false;
-  pry_usage_read(&stream->dialect->usage, event->data, &stream->tokens);
-  switch (pry_dialect_stream_class(stream->dialect, event->name, event->data, &finish)) {
-  case PRY_STREAM_ERROR:
-    return broken(stream, bytes, event, output);
-  case PRY_STREAM_END:
-    stream->state = PRY_STREAM_ENDED;
-    stream->committed = true;
-    break;
-  case PRY_STREAM_CONTENT:
-    if (stream->state == PRY_STREAM_HOLDING)
-      stream->state = PRY_STREAM_FLOWING;
-    stream->committed = true;
-    break;
-  case PRY_STREAM_LIFECYCLE:
-    break;
+  stream->any = true;
+  if (stream->state == PRY_STREAM_ENDED) {
+    tell(stream, event, PRY_STREAM_LIFECYCLE, true);
+    return hand_out(stream, bytes, output);
   }
+  pry_usage_read(&stream->dialect->usage, event->data, &stream->tokens);
   enum pry_stream_class meaning = pry_dialect_stream_class(stream->dialect, event->name, event->data, &finish);
   tell(stream, event, meaning, true);
   if (meaning == PRY_STREAM_ERROR)
@@ -134,21 +124,6 @@ static enum pry_stream_step on_event(struct pry_stream *stream, struct pry_slice
     meaning = PRY_STREAM_LIFECYCLE;
   take_meaning(stream, meaning, finish);
   return stream->committed ? hand_out(stream, bytes, output) : hold(stream, bytes, true, output);
-}
-
-stream->any = true;
-if (stream->state == PRY_STREAM_ENDED) {
-  tell(stream, event, PRY_STREAM_LIFECYCLE, true);
-  return hand_out(stream, bytes, output);
-}
-enum pry_stream_class meaning = pry_dialect_stream_class(stream->dialect, event->name, event->data, &finish);
-tell(stream, event, meaning, true);
-if (meaning == PRY_STREAM_ERROR)
-  return broken(stream, bytes, event, output);
-if (meaning == PRY_STREAM_NONSENSE)
-  return malformed(stream);
-take_meaning(stream, meaning, finish);
-return stream->committed ? hand_out(stream, bytes, output) : hold(stream, bytes, true, output);
 }
 
 /* Its end is not there, so it cannot be judged as JSON; its type and its first members stand at the beginning. Nobody
@@ -240,6 +215,7 @@ static enum pry_stream_ending complete_last_event(struct pry_stream *stream, str
     return PRY_STREAM_LOST;
   if (result != PRY_SSE_EVENT)
     return PRY_STREAM_CUT;
+  pry_usage_read(&stream->dialect->usage, event.data, &stream->tokens);
   enum pry_stream_class meaning = pry_dialect_stream_class(stream->dialect, event.name, event.data, &finish);
   if (meaning != PRY_STREAM_ERROR)
     return meaning == PRY_STREAM_END ? PRY_STREAM_CLEAN : PRY_STREAM_CUT;
