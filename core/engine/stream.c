@@ -6,14 +6,12 @@ void pry_stream_init(struct pry_stream *stream, const struct pry_dialect *dialec
   /* One less: buffers keep a byte for a NUL, and would be twice as large for it. */
   pry_sse_init(&stream->parser, hold_limit > 1 ? hold_limit - 1 : hold_limit);
   pry_buffer_init(&stream->held, 0);
-  pry_buffer_init(&stream->given, 0);
 }
 
 void pry_stream_fini(struct pry_stream *stream)
 {
   pry_sse_fini(&stream->parser);
   pry_buffer_fini(&stream->held);
-  pry_buffer_fini(&stream->given);
 }
 
 static struct pry_slice take_front(struct pry_slice *input, size_t size)
@@ -36,38 +34,21 @@ static enum pry_stream_step hand_out(struct pry_stream *stream, struct pry_slice
     return PRY_STREAM_NO_MEMORY;
   output->out = pry_buffer_slice(&stream->held);
   pry_buffer_clear(&stream->held); /* the bytes stay in place until the next append */
-  stream->whole = 0;
   return PRY_STREAM_OUTPUT;
 }
 
-/* Too much is held back: its whole blocks go out, the unfinished one stays. */
-static enum pry_stream_step commit_held(struct pry_stream *stream, struct pry_stream_output *output)
-{
-  stream->committed = true;
-  stream->state = PRY_STREAM_FLOWING;
-  if (!stream->whole)
-    return PRY_STREAM_MORE;
-  struct pry_buffer swap = stream->given;
-  stream->given = stream->held;
-  stream->held = swap;
-  pry_buffer_clear(&stream->held);
-  size_t whole = stream->whole;
-  stream->whole = 0;
-  output->out = (struct pry_slice){stream->given.data, whole};
-  return pry_buffer_append(&stream->held, stream->given.data + whole, stream->given.size - whole)
-             ? PRY_STREAM_OUTPUT
-             : PRY_STREAM_NO_MEMORY;
-}
-
-/* `ends`: the bytes end a block. */
+/* `ends`: the bytes end a block. Only then is it looked whether too much is held, or it would depend on how the bytes
+ * arrive whether an error behind them can still be recovered. */
 static enum pry_stream_step hold(struct pry_stream *stream, struct pry_slice bytes, bool ends,
                                  struct pry_stream_output *output)
 {
   if (!pry_buffer_append_slice(&stream->held, bytes))
     return PRY_STREAM_NO_MEMORY;
-  if (ends)
-    stream->whole = stream->held.size;
-  return stream->held.size > stream->hold_limit && !stream->committed ? commit_held(stream, output) : PRY_STREAM_MORE;
+  if (!ends || stream->committed || stream->held.size <= stream->hold_limit)
+    return PRY_STREAM_MORE;
+  stream->committed = true;
+  stream->state = PRY_STREAM_FLOWING;
+  return hand_out(stream, PRY_SLICE(""), output);
 }
 
 static enum pry_stream_step broken(struct pry_stream *stream, struct pry_slice bytes, const struct pry_sse_event *event,
@@ -149,7 +130,7 @@ static enum pry_stream_step on_long_event(struct pry_stream *stream, struct pry_
   }
   take_meaning(stream, meaning == PRY_STREAM_END ? meaning : PRY_STREAM_CONTENT, finish);
   stream->inside = true;
-  stream->passed = stream->held.size - stream->whole + bytes.size;
+  stream->passed = stream->parser.limit;
   return hand_out(stream, bytes, output);
 }
 

@@ -20,8 +20,8 @@
  *                  PRY_STREAM_EVENT_MAX, or no event stream at all
  *   an error       that the provider reported in the stream, or instead of one
  *
- * Memory: held events and one unfinished event, both bounded by `hold_limit`; more held bytes than that commit the
- * stream. An event longer than that (an image in base64) is judged by its beginning and passes in pieces; the next one
+ * Memory: held events and one unfinished event, each bounded by `hold_limit`; more bytes of held events than that commit
+ * the stream. An event longer than that (an image in base64) is judged by its beginning and passes in pieces; the next one
  * is read as usual.
  *
  * Embedded in its owner; the loop's thread; no clock, no I/O.
@@ -46,9 +46,7 @@ typedef void (*pry_stream_observe_fn)(void *user, const struct pry_sse_event *ev
 struct pry_stream {
   const struct pry_dialect *dialect;
   struct pry_sse_parser parser;
-  struct pry_buffer held;  /* bytes not handed out yet: whole blocks, then the unfinished one */
-  struct pry_buffer given; /* what was handed out of `held` while some of it stayed */
-  size_t whole;            /* bytes of whole blocks in `held` */
+  struct pry_buffer held; /* bytes not handed out yet: whole blocks, then the unfinished one */
   size_t hold_limit;
   enum pry_stream_state state;
   bool committed;           /* bytes may go to the client */

@@ -81,7 +81,8 @@ static void feed(struct reading *reading, struct pry_slice piece)
 {
   char *copy = malloc(piece.size ? piece.size : 1); /* of exactly that size: reading too far is seen */
   assert_non_null(copy);
-  memcpy(copy, piece.data, piece.size);
+  if (piece.size)
+    memcpy(copy, piece.data, piece.size);
   struct pry_slice input = {copy, piece.size};
   enum pry_stream_step step = PRY_STREAM_OUTPUT;
   while (!reading->over && step == PRY_STREAM_OUTPUT) {

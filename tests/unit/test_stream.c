@@ -143,6 +143,21 @@ static void too_much_lifecycle_commits(void **unused)
   pry_buffer_fini(&result.out);
 }
 
+/* Bytes of an unfinished event once counted as held: whether the error in it could be recovered depended on the pieces that
+ * it came in. */
+static void an_error_behind_much_lifecycle_is_recovered_at_every_cut(void **unused)
+{
+  (void)unused;
+  static const char text[] =
+      ROLE ROLE "data: {\"error\":{\"message\":\"as long as the two before it are, or longer\"}}\n\n";
+  for (size_t size = 1; size <= sizeof text; size++) {
+    struct result result = run(text, size, 2 * strlen(ROLE) + 10);
+    assert_true(result.broken && !result.committed);
+    assert_int_equal(result.out.size, 0);
+    pry_buffer_fini(&result.out);
+  }
+}
+
 /* An image in base64 is one event of megabytes. It passes, and what comes behind it is still judged: once everything
  * behind such an event passed unread, and a cut there was a clean end. */
 static void a_long_event_passes_and_the_next_is_read(void **unused)
@@ -313,6 +328,7 @@ int main(void)
       cmocka_unit_test(the_same_at_every_cut),
       cmocka_unit_test(content_flows_as_soon_as_its_event_is_whole),
       cmocka_unit_test(too_much_lifecycle_commits),
+      cmocka_unit_test(an_error_behind_much_lifecycle_is_recovered_at_every_cut),
       cmocka_unit_test(a_long_event_passes_and_the_next_is_read),
       cmocka_unit_test(an_error_too_long_to_hold_is_one_all_the_same),
       cmocka_unit_test(noise_without_a_field_is_malformed),
