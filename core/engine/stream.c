@@ -37,6 +37,13 @@ static enum pry_stream_step hand_out(struct pry_stream *stream, struct pry_slice
   return PRY_STREAM_OUTPUT;
 }
 
+/* Without the last LF of a CRLF, which may come with the next piece. */
+static size_t held_size(const struct pry_stream *stream)
+{
+  const struct pry_buffer *held = &stream->held;
+  return held->size > 1 && memcmp(held->data + held->size - 2, "\r\n", 2) == 0 ? held->size - 1 : held->size;
+}
+
 /* `ends`: the bytes end a block. Only then is it looked whether too much is held, or it would depend on how the bytes
  * arrive whether an error behind them can still be recovered. */
 static enum pry_stream_step hold(struct pry_stream *stream, struct pry_slice bytes, bool ends,
@@ -44,7 +51,7 @@ static enum pry_stream_step hold(struct pry_stream *stream, struct pry_slice byt
 {
   if (!pry_buffer_append_slice(&stream->held, bytes))
     return PRY_STREAM_NO_MEMORY;
-  if (!ends || stream->committed || stream->held.size <= stream->hold_limit)
+  if (!ends || stream->committed || held_size(stream) <= stream->hold_limit)
     return PRY_STREAM_MORE;
   stream->committed = true;
   stream->state = PRY_STREAM_FLOWING;
