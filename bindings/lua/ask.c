@@ -226,8 +226,13 @@ static void state_free(struct pry_state *state)
   pry_generation_unref(generation);
 }
 
-const struct pry_state_ops pry_script_state_ops = {state_ask,      state_cancel, pry_ask_classify,
-                                                   pry_ask_render, state_memory, state_free};
+const struct pry_state_ops pry_script_state_ops = {.ask = state_ask,
+                                                   .cancel = state_cancel,
+                                                   .classify = pry_ask_classify,
+                                                   .render = pry_ask_render,
+                                                   .translate = pry_ask_translate,
+                                                   .memory = state_memory,
+                                                   .free = state_free};
 
 static void decider_free(struct pry_decider *decider)
 {
@@ -312,6 +317,8 @@ static void watch_functions(lua_State *L, struct pry_decider *decider)
     int *watches = decider->dialect_watches[i];
     const struct pry_dialect *dialect = config->dialects[i];
     watches[PRY_DIALECT_CLASSIFY] = pry_declare_push_classify(L, dialect) ? watch_top(L) : LUA_NOREF;
+    watches[PRY_DIALECT_TRANSLATE] = pry_declare_push_translate(L, dialect) ? watch_top(L) : LUA_NOREF;
+    watches[PRY_DIALECT_STRIP] = pry_declare_push_strip(L, dialect) ? watch_top(L) : LUA_NOREF;
     watches[PRY_DIALECT_RENDER] = pry_declare_push_render(L, dialect) ? watch_top(L) : LUA_NOREF;
   }
   for (size_t i = 0; i < config->credential_count; i++)
@@ -326,6 +333,7 @@ static int prepare(lua_State *L)
   struct pry_decider *decider = lua_touserdata(L, 1);
   luaL_checkstack(L, 20, "preparing");
   pry_refresh_open(L, decider->config);
+  pry_translate_open(L);
   watch_functions(L, decider);
   pry_sandbox_watch_modules(L);
   return 0;

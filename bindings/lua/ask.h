@@ -85,6 +85,7 @@ struct pry_decision {
   const struct pry_answer_view *answer;
   const struct pry_failure *failure;
   const char *call_id;
+  struct pry_translation *translation; /* while one runs */
 };
 
 /* ---- for host functions ---------------------------------------------------------------------------------- */

@@ -1,8 +1,9 @@
 /*
- * ask_internal.h: the inside of the decider, shared by the three files that make it.
+ * ask_internal.h: the inside of the decider, shared by the four files that make it.
  *
  *   ask.c          running handlers, and the life of the state
  *   ask_dialect.c  classify and render
+ *   ask_translate.c  translations and strip
  *   decision.c     slots, event records, reads, faults
  */
 #ifndef PRY_ASK_INTERNAL_H
@@ -10,7 +11,7 @@
 
 #include "ask.h"
 
-enum { PRY_DIALECT_CLASSIFY, PRY_DIALECT_RENDER, PRY_DIALECT_FUNCTIONS };
+enum { PRY_DIALECT_CLASSIFY, PRY_DIALECT_RENDER, PRY_DIALECT_TRANSLATE, PRY_DIALECT_STRIP, PRY_DIALECT_FUNCTIONS };
 
 struct pry_decider {
   struct pry_script *script;
@@ -44,6 +45,12 @@ void pry_decision_tell_fault(struct pry_decision *decision, const char *function
 
 /* Cuts at size - 1 bytes. */
 void pry_copy_text(char *to, size_t size, const char *from);
+
+/* pry_state_ops.translate. */
+enum pry_translate_result pry_ask_translate(struct pry_state *state, struct pry_translation *translation);
+
+/* Keeps the `emit` of translations in the registry. Inside the door. */
+void pry_translate_open(lua_State *L);
 
 /* pry_state_ops.classify and render. */
 bool pry_ask_classify(struct pry_state *state, const struct pry_dialect *dialect, const struct pry_answer_view *answer,

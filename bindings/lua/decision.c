@@ -102,6 +102,7 @@ void pry_decision_return(struct pry_decision *decision)
   decision->answer = NULL;
   decision->failure = NULL;
   decision->call_id = NULL;
+  decision->translation = NULL;
   decision->next_free = decider->free_slots;
   decider->free_slots = decision;
 }

@@ -94,7 +94,30 @@
  *                                            -- refresh_token =, retry_after = seconds }
  *     render   = function(err, form, api) … end,  -- form "body" or "event" → a text, or a table that is encoded as
  *                                            -- JSON; api "responses": an event for a client of that API, else nil
+ *                                            -- refresh_token = }
+ *     render   = function(err, form) … end,  -- form "body" or "event" → a text, or a table that is encoded as JSON
+ *     translate = {                          -- calls of clients of another dialect, by that dialect's name
+ *       openai = {
+ *         opaque  = { "parameters" },        -- members of JSON objects that are passed on unread, byte for byte
+ *         request = function(body, ask) … end,   -- ask = { path =, model =, time =, call_id = } → { body =, path =
+ *                                            -- "/v1/messages", headers = { name = text, or false: removed },
+ *                                            -- remember = { … } }; or nil and a list of what cannot be translated
+ *         answer  = function(body, memory) … end,             -- → the client's body, or nil and a list
+ *         event   = function(memory, emit, data, type) … end, -- data: decoded, or a text that is no JSON;
+ *         finish  = function(memory, emit) … end,             -- emit(data) and emit(type, data) write client events. They may
+ *                                            -- return what cannot be translated: a text, or a list
+ *       },
+ *     },
+ *     strip = {                              -- takes out what only one provider understands
+ *       words  = { "signature" },            -- one of these stands quoted in every body that is to be seen
+ *       opaque = { "input_schema" },         -- as above
+ *       run    = function(body) … end,       -- → the body without; nil: there is nothing; nil and a list: these cannot
+ *                                            -- be taken out. A member that is null is json.null here
+ *     },
  *   }
+ *
+ * `memory` is what `remember` was, a table of plain data, and what the functions change in it: at most 16 KiB as JSON
+ * (so keys are texts, or it is a list). It is kept for the attempt in C, and goes on with a newer generation.
  *
  * Thread: a script's own.
  */
@@ -124,6 +147,8 @@ struct pry_config *pry_declare_set(struct pry_script *script, const struct pry_p
 bool pry_declare_push_handler(lua_State *L, const struct pry_instance *instance, enum pry_handler handler, size_t job);
 bool pry_declare_push_classify(lua_State *L, const struct pry_dialect *dialect);
 bool pry_declare_push_render(lua_State *L, const struct pry_dialect *dialect);
+bool pry_declare_push_translate(lua_State *L, const struct pry_dialect *dialect); /* a table by client */
+bool pry_declare_push_strip(lua_State *L, const struct pry_dialect *dialect);
 bool pry_declare_push_refresh(lua_State *L, const struct pry_credential_config *credential);
 
 /* ---- Secrets as Lua values -------------------------------------------------------------------------------

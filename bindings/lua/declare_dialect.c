@@ -245,11 +245,79 @@ static struct pry_slice name_of_file(struct pry_place place)
   return (struct pry_slice){path + sizeof folder - 1, size > 4 ? size - 4 : 0};
 }
 
+/* ---- translation --------------------------------------------------------------------------------------- */
+
+/* Copies the pair's functions into the table at `to`. */
+static void keep_pair(const struct pry_form *pair, const char *client, int to)
+{
+  static const char *const known[] = {"opaque", "request", "answer", "event", "finish"};
+  lua_State *L = pair->L;
+  pry_form_known(pair, known, sizeof known / sizeof *known, false);
+  lua_newtable(L);
+  for (size_t i = 1; i < sizeof known / sizeof *known; i++) {
+    if (pry_form_function(pair, known[i]))
+      lua_setfield(L, -2, known[i]);
+    else
+      pry_form_complain(pair, known[i], "must be a function");
+  }
+  lua_setfield(L, to, client);
+}
+
+/* `translate`, whose functions go into a table that is pushed; false: nothing was pushed. */
+static bool read_pairs(const struct pry_form *form, struct pry_dialect *dialect)
+{
+  lua_State *L = form->L;
+  struct pry_form pairs;
+  size_t count = 0;
+  lua_newtable(L);
+  int functions = lua_gettop(L);
+  const char *const *clients =
+      pry_form_enter(form, "translate", "translate.", &pairs) ? pry_form_keys(&pairs, &count) : NULL;
+  for (size_t i = 0; i < count; i++) {
+    struct pry_form pair;
+    if (dialect->pair_count == PRY_DIALECT_PAIRS_MAX) {
+      pry_form_complain(form, "translate", "names more than %d dialects", PRY_DIALECT_PAIRS_MAX);
+      break;
+    }
+    int top = lua_gettop(L);
+    if (pry_form_enter(&pairs, clients[i], "translate.", &pair)) {
+      struct pry_translation_pair *entry = &dialect->pairs[dialect->pair_count++];
+      entry->client = clients[i];
+      entry->opaque = pry_form_texts(&pair, "opaque", "names");
+      keep_pair(&pair, clients[i], functions);
+    }
+    lua_settop(L, top);
+  }
+  lua_settop(L, dialect->pair_count ? functions : functions - 1);
+  return dialect->pair_count;
+}
+
+/* `strip`, whose function is pushed; false: nothing was pushed. */
+static bool read_strip(const struct pry_form *form, struct pry_dialect *dialect)
+{
+  static const char *const known[] = {"words", "opaque", "run"};
+  lua_State *L = form->L;
+  int top = lua_gettop(L);
+  struct pry_form strip;
+  if (pry_form_enter(form, "strip", "strip.", &strip)) {
+    pry_form_known(&strip, known, sizeof known / sizeof *known, false);
+    dialect->bound = pry_form_texts(&strip, "words", "words");
+    dialect->strip_opaque = pry_form_texts(&strip, "opaque", "names");
+    dialect->has_strip = pry_form_function(&strip, "run");
+    if (!dialect->has_strip || !dialect->bound.count)
+      pry_form_complain(form, "strip", "needs words and a function run");
+  }
+  if (dialect->has_strip)
+    lua_replace(L, top + 1);
+  lua_settop(L, dialect->has_strip ? top + 1 : top);
+  return dialect->has_strip;
+}
+
 static void keep_functions(const struct pry_form *form, struct pry_dialect *dialect)
 {
   lua_State *L = form->L;
   pry_functions_push(L, PRY_FUNCTIONS_DIALECTS);
-  lua_createtable(L, 2, 0);
+  lua_createtable(L, 4, 0);
   int slots = lua_gettop(L);
   dialect->has_classify = pry_form_function(form, "classify");
   if (dialect->has_classify)
@@ -257,6 +325,10 @@ static void keep_functions(const struct pry_form *form, struct pry_dialect *dial
   dialect->has_render = pry_form_function(form, "render");
   if (dialect->has_render)
     lua_rawseti(L, slots, PRY_SLOT_RENDER);
+  if (read_pairs(form, dialect))
+    lua_rawseti(L, slots, PRY_SLOT_TRANSLATE);
+  if (read_strip(form, dialect))
+    lua_rawseti(L, slots, PRY_SLOT_STRIP);
   lua_rawseti(L, -2, (lua_Integer)dialect->index + 1);
   lua_pop(L, 1);
 }
@@ -272,13 +344,23 @@ static void keep_functions(const struct pry_form *form, struct pry_dialect *dial
  *                                 paths behind base_url (which may end with `without`), fields "name: value" they need
  * ---@field classify? fun(answer: answer): table?
  * ---@field render? fun(err: err, form: "body"|"event", api?: "responses"): string|table
+ * ---@field render? fun(err: err, form: "body"|"event"): string|table
+ * ---@field translate? table<string, dialect_translation>   by the client's dialect
+ * ---@field strip? { words: string[], opaque?: string[], run: fun(body: table): table?, string[]? }
+ *
+ * ---@class dialect_translation
+ * ---@field opaque? string[]
+ * ---@field request fun(body: table, ask: { path: string, model: string, time: number, call_id: string }): table?, string[]?
+ * ---@field answer fun(body: table, memory: table): table
+ * ---@field event fun(memory: table, emit: fun(type_or_data: any, data: any), data: any, type: string)
+ * ---@field finish fun(memory: table, emit: fun(type_or_data: any, data: any))
  * ---@param v dialect_declaration
  * ---@return dialect_declaration
  * function dialect(v) end */
 int pry_declare_dialect(lua_State *L)
 {
-  static const char *const known[] = {"name",   "doc",    "speaks",   "error_in_200", "usage",
-                                      "stream", "health", "classify", "render"};
+  static const char *const known[] = {"name",   "doc",      "speaks", "error_in_200", "usage", "stream",
+                                      "health", "classify", "render", "translate",    "strip"};
   struct pry_declaration *d = pry_declaration_of(L, "dialect");
   lua_settop(L, 1);
   struct pry_place place = pry_place_here(L, d);

@@ -221,10 +221,11 @@ enum pry_function_table {
   PRY_FUNCTIONS_COUNT
 };
 
-/* Slots of an instance's table: handler + 1, then self, then its jobs. Of a dialect's: classify and render. Of a
+/* Slots of an instance's table: handler + 1, then self, then its jobs. Of a dialect's: classify, render, then a table
+ * of its pairs' functions, strip. Of a
  * credential's: refresh. */
 enum { PRY_SLOT_SELF = PRY_HANDLER_COUNT + 1, PRY_SLOT_JOBS };
-enum { PRY_SLOT_CLASSIFY = 1, PRY_SLOT_RENDER = 2, PRY_SLOT_REFRESH = 1 };
+enum { PRY_SLOT_CLASSIFY = 1, PRY_SLOT_RENDER = 2, PRY_SLOT_TRANSLATE = 3, PRY_SLOT_STRIP = 4, PRY_SLOT_REFRESH = 1 };
 
 /* After everything was declared: freezes what handlers can reach. */
 void pry_functions_seal(lua_State *L);

@@ -156,6 +156,16 @@ bool pry_declare_push_render(lua_State *L, const struct pry_dialect *dialect)
   return dialect->has_render && push_function(L, PRY_FUNCTIONS_DIALECTS, dialect->index, PRY_SLOT_RENDER);
 }
 
+bool pry_declare_push_translate(lua_State *L, const struct pry_dialect *dialect)
+{
+  return dialect->pair_count && push_function(L, PRY_FUNCTIONS_DIALECTS, dialect->index, PRY_SLOT_TRANSLATE);
+}
+
+bool pry_declare_push_strip(lua_State *L, const struct pry_dialect *dialect)
+{
+  return dialect->has_strip && push_function(L, PRY_FUNCTIONS_DIALECTS, dialect->index, PRY_SLOT_STRIP);
+}
+
 bool pry_declare_push_refresh(lua_State *L, const struct pry_credential_config *credential)
 {
   return push_function(L, PRY_FUNCTIONS_CREDENTIALS, credential->index, PRY_SLOT_REFRESH);

@@ -53,6 +53,9 @@ enum {
       16 /* reading or writing a byte of JSON, in bytes of pry_script_charge_bytes(): a quarter of an instruction */
 };
 
+/* The complaint of pry_lua_json_append() when the buffer's limit, or memory, was met. */
+#define PRY_LUA_JSON_TOO_LONG "the JSON becomes too long"
+
 /* Pushes the value of a JSON text. A member of an object that is null is left out; null elsewhere is json.null. False:
  * not JSON, too deep or longer than PRY_LUA_JSON_MAX; nothing was pushed and `why` is a constant text. Raises when
  * the script's memory is short. */
@@ -66,6 +69,36 @@ int pry_lua_json_decode(lua_State *L, struct pry_slice text);
  * no value *missing says why. May raise when the script's memory is short: `out` must be known to Lua then. */
 bool pry_lua_json_append(lua_State *L, int index, struct pry_buffer *out, const struct pry_decision *decision,
                          const char **missing, char *complaint, size_t size);
+
+bool pry_lua_json_is_null(lua_State *L, int index); /* json.null */
+bool pry_lua_json_is_list(lua_State *L, int index); /* a table that is written as a list */
+
+/* ---- JSON of any size, for translations (lib_json_keep.c) -------------------------------------------------- */
+
+enum { PRY_LUA_KEPT_TEXT = 1024 }; /* texts of more raw bytes are kept in C */
+
+/* How a body is read whose long parts stay where they are. */
+struct pry_lua_keep {
+  const struct pry_text_list *opaque; /* members of objects that are kept whatever they are; may be NULL */
+  bool nulls;                         /* members that are null are json.null instead of absent */
+};
+
+/* As pry_lua_json_push() without its limit: texts longer than PRY_LUA_KEPT_TEXT, opaque members, and numbers that Lua
+ * cannot hold exactly become kept values, userdata that point into `text`, which must stay as it is while the decision
+ * runs. After it every use of them raises. Only inside a decision. */
+bool pry_lua_json_push_kept(lua_State *L, struct pry_slice text, const struct pry_lua_keep *keep, const char **why);
+
+/* Pushes a kept text (the inside of a raw JSON string) or a kept value (any raw JSON). */
+void pry_lua_kept_push_text(lua_State *L, struct pry_slice inside);
+void pry_lua_kept_push_value(lua_State *L, struct pry_slice raw);
+
+bool pry_lua_is_kept(lua_State *L, int index);
+
+/* Appends it as JSON, byte for byte what it was in its text. False: no room. */
+bool pry_lua_kept_append(lua_State *L, int index, struct pry_buffer *out);
+
+/* Adds `kind`, `quote` and `unquote` to the table of JSON functions on top of the stack. */
+void pry_lib_json_keep_open(lua_State *L);
 
 /* ---- renewals (lib_refresh.c) -------------------------------------------------------------------------------- */
 

@@ -25,6 +25,7 @@ static const char NULL_KEY = 0, ARRAY_KEY = 0; /* registry keys, by address */
 struct reader {
   lua_State *L;
   const char *p, *end;
+  const struct pry_lua_keep *keep; /* NULL: everything is built */
 };
 
 static void build(struct reader *reader);
@@ -56,6 +57,10 @@ static void build_string(struct reader *reader)
 {
   bool escaped;
   struct pry_slice raw = raw_string(reader, &escaped);
+  if (reader->keep && raw.size > PRY_LUA_KEPT_TEXT) {
+    pry_lua_kept_push_text(reader->L, (struct pry_slice){raw.data + 1, raw.size - 2});
+    return;
+  }
   if (!escaped) {
     lua_pushlstring(reader->L, raw.data + 1, raw.size - 2);
     return;
@@ -68,6 +73,14 @@ static void build_string(struct reader *reader)
   lua_remove(reader->L, -2);
 }
 
+static bool has_any(struct pry_slice text, const char *bytes)
+{
+  for (size_t i = 0; i < text.size; i++)
+    if (strchr(bytes, text.data[i]))
+      return true;
+  return false;
+}
+
 static void build_number(struct reader *reader)
 {
   const char *start = reader->p;
@@ -78,10 +91,43 @@ static void build_number(struct reader *reader)
   double number;
   if (pry_json_integer(raw, &integer))
     lua_pushinteger(reader->L, (lua_Integer)integer);
+  else if (reader->keep && (!has_any(raw, ".eE") || !pry_json_number(raw, &number)))
+    pry_lua_kept_push_value(reader->L, raw);
   else if (pry_json_number(raw, &number))
     lua_pushnumber(reader->L, number);
   else
     lua_pushnumber(reader->L, start[0] == '-' ? -HUGE_VAL : HUGE_VAL);
+}
+
+/* Past the value at p, which is not built. */
+static struct pry_slice skip_value(struct reader *reader)
+{
+  const char *start = reader->p;
+  unsigned depth = 0;
+  bool escaped;
+  do {
+    char c = *reader->p;
+    if (c == '"') {
+      raw_string(reader, &escaped);
+      continue;
+    }
+    if (c == '{' || c == '[')
+      depth++;
+    else if (c == '}' || c == ']')
+      depth--;
+    reader->p++;
+  } while (depth || (*start != '{' && *start != '[' && *start != '"' && reader->p < reader->end &&
+                     !strchr(",]} \n\t\r", *reader->p)));
+  return (struct pry_slice){start, (size_t)(reader->p - start)};
+}
+
+static bool is_opaque(const struct reader *reader, struct pry_slice key)
+{
+  const struct pry_text_list *names = reader->keep ? reader->keep->opaque : NULL;
+  for (size_t i = 0; names && i < names->count; i++)
+    if (pry_json_equals(key, pry_slice_of(names->items[i])))
+      return true;
+  return false;
 }
 
 static void build_array(struct reader *reader)
@@ -106,6 +152,15 @@ static void build_array(struct reader *reader)
   }
 }
 
+/* A key is always a text of Lua's. */
+static void build_key(struct reader *reader)
+{
+  const struct pry_lua_keep *keep = reader->keep;
+  reader->keep = NULL;
+  build_string(reader);
+  reader->keep = keep;
+}
+
 /* A member that is null is absent: `body.error` is then false in a condition, as its reader expects. */
 static void build_object(struct reader *reader)
 {
@@ -114,13 +169,17 @@ static void build_object(struct reader *reader)
   reader->p++;
   skip_space(reader);
   while (*reader->p != '}') {
-    build_string(reader);
+    const char *key = reader->p;
+    build_key(reader);
+    bool opaque = is_opaque(reader, (struct pry_slice){key, (size_t)(reader->p - key)});
     skip_space(reader);
     reader->p++; /* the colon */
     skip_space(reader);
-    if (*reader->p == 'n') {
+    if (*reader->p == 'n' && !(reader->keep && reader->keep->nulls)) {
       reader->p += 4;
       lua_pushnil(L);
+    } else if (opaque && *reader->p != 'n') {
+      pry_lua_kept_push_value(L, skip_value(reader));
     } else {
       build(reader);
     }
@@ -137,6 +196,8 @@ static void build(struct reader *reader)
 {
   lua_State *L = reader->L;
   luaL_checkstack(L, 6, "the JSON is nested too deeply");
+  if (reader->keep)
+    pry_script_charge(L, 1);
   skip_space(reader);
   switch (*reader->p) {
   case '{':
@@ -168,7 +229,7 @@ static void build(struct reader *reader)
 /* Raw bytes of the longest string in a text that is known to be valid. */
 static size_t longest_string(struct pry_slice text)
 {
-  struct reader reader = {NULL, text.data, text.data + text.size};
+  struct reader reader = {NULL, text.data, text.data + text.size, NULL};
   size_t longest = 0;
   while ((reader.p = memchr(reader.p, '"', (size_t)(reader.end - reader.p)))) {
     bool escaped;
@@ -194,7 +255,20 @@ bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why)
     *why = "a text in it is longer than scripts can hold";
     return false;
   }
-  struct reader reader = {L, text.data, text.data + text.size};
+  struct reader reader = {L, text.data, text.data + text.size, NULL};
+  build(&reader);
+  return true;
+}
+
+bool pry_lua_json_push_kept(lua_State *L, struct pry_slice text, const struct pry_lua_keep *keep, const char **why)
+{
+  pry_script_charge_bytes(L, text.size * 2);
+  enum pry_json_result result = pry_json_parse(text, NULL);
+  if (result != PRY_JSON_OK) {
+    *why = pry_json_result_text(result);
+    return false;
+  }
+  struct reader reader = {L, text.data, text.data + text.size, keep};
   build(&reader);
   return true;
 }
@@ -222,14 +296,14 @@ static bool complain(struct writer *writer, const char *text, const char *detail
 static bool put(struct writer *writer, const char *text, size_t size)
 {
   pry_script_charge(writer->L, 1);
-  return pry_buffer_append(writer->out, text, size) || complain(writer, "the JSON becomes too long", "");
+  return pry_buffer_append(writer->out, text, size) || complain(writer, PRY_LUA_JSON_TOO_LONG, "");
 }
 
 static bool write_text(struct writer *writer, struct pry_slice text)
 {
   pry_script_charge_bytes(writer->L, text.size * PRY_LUA_BYTE_COST);
   return put(writer, "\"", 1) &&
-         (pry_buffer_append_json(writer->out, text) || complain(writer, "the JSON becomes too long", "")) &&
+         (pry_buffer_append_json(writer->out, text) || complain(writer, PRY_LUA_JSON_TOO_LONG, "")) &&
          put(writer, "\"", 1);
 }
 
@@ -400,6 +474,21 @@ static bool is_null(lua_State *L, int index)
   return null;
 }
 
+bool pry_lua_json_is_null(lua_State *L, int index)
+{
+  return is_null(L, lua_absindex(L, index));
+}
+
+bool pry_lua_json_is_list(lua_State *L, int index)
+{
+  lua_Unsigned count;
+  int top = lua_gettop(L);
+  pry_freeze_contents(L, index);
+  bool list = is_array(L, top + 1, &count);
+  lua_settop(L, top);
+  return list;
+}
+
 static bool write_value(struct writer *writer, int index)
 {
   lua_State *L = writer->L;
@@ -418,6 +507,8 @@ static bool write_value(struct writer *writer, int index)
   case LUA_TTABLE:
     return write_table(writer, index);
   default:
+    if (pry_lua_is_kept(L, index))
+      return pry_lua_kept_append(L, index, writer->out) || complain(writer, PRY_LUA_JSON_TOO_LONG, "");
     return is_null(L, index) ? put(writer, "null", 4) : write_secret(writer, index);
   }
 }
@@ -505,6 +596,7 @@ void pry_lib_json_open(lua_State *L)
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &NULL_KEY);
   lua_setfield(L, -2, "null");
+  pry_lib_json_keep_open(L);
   seal_metatable(L, "array");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &ARRAY_KEY);
   pry_sandbox_set_global(L, "json");

@@ -16,8 +16,9 @@
  *   ---@param v { after?: number, why?: string }
  *   ---@return verdict   another attempt at the same target, not before `after` seconds
  *   function retry(v) end
- *   ---@param v { target: string, after?: number, why?: string }
- *   ---@return verdict   another attempt at "provider/model", or at another model of the same provider
+ *   ---@param v { target: string, after?: number, strip?: boolean, why?: string }
+ *   ---@return verdict   another attempt at "provider/model", or at another model of the same provider; at another
+ *                        provider `strip` takes out of the body what only this one understands
  *   function fallback(v) end
  *   ---@param v? { why?: string }
  *   ---@return verdict   another attempt at the same target, at once, with a key of the provider that this call has not used
@@ -167,6 +168,13 @@ static void read_integer(lua_State *L, struct verdict_object *object, int row, i
   object->number[row] = (double)value;
 }
 
+static void read_boolean(lua_State *L, struct verdict_object *object, int row, int index)
+{
+  if (lua_type(L, index) != LUA_TBOOLEAN)
+    wrong_value(L, object->kind, row, index, "true or false");
+  object->number[row] = lua_toboolean(L, index);
+}
+
 static void read_category(lua_State *L, struct verdict_object *object, int row, int index)
 {
   if (lua_type(L, index) != LUA_TSTRING)
@@ -313,6 +321,9 @@ static void read_field(lua_State *L, struct verdict_object *object, int row, int
     break;
   case PRY_FIELD_INTEGER:
     read_integer(L, object, row, index);
+    break;
+  case PRY_FIELD_BOOLEAN:
+    read_boolean(L, object, row, index);
     break;
   case PRY_FIELD_CATEGORY:
     read_category(L, object, row, index);
@@ -517,6 +528,8 @@ static void take_number(struct pry_verdict *verdict, const struct verdict_object
   void *member = (char *)verdict + rows[row].offset;
   if (rows[row].type == PRY_FIELD_INTEGER)
     *(int *)member = (int)object->number[row];
+  else if (rows[row].type == PRY_FIELD_BOOLEAN)
+    *(bool *)member = object->number[row] != 0;
   else if (rows[row].type == PRY_FIELD_CATEGORY)
     *(enum pry_category *)member = (enum pry_category)object->number[row];
   else

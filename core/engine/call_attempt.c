@@ -96,6 +96,7 @@ void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *fai
   }
   pry_buffer_clear(&call->undecoded);
   pry_call_settle(call, attempt);
+  pry_call_end_translation(call);
   call->injection.armed = false;
   call->attempt_open = false;
   pry_permits_release_unobserved(&call->attempt_permits);
@@ -194,14 +195,18 @@ static bool add_auth(struct pry_call *call, const struct pry_auth *auth, struct 
   return added;
 }
 
-/* Byte for byte what the client sent, but for the model when the target's is another. */
-static bool build_body(struct pry_call *call, struct pry_http_request *request)
+/* Byte for byte what the client sent, but for the model when the target's is another; or what a translation made. */
+static bool build_body(struct pry_call *call, struct pry_http_request *request, struct pry_failure *failure)
 {
   struct pry_slice *body = &request->body;
   bool same_model = strcmp(call->view.target.model, call->view.model) == 0 || !call->view.target.model[0];
+  if (call->translation.active)
+    return pry_call_translate_request(call, body, failure);
   if (call->upload.streamed)
     return pry_call_build_upload(call, call->is_json && !same_model, request);
   *body = pry_buffer_slice(&call->body);
+  if (!pry_call_strip_request(call, body, failure))
+    return false;
   if (!call->is_json || call->json.model.type != PRY_JSON_STRING || same_model)
     return true;
   pry_buffer_clear(&call->out_body);
@@ -211,20 +216,27 @@ static bool build_body(struct pry_call *call, struct pry_http_request *request)
   return true;
 }
 
-static bool build_request(struct pry_call *call, struct pry_slice token, struct pry_http_request *request)
+static bool build_url(struct pry_call *call, const char *base_url)
+{
+  return call->translation.path[0] ? pry_join_api_url(&call->url, base_url, call->translation.path)
+                                   : pry_join_url(&call->url, base_url, call->rest, call->query);
+}
+
+static bool build_request(struct pry_call *call, struct pry_slice token, struct pry_http_request *request,
+                          struct pry_failure *failure)
 {
   const struct pry_provider *provider = call->view.target.provider;
   pry_buffer_clear(&call->url);
   pry_headers_clear(&call->out_headers);
-  if (!pry_join_url(&call->url, provider->base_url, call->rest, call->query) ||
-      !pry_headers_add_all(&call->out_headers, &call->headers))
+  if (!pry_headers_add_all(&call->out_headers, &call->headers) || !build_body(call, request, failure) ||
+      !build_url(call, provider->base_url))
     return false;
   for (size_t i = 0; i < call->added.count; i++) {
     struct pry_header line = pry_headers_at(&call->added, i);
     if (!pry_headers_set(&call->out_headers, line.name, line.value))
       return false;
   }
-  if (!add_auth(call, &provider->auth, token) || !build_body(call, request))
+  if (!add_auth(call, &provider->auth, token))
     return false;
   request->method = call->text.data; /* NUL-terminated by copy_request() */
   request->url = pry_buffer_text(&call->url);
@@ -336,12 +348,13 @@ static void send_request(struct pry_call *call)
   const struct pry_timeouts *provider = &call->view.target.provider->timeouts;
   const struct pry_timeouts *route = &call->route->timeouts;
   struct pry_http_request request = {0};
-  call->exchange = build_request(call, pry_buffer_slice(&call->token), &request)
+  struct pry_failure failure = pry_call_own_failure(PRY_UNKNOWN, "memory", "memory is short");
+  call->exchange = build_request(call, pry_buffer_slice(&call->token), &request, &failure)
                        ? pry_http_start(call->worker->http, &request, &pry_call_http_ops, call)
                        : NULL;
   forget_request(call);
   if (!call->exchange) {
-    refuse_here(call, PRY_UNKNOWN, "memory", "memory is short");
+    pry_call_attempt_failed(call, &failure);
     return;
   }
   call->state = CALL_SEND;
@@ -360,6 +373,7 @@ void pry_call_send(struct pry_call *call)
     refuse_without_key(call, wait);
     return;
   }
+  pry_call_begin_translation(call);
   switch (get_token(call, &why)) {
   case PRY_TOKEN_FAILED:
     refuse_here(call, PRY_AUTH, "no_token", why);

@@ -251,8 +251,9 @@ static const char *target_complaint(struct pry_call *call, const char *name, con
 {
   if (!find_target(call, name, provider, model))
     return "the target names no declared provider";
-  if (!pry_dialect_carries((*provider)->dialect, call->client_dialect))
-    return "the target's provider speaks another dialect than the client";
+  const char *dialect_complaint = pry_call_dialect_complaint(call, *provider);
+  if (dialect_complaint)
+    return dialect_complaint;
   if (model->size >= PRY_TARGET_MAX - strlen((*provider)->name) - 1)
     return "the target's name is too long";
   if (!pry_call_can_rename(call))
@@ -562,6 +563,7 @@ static bool execute_fallback(struct pry_call *call)
   tell_verdict(call, verdict, verdict->target, pry_time_to_seconds(wait), complaint);
   if (complaint)
     return false;
+  call->translation.strip = verdict->strip && strcmp(provider->name, call->view.target.provider->name) != 0;
   pry_call_set_target(call, provider, model);
   plan_key(call, key);
   wait_then_prepare(call, wait);

@@ -9,6 +9,7 @@
  *   call_upload.c   the body of a request that is too long to be kept
  *   call_receive.c  what comes back: timeouts, classification, hold and relay
  *   call_pace.c     streams that are too slow, and clients that wait for one
+ *   call_translate.c  targets of another dialect than the client's (call_translate.h)
  *   call_answer.c   what the client is told
  *
  * Control goes round: call.c begins on_request → call_decide.c → call_attempt.c → (failure) call_decide.c → … →
@@ -19,6 +20,7 @@
 #define PRY_CALL_INTERNAL_H
 
 #include "call.h"
+#include "call_translate.h"
 #include "decode.h"
 #include "stream.h"
 #include "trace.h"
@@ -153,6 +155,7 @@ struct pry_call {
   char next_key[PRY_SECRET_NAME_MAX]; /* the key that the next attempt was decided for; "": whichever is usable */
   struct call_answer answer;
   struct call_injection injection;
+  struct call_translation translation;
   struct pry_stream stream;
   bool stream_open;
   struct pry_decoder *decoder;   /* of an encoded stream, else NULL */

@@ -70,9 +70,11 @@ static void stream_too_long(void *user)
   pry_call_timed_out(user, "max_stream", "the stream lasted longer than max_stream", true);
 }
 
+static void end_relay(struct pry_call *call, struct pry_slice rest);
+
 static void end_grace_over(void *user)
 {
-  pry_call_finish_answer(user, NULL, false);
+  end_relay(user, (struct pry_slice){NULL, 0});
 }
 
 pry_time pry_call_idle_timeout(const struct pry_call *call)
@@ -210,6 +212,21 @@ static void open_stream(struct pry_call *call)
   pry_call_watch_pace(call);
 }
 
+/* What is translated must be whole before the first byte of it can be said. */
+static size_t hold_limit(const struct pry_call *call)
+{
+  return call->translation.active ? PRY_TRANSLATED_ANSWER_MAX : call->worker->engine->options.hold_limit;
+}
+
+/* The attempt ends with a failure that was found in what it answered, before or after the commit. */
+static void answer_failed(struct pry_call *call, const struct pry_failure *failure)
+{
+  if (call->committed)
+    pry_call_finish_answer(call, failure, false);
+  else
+    pry_call_attempt_failed(call, failure);
+}
+
 static void on_head(void *user, int status, const struct pry_headers *headers)
 {
   struct pry_call *call = user;
@@ -222,7 +239,7 @@ static void on_head(void *user, int status, const struct pry_headers *headers)
   bool events = has_body(call, status) && is_event_stream(headers);
   answer->is_stream = events && answer->coding != PRY_CODING_UNKNOWN;
   answer->pass_at_once = events && !answer->is_stream;
-  answer->client_shaped = pry_dialect_carries(dialect, call->client_dialect);
+  answer->client_shaped = pry_config_carries(call->generation->config, dialect, call->client_dialect);
   if (headers->count > ANSWER_FIELDS_MAX || !pry_headers_add_all(&answer->headers, headers)) {
     struct pry_failure failure = pry_failure_of(PRY_SERVER);
     failure.sent = true;
@@ -237,6 +254,8 @@ static void on_head(void *user, int status, const struct pry_headers *headers)
   if (!answer->is_stream)
     return;
   open_stream(call);
+  pry_stream_init(&call->stream, dialect, hold_limit(call));
+  call->stream_open = true;
   if (answer->coding == PRY_CODING_NONE)
     return;
   pry_headers_remove(&answer->headers, PRY_SLICE("content-encoding")); /* the client gets it decoded */
@@ -310,6 +329,10 @@ static void stream_broke(struct pry_call *call, const struct pry_stream_output *
     pry_call_attempt_failed(call, &failure);
     return;
   }
+  if (call->translation.active) { /* the client could not read it: it is told in its own dialect */
+    pry_call_finish_answer(call, &failure, false);
+    return;
+  }
   struct pry_buffer words; /* a provider's error may repeat our key: it is not the client's */
   pry_buffer_init(&words, 0);
   bool passes = is_error_for_client(call, output) && pry_buffer_append_slice(&words, output->out);
@@ -322,6 +345,21 @@ static void stream_broke(struct pry_call *call, const struct pry_stream_output *
 }
 
 /* False: the attempt is over, and the call perhaps gone. */
+static bool relay(struct pry_call *call, struct pry_slice blocks)
+{
+  struct pry_failure failure;
+  if (call->translation.active && !pry_call_translate_stream(call, blocks, &blocks, &failure)) {
+    answer_failed(call, &failure);
+    return false;
+  }
+  if (!call->committed)
+    commit(call, -1);
+  if (call->attempt_open)
+    give(call, blocks);
+  return call->attempt_open; /* else the sink cancelled the call */
+}
+
+/* As relay(). */
 static bool on_stream_data(struct pry_call *call, struct pry_slice data)
 {
   for (;;) {
@@ -331,11 +369,7 @@ static bool on_stream_data(struct pry_call *call, struct pry_slice data)
       start_idle_timer(call);
       return true;
     case PRY_STREAM_OUTPUT:
-      if (!call->committed)
-        commit(call, -1);
-      if (call->attempt_open)
-        give(call, output.out);
-      if (!call->attempt_open) /* the sink cancelled the call */
+      if (!relay(call, output.out))
         return false;
       break;
     case PRY_STREAM_BROKEN:
@@ -410,7 +444,7 @@ static void decode_rest(void *user)
 static bool read_text(struct pry_call *call, struct pry_buffer *text, struct pry_slice *words)
 {
   struct call_answer *answer = &call->answer;
-  pry_buffer_init(text, call->worker->engine->options.hold_limit);
+  pry_buffer_init(text, hold_limit(call));
   *words = pry_buffer_slice(&answer->body);
   if (answer->coding == PRY_CODING_NONE || !answer->body.size)
     return true;
@@ -420,6 +454,27 @@ static bool read_text(struct pry_call *call, struct pry_buffer *text, struct pry
   answer->broken = answer->coding != PRY_CODING_UNKNOWN &&
                    (result == PRY_DECODE_BROKEN || (result == PRY_DECODED_PART && text->size < text->limit));
   return result != PRY_DECODE_FAILED;
+}
+
+/* `words`: the body, decoded. */
+static void pass_translated_body(struct pry_call *call, struct pry_slice words)
+{
+  struct pry_failure failure;
+  if (call->answer.unreadable) {
+    failure = pry_call_answer_too_long(call);
+    pry_call_attempt_failed(call, &failure);
+    return;
+  }
+  if (!pry_call_translate_answer(call, words, &failure)) {
+    pry_call_attempt_failed(call, &failure);
+    return;
+  }
+  pry_headers_remove(&call->answer.headers, PRY_SLICE("content-encoding"));
+  pry_headers_set(&call->answer.headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
+  commit(call, (int64_t)call->translation.out.size);
+  if (call->attempt_open)
+    give(call, pry_buffer_slice(&call->translation.out));
+  pry_call_finish_answer(call, NULL, false);
 }
 
 static void pass_held_body(struct pry_call *call)
@@ -457,15 +512,17 @@ static void judge_body(struct pry_call *call)
   }
   if (read && failure.category != PRY_NONE && text.size)
     take_text(answer, &text);
-  pry_buffer_fini(&text);
   if (!read)
     out_of_memory(call);
   else if (failure.category != PRY_NONE)
     pry_call_attempt_failed(call, &failure);
   else if (answer->broken)
     coding_broke(call);
+  else if (call->translation.active && has_body(call, answer->status))
+    pass_translated_body(call, words);
   else
     pass_held_body(call);
+  pry_buffer_fini(&text);
 }
 
 /* The usage of an answer stands at its end, and of a long one nothing else is kept. When memory is short it is not known
@@ -526,7 +583,6 @@ static enum pry_http_flow take_as_stream(struct pry_call *call)
 static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice data)
 {
   struct call_answer *answer = &call->answer;
-  size_t hold_limit = call->worker->engine->options.hold_limit;
   start_idle_timer(call);
   if (call->committed) {
     keep_tail(call, data);
@@ -547,6 +603,10 @@ static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice d
   }
   if (pry_call_refuse_body(call))
     return PRY_HTTP_CONTINUE;
+  if (call->translation.active) {
+    struct pry_failure failure = pry_call_answer_too_long(call);
+    pry_call_attempt_failed(call, &failure);
+  }
   commit(call, answer->length);
   keep_tail(call, pry_buffer_slice(&answer->body));
   keep_tail(call, data);
@@ -554,6 +614,34 @@ static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice d
     give(call, pry_buffer_slice(&answer->body));
   pry_buffer_fini(&answer->body);
   return call->attempt_open ? give(call, data) : PRY_HTTP_CONTINUE;
+}
+
+if (answer->body.size + data.size <= hold_limit(call) && !answer->pass_at_once) {
+  if (!pry_buffer_append_slice(&answer->body, data))
+    out_of_memory(call);
+  return PRY_HTTP_CONTINUE;
+}
+enum sniffed found = answer->may_be_stream ? sniff(pry_buffer_slice(&answer->body)) : SNIFFED_BODY;
+answer->may_be_stream = found == SNIFFED_NOTHING_YET;
+return found == SNIFFED_STREAM ? take_as_stream(call) : PRY_HTTP_CONTINUE;
+}
+if (answer->status >= 400) {
+  judge_body(call);
+  return PRY_HTTP_CONTINUE;
+}
+if (pry_call_refuse_body(call))
+  return PRY_HTTP_CONTINUE;
+if (call->translation.active) {
+  struct pry_failure failure = pry_call_answer_too_long(call);
+  pry_call_attempt_failed(call, &failure);
+}
+commit(call, answer->length);
+keep_tail(call, pry_buffer_slice(&answer->body));
+keep_tail(call, data);
+if (call->attempt_open)
+  give(call, pry_buffer_slice(&answer->body));
+pry_buffer_fini(&answer->body);
+return call->attempt_open ? give(call, data) : PRY_HTTP_CONTINUE;
 }
 
 static enum pry_http_flow on_data(void *user, struct pry_slice data)
@@ -564,6 +652,18 @@ static enum pry_http_flow on_data(void *user, struct pry_slice data)
     return on_body_data(call, data);
   bool goes_on = call->decoder ? on_encoded_data(call, data) : on_stream_data(call, data);
   return goes_on && call->paused ? PRY_HTTP_PAUSE : PRY_HTTP_CONTINUE;
+}
+
+/* The rest of a stream that ended well, and what its translation lacks. */
+static void end_relay(struct pry_call *call, struct pry_slice rest)
+{
+  struct pry_failure failure;
+  if (call->translation.active && !pry_call_finish_translation(call, &rest, &failure)) {
+    pry_call_finish_answer(call, &failure, false);
+    return;
+  }
+  give(call, rest);
+  pry_call_finish_answer(call, NULL, false);
 }
 
 static void stream_ended(struct pry_call *call)
@@ -593,6 +693,29 @@ static void stream_ended(struct pry_call *call)
     out_of_memory(call);
     return;
   }
+}
+
+struct pry_slice rest;
+bool clean = pry_stream_finish(&call->stream, &rest);
+if (clean && call->committed) {
+  end_relay(call, rest);
+  return;
+case PRY_STREAM_REPORTED:
+  stream_broke(call, &output);
+  return;
+case PRY_STREAM_CUT:
+  pry_call_stream_failed(call, PRY_STREAM_FAULT_CUT);
+  return;
+case PRY_STREAM_UNTERMINATED:
+  pry_call_stream_failed(call, PRY_STREAM_FAULT_UNTERMINATED);
+  return;
+case PRY_STREAM_UNREADABLE:
+  pry_call_stream_failed(call, PRY_STREAM_FAULT_MALFORMED);
+  return;
+case PRY_STREAM_LOST:
+  out_of_memory(call);
+  return;
+}
 }
 
 static void body_ended(struct pry_call *call)

@@ -187,6 +187,99 @@ bool pry_join_url(struct pry_buffer *url, const char *base_url, struct pry_slice
          (!query.size || (pry_buffer_append_text(url, "?") && pry_buffer_append_slice(url, query)));
 }
 
+/* ---- other dialects ---------------------------------------------------------------------------------------- */
+
+/* What the client's dialect is said to speak; NULL: only itself. */
+static const char *spoken_by(const struct pry_config *config, const char *client)
+{
+  const struct pry_dialect *dialect = pry_config_dialect(config, client);
+  return dialect ? dialect->speaks : NULL;
+}
+
+bool pry_config_carries(const struct pry_config *config, const struct pry_dialect *target, const char *client)
+{
+  const char *spoken;
+  return pry_dialect_carries(target, client) ||
+         ((spoken = spoken_by(config, client)) && pry_dialect_carries(target, spoken));
+}
+
+static const char *pair_for(const struct pry_config *config, const struct pry_dialect *dialect, const char *client)
+{
+  const struct pry_translation_pair *pair = pry_dialect_pair(dialect, client);
+  const char *spoken = pair ? NULL : spoken_by(config, client);
+  if (spoken)
+    pair = pry_dialect_pair(dialect, spoken);
+  return pair ? pair->client : NULL;
+}
+
+const struct pry_dialect *pry_config_translator(const struct pry_config *config, const struct pry_dialect *target,
+                                                const char *client, const char **pair)
+{
+  *pair = pair_for(config, target, client);
+  if (*pair)
+    return target;
+  const struct pry_dialect *family = target->speaks ? pry_config_dialect(config, target->speaks) : NULL;
+  *pair = family ? pair_for(config, family, client) : NULL;
+  return *pair ? family : NULL;
+}
+
+static bool is_version(struct pry_slice segment)
+{
+  return segment.size >= 2 && segment.data[0] == 'v' && segment.data[1] >= '0' && segment.data[1] <= '9';
+}
+
+static struct pry_slice cut_front(struct pry_slice text, size_t size)
+{
+  return (struct pry_slice){text.data + size, text.size - size};
+}
+
+/* "/v1" of "/v1/messages"; empty when it begins with none. */
+static struct pry_slice first_segment(struct pry_slice path)
+{
+  const char *slash = path.size > 1 ? memchr(path.data + 1, '/', path.size - 1) : NULL;
+  return (struct pry_slice){path.data, slash ? (size_t)(slash - path.data) : path.size};
+}
+
+static bool has_version(struct pry_slice url)
+{
+  const char *host = memmem(url.data, url.size, "://", 3);
+  if (host)
+    url = cut_front(url, (size_t)(host + 3 - url.data));
+  const char *slash = memchr(url.data, '/', url.size);
+  if (!slash)
+    return false;
+  for (url = cut_front(url, (size_t)(slash - url.data)); url.size;) {
+    struct pry_slice segment = first_segment(url);
+    if (is_version(cut_front(segment, 1)))
+      return true;
+    url = cut_front(url, segment.size);
+  }
+  return false;
+}
+
+bool pry_join_api_url(struct pry_buffer *url, const char *base_url, const char *path)
+{
+  struct pry_slice base = pry_slice_of(base_url), rest = pry_slice_of(path);
+  while (base.size && base.data[base.size - 1] == '/')
+    base.size--;
+  struct pry_slice version = first_segment(rest);
+  if (version.size > 1 && !is_version(cut_front(version, 1)))
+    version.size = 0;
+  size_t common = rest.size;
+  for (; common; common--) {
+    bool at_end = common == rest.size || rest.data[common] == '/';
+    if (at_end && base.size >= common && memcmp(base.data + base.size - common, rest.data, common) == 0)
+      break;
+  }
+  if (!common && has_version(base))
+    common = version.size;
+  rest = cut_front(rest, common);
+  struct pry_slice bare = cut_front(pry_slice_of(path), version.size); /* "https://h/v2/messages" is whole, too */
+  if (bare.size > 1 && base.size >= bare.size && memcmp(base.data + base.size - bare.size, bare.data, bare.size) == 0)
+    rest.size = 0;
+  return pry_buffer_append_slice(url, base) && pry_buffer_append_slice(url, rest);
+}
+
 void pry_config_free(struct pry_config *config)
 {
   if (!config)

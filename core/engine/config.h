@@ -216,6 +216,21 @@ const struct pry_price *pry_provider_price(const struct pry_provider *provider, 
 /* The dialect a client speaks on a path: "/v1/messages…" anthropic, all else openai, unless the route says. */
 const char *pry_client_dialect(const struct pry_route *route, struct pry_slice path);
 
+/* Can a client of `client` be answered by `target` without translation? As pry_dialect_carries(); what another dialect's
+ * clients say counts as that dialect's when it `speaks` it. */
+bool pry_config_carries(const struct pry_config *config, const struct pry_dialect *target, const char *client);
+
+/* The dialect whose functions translate between a client of `client` and `target`, and the name of the pair there: the
+ * target's own or, when it has none, those of the dialect it `speaks`; for the client's dialect or the one that speaks.
+ * NULL: nobody translates. */
+const struct pry_dialect *pry_config_translator(const struct pry_config *config, const struct pry_dialect *target,
+                                                const char *client, const char **pair);
+
+/* base_url and an API's path ("/v1/messages") in one URL. What base_url ends with already is not said twice
+ * ("https://h/v1/messages", "https://h/v1"), and when it has a version of its own anywhere ("https://h/api/paas/v4",
+ * "https://h/v1beta/openai") the path's is left out. False: memory. */
+bool pry_join_api_url(struct pry_buffer *url, const char *base_url, const char *path);
+
 /* Does a segment say "." or ".." to a server that resolves such (RFC 3986 §5.2.4)? Percent-encoded dots and slashes
  * count, and so do dots before a ";" parameter. Such a path could leave base_url, with the provider's key. */
 bool pry_path_has_dot_segment(struct pry_slice path);

@@ -191,3 +191,19 @@ bool pry_dialect_carries(const struct pry_dialect *dialect, const char *client_d
   return strcmp(dialect->name, pry_dialect_generic.name) == 0 ||
          strcmp(dialect->speaks ? dialect->speaks : dialect->name, client_dialect) == 0;
 }
+
+bool pry_dialect_may_be_bound(const struct pry_dialect *dialect, struct pry_slice body)
+{
+  for (size_t i = 0; body.size && i < dialect->bound.count; i++)
+    if (holds_quoted(body, pry_slice_of(dialect->bound.items[i])))
+      return true;
+  return false;
+}
+
+const struct pry_translation_pair *pry_dialect_pair(const struct pry_dialect *dialect, const char *client)
+{
+  for (size_t i = 0; i < dialect->pair_count; i++)
+    if (strcmp(dialect->pairs[i].client, client) == 0)
+      return &dialect->pairs[i];
+  return NULL;
+}

@@ -154,6 +154,49 @@ struct pry_answer_view {
 
 enum pry_render { PRY_RENDER_BODY, PRY_RENDER_STREAM_EVENT, PRY_RENDER_RESPONSES_EVENT };
 
+/* ---- Translating -----------------------------------------------------------------------------------------
+ *
+ * For calls whose client and target speak different dialects, and for bodies that go to another provider than they were
+ * made for. The functions are Lua's, in dialects/NAME.lua; which ones, the caller has found with pry_config_translator().
+ * Long texts of a body, and the members that the dialect declares opaque, stay in C: scripts hold handles of them. */
+
+enum pry_translate_step {
+  PRY_TRANSLATE_REQUEST, /* the client's body becomes the target's */
+  PRY_TRANSLATE_ANSWER,  /* the target's whole good answer becomes the client's */
+  PRY_TRANSLATE_EVENT,   /* one event of the target's stream becomes none, one or several of the client's */
+  PRY_TRANSLATE_FINISH,  /* the target's stream has ended well: what the client's still lacks */
+  PRY_TRANSLATE_STRIP    /* parts that are bound to one provider go out of a body; no translation */
+};
+
+enum pry_translate_result {
+  PRY_TRANSLATED,          /* `out` has the text */
+  PRY_TRANSLATE_UNCHANGED, /* STRIP: there is nothing to take out */
+  PRY_TRANSLATE_REFUSED,   /* `why` names what cannot be translated */
+  PRY_TRANSLATE_TOO_LARGE, /* for a script's limits, or for the limit of `out`; `why` names size and bound */
+  PRY_TRANSLATE_FAILED     /* the function faulted, which was told; `why` is for people, without file and line */
+};
+
+enum { PRY_TRANSLATE_WHY_MAX = 384, PRY_TRANSLATE_PATH_MAX = 128, PRY_TRANSLATE_MEMORY_MAX = 16 * 1024 };
+
+/* One step. Filled by the asker, who owns everything it points to. On any result but TRANSLATED, `out` and
+ * `memory` are as they were. */
+struct pry_translation {
+  enum pry_translate_step step;
+  const struct pry_dialect *dialect; /* of the state's generation: whose functions */
+  const char *client;                /* the pair's name in dialect->pairs; NULL for STRIP */
+  const char *call_id;
+  const char *model;           /* REQUEST: the target's */
+  struct pry_slice path;       /* REQUEST, STRIP: the client's */
+  struct pry_slice type, data; /* EVENT: an event; REQUEST, ANSWER, STRIP: `data` is a body */
+  struct pry_buffer *out;      /* appended to; its limit holds */
+  struct pry_buffer *memory;   /* a JSON object of at most PRY_TRANSLATE_MEMORY_MAX bytes, or empty: what the functions
+                                 * remember of the attempt. REQUEST writes it, later steps read and write it. Plain data,
+                                 * so that it outlives a reload and the state; NULL for STRIP */
+  struct pry_headers *headers; /* REQUEST: set in this list; those to be removed are removed from it */
+  char target_path[PRY_TRANSLATE_PATH_MAX]; /* out, REQUEST: the API's path at the target, "/v1/messages" */
+  char why[PRY_TRANSLATE_WHY_MAX];          /* out */
+};
+
 /* What a state can do. All on the worker's thread. */
 struct pry_state_ops {
   /* Runs a handler. Never calls ask->ready from inside. */
@@ -168,6 +211,9 @@ struct pry_state_ops {
    * built-in form. */
   bool (*render)(struct pry_state *state, const struct pry_dialect *dialect, const struct pry_failure *failure,
                  const char *call_id, enum pry_render form, struct pry_buffer *out);
+  /* Runs one step of a translation, through the one protected door with its budgets (a REQUEST, ANSWER or STRIP gets as
+   * many times a handler's budget as its body has MiB, rounded up). Never waits. May be NULL where there are no pairs. */
+  enum pry_translate_result (*translate)(struct pry_state *state, struct pry_translation *translation);
   /* Bytes of script memory in use; for status. */
   size_t (*memory)(const struct pry_state *state);
   /* Cancels what is pending and frees. */

@@ -77,6 +77,7 @@ struct pry_verdict {
   char code[PRY_FAILURE_CODE_MAX];
   char message[PRY_FAILURE_MESSAGE_MAX];
   char target[PRY_TARGET_MAX]; /* "provider/model" or a model at the same provider (without '/') */
+  bool strip;                  /* fallback: at another provider, without the parts that only this one understands */
   char key[PRY_KEY_MAX];       /* the instance's prefix already added */
   int slots;                   /* 1..65535; 0: not said */
   int limit;                   /* calls in any `per` seconds; 0: not said */
@@ -96,10 +97,11 @@ struct pry_verdict {
 };
 
 enum pry_field_type {
-  PRY_FIELD_SECONDS,  /* finite number >= 0, at most 10 years */
-  PRY_FIELD_TIME,     /* finite Unix seconds */
-  PRY_FIELD_NUMBER,   /* finite number above 0, at most 1e12 */
-  PRY_FIELD_INTEGER,  /* within min..max */
+  PRY_FIELD_SECONDS, /* finite number >= 0, at most 10 years */
+  PRY_FIELD_TIME,    /* finite Unix seconds */
+  PRY_FIELD_NUMBER,  /* finite number above 0, at most 1e12 */
+  PRY_FIELD_INTEGER, /* within min..max */
+  PRY_FIELD_BOOLEAN,
   PRY_FIELD_TEXT,     /* no NUL; cut to the field's size */
   PRY_FIELD_KEY,      /* as text, non-empty, refused when too long */
   PRY_FIELD_CATEGORY, /* a name of failure.h */
@@ -127,6 +129,7 @@ enum pry_field_type {
     0)                                                                                                                 \
   X(target, PRY_FIELD_KEY, PRY_VERDICT_BIT(PRY_VERDICT_ROUTE) | PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK),                 \
     PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK), 0, 0)                                                                       \
+  X(strip, PRY_FIELD_BOOLEAN, PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK), 0, 0, 0)                                          \
   X(key, PRY_FIELD_KEY, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                                    \
   X(slots, PRY_FIELD_INTEGER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 1, 65535)                                          \
   X(limit, PRY_FIELD_INTEGER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 1, 100000)                                         \
