@@ -221,6 +221,7 @@ static int run_event(lua_State *L, struct translate_run *run)
   push_memory(L, t);
   int memory = lua_gettop(L);
   push_function(L, t, event ? "event" : "finish");
+  int function = lua_gettop(L);
   lua_pushvalue(L, memory);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &EMIT_KEY);
   if (event) {
@@ -230,8 +231,8 @@ static int run_event(lua_State *L, struct translate_run *run)
   }
   run->result = PRY_TRANSLATED;
   lua_call(L, event ? 4 : 2, 1);
-  if (lua_toboolean(L, memory + 1))
-    return refused(L, memory + 1, run);
+  if (lua_toboolean(L, function))
+    return refused(L, function, run);
   write_memory(L, memory, t);
   return 0;
 }

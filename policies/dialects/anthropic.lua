@@ -1,6 +1,8 @@
 --- Anthropic's Messages API, and everybody who speaks like it.
 
 local answer_of = require "lib.answer"
+local from_openai = require "lib.translate_openai_to_anthropic"
+local strip = require "lib.strip"
 
 local CODES = {
   invalid_api_key = "auth",
@@ -90,6 +92,9 @@ return dialect {
   classify = function(answer)
     return answer_of.classify(answer, CODES, WEAK)
   end,
+
+  translate = { openai = from_openai },
+  strip = { words = { "thinking", "redacted_thinking" }, opaque = { "input", "input_schema" }, run = strip.messages },
 
   render = function(err, form)
     local body = {

@@ -1,6 +1,8 @@
 --- OpenAI, and everybody who speaks like it: Moonshot, Token360, DeepSeek, vLLM, Ollama, Azure, OpenRouter, ...
 
 local openai = require "lib.openai"
+local from_anthropic = require "lib.translate_anthropic_to_openai"
+local strip = require "lib.strip"
 
 -- What the official SDKs' users look for in `type`. The exception they get follows from the HTTP status.
 local TYPES = {
@@ -46,6 +48,14 @@ return dialect {
   classify = openai.classifier(),
 
   render = function(err, form, api)
+  translate = { anthropic = from_anthropic },
+  strip = {
+    words = { "previous_response_id", "conversation", "item_reference", "reasoning", "reasoning_details", "extra_content" },
+    opaque = { "arguments", "parameters", "schema" },
+    run = strip.openai,
+  },
+
+  render = function(err, form)
     local body = {
       error = {
         message = message_of(err),
