@@ -1,0 +1,655 @@
+/* Calls across dialects with the shipped translations and the real Lua: reloads, cuts at every byte, clients that leave,
+ * faults and bounds, and what a switch of providers takes out of a body. In virtual time. */
+#include "call.h"
+#include "http_script.h"
+#include "loader.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+/* ---- a set around the shipped dialects -------------------------------------------------------------------- */
+
+#define GO                                                                                                             \
+  "return policy { name = 'p', on_error = function(self, call, err)\n"                                                 \
+  "  if call.target.provider == 'p' then return fallback { target = call:header('x-to') or 'q/m2', strip = true } "    \
+  "end\n"                                                                                                              \
+  "end }\n"
+
+#define INIT                                                                                                           \
+  "provider 'p' { base_url = 'http://p.test/v1', dialect = 'openai' }\n"                                               \
+  "provider 'q' { base_url = 'http://q.test/v1/messages', dialect = 'anthropic' }\n"                                   \
+  "provider 'r' { base_url = 'http://r.test', dialect = 'openai' }\n"                                                  \
+  "provider 'a' { base_url = 'http://a.test/v1/messages', dialect = 'anthropic' }\n"                                   \
+  "provider 'bad' { base_url = 'http://bad.test', dialect = 'bad' }\n"                                                 \
+  "route '/v1/*' { to = by_model { ['bad'] = 'bad', ['claude'] = 'q', ['*'] = 'p' }, chain = { use 'p' } }\n"          \
+  "route '/v1/messages*' { to = 'a', chain = { use 'p' } }\n"
+
+/* A dialect whose functions do what the client's body, or the event, says. */
+#define BAD                                                                                                            \
+  "local function act(what)\n"                                                                                         \
+  "  if what == 'error' then error('oops') end\n"                                                                      \
+  "  if what == 'loop' then while true do end end\n"                                                                   \
+  "  if what == 'memory' then local s = {} for i = 1, 1e7 do s[i] = { i } end end\n"                                   \
+  "  if what == 'nonsense' then return 7 end\n"                                                                        \
+  "end\n"                                                                                                              \
+  "return dialect { name = 'bad', stream = { end_data = { 'end' }, default = 'content' }, translate = { openai = {\n"  \
+  "  request = function(b, ask) return act(b.act) or { path = '/v1/x', body = b, remember = { n = 0 } } end,\n"        \
+  "  answer = function(b, m) return act(b.act) or { n = m.n, got = b } end,\n"                                         \
+  "  event = function(m, emit, d, t)\n"                                                                                \
+  "    if d == 'end' then return end\n"                                                                                \
+  "    if d.act == 'grow' then m.text = ('x'):rep(20000) end\n"                                                        \
+  "    m.n = m.n + 1 act(d.act) emit { n = m.n } end,\n"                                                               \
+  "  finish = function(m, emit) emit 'bye' end,\n"                                                                     \
+  "} } }\n"
+
+struct rig {
+  struct pry_loop *loop;
+  struct pry_http_script *script;
+  struct pry_http *http;
+  struct pry_engine *engine;
+  struct pry_buffer lines;
+  struct pry_log *log;
+};
+
+static void add_file(struct pry_policy_set *set, const char *path)
+{
+  char full[512];
+  struct pry_buffer text;
+  pry_buffer_init(&text, 0);
+  snprintf(full, sizeof full, PARRY_SOURCE_DIR "/policies/%s", path);
+  FILE *file = fopen(full, "rb");
+  assert_non_null(file);
+  char part[4096];
+  for (size_t size; (size = fread(part, 1, sizeof part, file)) > 0;)
+    assert_true(pry_buffer_append(&text, part, size));
+  fclose(file);
+  assert_true(pry_policy_set_add(set, path, pry_buffer_slice(&text)));
+  pry_buffer_fini(&text);
+}
+
+/* A generation of its own for each `init` and each `bad`. */
+static void load(struct rig *rig, const char *init, const char *bad)
+{
+  static const char *const files[] = {"dialects/openai.lua",
+                                      "dialects/anthropic.lua",
+                                      "lib/answer.lua",
+                                      "lib/openai.lua",
+                                      "lib/translate.lua",
+                                      "lib/strip.lua",
+                                      "lib/grants.lua",
+                                      "lib/translate_openai_to_anthropic.lua",
+                                      "lib/translate_anthropic_to_openai.lua"};
+  struct pry_policy_set *set = pry_policy_set_new();
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+    add_file(set, files[i]);
+  assert_true(pry_policy_set_add(set, "init.lua", pry_slice_of(init)));
+  assert_true(pry_policy_set_add(set, "p.lua", PRY_SLICE(GO)));
+  assert_true(pry_policy_set_add(set, "dialects/bad.lua", pry_slice_of(bad)));
+  assert_true(pry_policy_set_seal(set));
+  struct pry_report report;
+  struct pry_buffer text;
+  pry_report_init(&report);
+  pry_buffer_init(&text, 0);
+  if (!pry_engine_load(rig->engine, set, false, &report)) {
+    pry_report_text(&report, &text);
+    fail_msg("the set was refused: %s", pry_buffer_text(&text));
+  }
+  pry_buffer_fini(&text);
+  pry_report_fini(&report);
+}
+
+static void log_line(void *user, enum pry_log_level level, const char *line, size_t size)
+{
+  struct rig *rig = user;
+  (void)level;
+  pry_buffer_append(&rig->lines, line, size);
+}
+
+static double log_clock(void *user)
+{
+  return pry_loop_unix_time(user);
+}
+
+static struct rig *rig_new(void)
+{
+  struct rig *rig = calloc(1, sizeof *rig);
+  assert_non_null(rig);
+  pry_buffer_init(&rig->lines, 0);
+  rig->loop = pry_loop_new_virtual(1700000000);
+  rig->script = pry_http_script_new(rig->loop);
+  rig->http = pry_http_script_client(rig->script);
+  rig->log = pry_log_new(log_line, rig, PRY_LOG_INFO, log_clock, rig->loop);
+  struct pry_engine_options options = {.loop = rig->loop,
+                                       .http = rig->http,
+                                       .log = rig->log,
+                                       .loader = &pry_lua_test_loader,
+                                       .limits = {.wall = -1},
+                                       .seed = 7};
+  rig->engine = pry_engine_new(&options);
+  assert_non_null(rig->engine);
+  load(rig, INIT, BAD);
+  return rig;
+}
+
+static void rig_free(struct rig *rig)
+{
+  pry_loop_advance(rig->loop, PRY_SECOND / 1000);
+  assert_int_equal(rig->engine->control->call_count, 0);
+  assert_int_equal(pry_http_open_count(rig->http), 0);
+  pry_engine_free(rig->engine);
+  pry_http_free(rig->http);
+  pry_log_free(rig->log);
+  pry_loop_free(rig->loop);
+  pry_buffer_fini(&rig->lines);
+  free(rig);
+}
+
+static bool logged(struct rig *rig, const char *text)
+{
+  const char *lines = pry_buffer_text(&rig->lines);
+  return lines && strstr(lines, text);
+}
+
+/* ---- a client ------------------------------------------------------------------------------------------------ */
+
+struct client {
+  struct rig *rig;
+  struct pry_call *call;
+  int status;
+  struct pry_buffer body;
+  bool done, truncated, leave_at_data;
+  struct pry_outcome outcome;
+};
+
+static void client_head(void *user, int status, const struct pry_headers *headers, int64_t body_size)
+{
+  struct client *client = user;
+  (void)headers;
+  (void)body_size;
+  client->status = status;
+}
+
+static bool client_data(void *user, struct pry_slice data)
+{
+  struct client *client = user;
+  if (client->leave_at_data)
+    pry_call_cancel(client->call);
+  assert_true(pry_buffer_append_slice(&client->body, data)); /* readable all the same */
+  return true;
+}
+
+static void client_done(void *user, const struct pry_outcome *outcome, bool truncated)
+{
+  struct client *client = user;
+  client->done = true;
+  client->outcome = *outcome;
+  client->truncated = truncated;
+}
+
+static void start(struct client *client, struct rig *rig, const char *path, struct pry_slice body, const char *to)
+{
+  static const struct pry_sink_ops ops = {client_head, client_data, client_done, NULL};
+  struct pry_headers headers;
+  struct pry_buffer copy;
+  client->rig = rig;
+  pry_headers_init(&headers);
+  pry_buffer_init(&copy, 0);
+  pry_buffer_init(&client->body, 0);
+  assert_true(pry_headers_add(&headers, PRY_SLICE("content-type"), PRY_SLICE("application/json")));
+  assert_true(!to || pry_headers_add(&headers, PRY_SLICE("x-to"), pry_slice_of(to)));
+  assert_true(pry_buffer_append_slice(&copy, body));
+  struct pry_call_request request = {
+      .method = PRY_SLICE("POST"), .path = pry_slice_of(path), .headers = &headers, .body = &copy};
+  client->call = pry_call_start(rig->engine->control, &request, &ops, client);
+  assert_non_null(client->call);
+  pry_headers_fini(&headers);
+}
+
+static void finish(struct client *client)
+{
+  for (unsigned i = 0; i < 100000 && !client->done; i++)
+    pry_loop_turn(client->rig->loop, 3600 * PRY_SECOND);
+  assert_true(client->done);
+}
+
+static const char *text_of(struct client *client)
+{
+  return client->body.size ? pry_buffer_text(&client->body) : "";
+}
+
+static void call(struct client *client, struct rig *rig, const char *path, const char *body, const char *to)
+{
+  *client = (struct client){0};
+  start(client, rig, path, pry_slice_of(body), to);
+  finish(client);
+}
+
+static void answers(struct rig *rig, int status, const char *type, struct pry_slice body, bool cut)
+{
+  struct pry_headers headers;
+  pry_headers_init(&headers);
+  assert_true(pry_headers_add(&headers, PRY_SLICE("content-type"), pry_slice_of(type)));
+  struct pry_http_step step = {
+      .status = status, .headers = &headers, .chunks = &body, .chunk_count = 1, .cut = cut, .chunk_delay = 0.001};
+  assert_true(pry_http_script_push(rig->script, &step));
+  pry_headers_fini(&headers);
+}
+
+static void answers_pieces(struct rig *rig, const char *body, size_t first, double delay)
+{
+  struct pry_headers headers;
+  pry_headers_init(&headers);
+  assert_true(pry_headers_add(&headers, PRY_SLICE("content-type"), PRY_SLICE("text/event-stream")));
+  struct pry_slice pieces[] = {{body, first}, {body + first, strlen(body) - first}};
+  struct pry_http_step step = {.headers = &headers, .chunks = pieces, .chunk_count = 2, .chunk_delay = delay};
+  assert_true(pry_http_script_push(rig->script, &step));
+  pry_headers_fini(&headers);
+}
+
+#define SSE "text/event-stream"
+#define JSON "application/json"
+#define CHAT "/v1/chat/completions"
+#define ASK "{\"model\":\"claude\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}"
+
+#define EVENT(type, rest) "event: " type "\ndata: {\"type\":\"" type "\"" rest "}\n\n"
+#define CLAUDE_BEGIN                                                                                                   \
+  EVENT("message_start", ",\"message\":{\"id\":\"m1\",\"model\":\"c\",\"usage\":{\"input_tokens\":3}}")                \
+  EVENT("content_block_start", ",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}")
+#define CLAUDE_TEXT(text)                                                                                              \
+  EVENT("content_block_delta", ",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"" text "\"}")
+#define CLAUDE_END                                                                                                     \
+  EVENT("content_block_stop", ",\"index\":0")                                                                          \
+  EVENT("message_delta", ",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":2}")                  \
+  EVENT("message_stop", "")
+#define CLAUDE CLAUDE_BEGIN CLAUDE_TEXT("h\\u00e9") ": comment\n\n" CLAUDE_TEXT("llo") CLAUDE_END
+
+/* ---- streams -------------------------------------------------------------------------------------------------- */
+
+static void a_stream_is_the_same_wherever_the_network_cuts_it(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  struct client whole, client;
+  answers(rig, 200, SSE, PRY_SLICE(CLAUDE), false);
+  call(&whole, rig, CHAT, ASK, NULL);
+  assert_true(whole.outcome.ok);
+  assert_non_null(strstr(text_of(&whole), "data: [DONE]\n\n"));
+  assert_non_null(strstr(text_of(&whole), "h\xc3\xa9"));
+  for (size_t cut = 1; cut < strlen(CLAUDE); cut++) {
+    answers_pieces(rig, CLAUDE, cut, 0);
+    call(&client, rig, CHAT, ASK, NULL);
+    assert_true(client.outcome.ok);
+    assert_string_equal(text_of(&client), text_of(&whole));
+    pry_buffer_fini(&client.body);
+  }
+  pry_buffer_fini(&whole.body);
+  rig_free(rig);
+}
+
+/* Wherever it breaks off: whole with [DONE], or an error, never something that looks whole and is not. */
+static void a_broken_stream_never_looks_whole(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  struct client client;
+  size_t end = strlen(CLAUDE) - 1;
+  for (size_t size = 1; size < strlen(CLAUDE); size++) {
+    answers(rig, 200, SSE, (struct pry_slice){CLAUDE, size}, true);
+    call(&client, rig, CHAT, ASK, NULL);
+    if (size < end)
+      assert_false(client.outcome.ok);
+    assert_false(client.truncated);
+    bool error = strstr(text_of(&client), "\"error\":{"), done = strstr(text_of(&client), "[DONE]");
+    assert_int_equal(client.outcome.ok, done);
+    assert_int_equal(!client.outcome.ok, error);
+    pry_buffer_fini(&client.body);
+  }
+  rig_free(rig);
+}
+
+static void a_client_that_leaves_ends_it(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  for (int at_data = 0; at_data < 2; at_data++) {
+    struct client client = {.leave_at_data = at_data};
+    answers_pieces(rig, CLAUDE, strlen(CLAUDE_BEGIN CLAUDE_TEXT("h\\u00e9")), 1);
+    start(&client, rig, CHAT, PRY_SLICE(ASK), NULL);
+    pry_loop_advance(rig->loop, PRY_SECOND * 3 / 2);
+    if (!at_data)
+      pry_call_cancel(client.call);
+    finish(&client);
+    assert_int_equal(client.outcome.category, PRY_CANCELLED);
+    assert_true(pry_http_script_seen(rig->script, (size_t)at_data)->cancelled);
+    pry_buffer_fini(&client.body);
+  }
+  rig_free(rig);
+}
+
+/* What a translation remembers is not in the state that a reload, or a rebuild, replaces; nor does it keep that one. */
+static void a_reload_goes_on_with_an_open_stream(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  struct client whole, client = {0};
+  answers(rig, 200, SSE, PRY_SLICE(CLAUDE), false);
+  call(&whole, rig, CHAT, ASK, NULL);
+  answers_pieces(rig, CLAUDE, strlen(CLAUDE_BEGIN CLAUDE_TEXT("h\\u00e9")), 1);
+  start(&client, rig, CHAT, PRY_SLICE(ASK), NULL);
+  pry_loop_advance(rig->loop, PRY_SECOND * 3 / 2);
+  assert_true(client.body.size > 0);
+  for (int i = 0; i < 12; i++) { /* more than may be alive at once */
+    char init[sizeof INIT + 64];
+    snprintf(init, sizeof init, "%s-- %d\n", INIT, i);
+    load(rig, init, BAD);
+  }
+  finish(&client);
+  assert_true(client.outcome.ok);
+  /* created differs by the seconds between the two */
+  assert_int_equal(client.body.size, whole.body.size);
+  assert_non_null(strstr(text_of(&client), "\"id\":\"m1\""));
+  assert_non_null(strstr(text_of(&client), "data: [DONE]\n\n"));
+  pry_buffer_fini(&whole.body);
+  pry_buffer_fini(&client.body);
+  rig_free(rig);
+}
+
+static void a_reload_may_take_the_translation_away(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  struct client client = {0};
+  answers_pieces(rig, "data: {}\n\ndata: {}\n\ndata: end\n\n", 10, 1);
+  start(&client, rig, CHAT, PRY_SLICE("{\"model\":\"bad\"}"), NULL);
+  pry_loop_advance(rig->loop, PRY_SECOND * 3 / 2);
+  assert_string_equal(text_of(&client), "data: {\"n\":1}\n\n");
+  load(rig, INIT, "return dialect { name = 'bad' }");
+  finish(&client);
+  assert_false(client.outcome.ok);
+  assert_string_equal(client.outcome.failure.code, "translation_failed");
+  assert_non_null(strstr(text_of(&client), "\"code\":\"translation_failed\""));
+  pry_buffer_fini(&client.body);
+  rig_free(rig);
+}
+
+/* ---- faults and bounds --------------------------------------------------------------------------------------- */
+
+static const char *const acts[] = {"error", "loop", "memory", "nonsense"};
+
+static void a_fault_in_a_request_sends_nothing(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  for (size_t i = 0; i < sizeof acts / sizeof *acts; i++) {
+    char body[64];
+    struct client client;
+    snprintf(body, sizeof body, "{\"model\":\"bad\",\"act\":\"%s\"}", acts[i]);
+    call(&client, rig, CHAT, body, NULL);
+    assert_int_equal(client.status, 502);
+    assert_non_null(strstr(text_of(&client), "\"code\":\"translation_failed\""));
+    assert_null(strstr(text_of(&client), ".lua"));
+    assert_int_equal(client.outcome.attempts, 0);
+    pry_buffer_fini(&client.body);
+  }
+  assert_true(logged(rig, "dialects/bad.lua:2"));
+  assert_int_equal(pry_http_script_seen_count(rig->script), 0);
+  rig_free(rig);
+}
+
+static void a_fault_in_an_answer_is_a_failed_attempt(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  for (size_t i = 0; i < sizeof acts / sizeof *acts; i++) {
+    char body[64];
+    struct client client;
+    snprintf(body, sizeof body, "{\"act\":\"%s\"}", acts[i]);
+    answers(rig, 200, JSON, pry_slice_of(body), false);
+    call(&client, rig, CHAT, "{\"model\":\"bad\"}", NULL);
+    assert_int_equal(client.outcome.category, PRY_SERVER);
+    assert_string_equal(client.outcome.failure.code, "translation_failed");
+    assert_true(client.outcome.failure.fallback);
+    assert_false(client.outcome.failure.retryable);
+    pry_buffer_fini(&client.body);
+  }
+  struct client client;
+  answers(rig, 200, JSON, PRY_SLICE("{\"x\":1}"), false);
+  call(&client, rig, CHAT, "{\"model\":\"bad\"}", NULL);
+  assert_string_equal(text_of(&client), "{\"got\":{\"x\":1},\"n\":0}");
+  pry_buffer_fini(&client.body);
+  rig_free(rig);
+}
+
+static void a_fault_in_a_stream_is_a_failed_attempt_before_the_commit_and_an_error_after_it(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  static const char *const more[] = {"error", "loop", "memory", "grow"};
+  for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+    for (int after = 0; after < 2; after++) {
+      char body[128];
+      struct client client;
+      snprintf(body, sizeof body, "%sdata: {\"act\":\"%s\"}\n\ndata: {}\n\ndata: end\n\n", after ? "data: {}\n\n" : "",
+               more[i]);
+      answers(rig, 200, SSE, pry_slice_of(body), false);
+      call(&client, rig, CHAT, "{\"model\":\"bad\"}", NULL);
+      assert_false(client.outcome.ok);
+      assert_int_equal(client.outcome.committed, after);
+      assert_int_equal(client.status, after ? 200 : 502);
+      assert_string_equal(client.outcome.failure.code, "translation_failed");
+      if (after)
+        assert_memory_equal(text_of(&client), "data: {\"n\":1}\n\ndata: {\"error\":", 30);
+      assert_null(strstr(text_of(&client), "bye"));
+      pry_buffer_fini(&client.body);
+    }
+  rig_free(rig);
+}
+
+/* Texts do not count, as they stay in C; a body of very many values does. */
+static void a_body_beyond_a_scripts_limits_says_so(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  struct pry_buffer body;
+  struct client client = {0};
+  pry_buffer_init(&body, 0);
+  pry_buffer_append_text(&body, "{\"model\":\"claude\",\"messages\":[");
+  for (int i = 0; i < 400000; i++)
+    pry_buffer_append_text(&body, "[],");
+  pry_buffer_append_text(&body, "[]]}");
+  start(&client, rig, CHAT, pry_buffer_slice(&body), NULL);
+  finish(&client);
+  assert_int_equal(client.status, 413);
+  assert_non_null(strstr(text_of(&client), "too_large_to_translate"));
+  char size[32];
+  snprintf(size, sizeof size, "%zu bytes", body.size);
+  assert_non_null(strstr(text_of(&client), size));
+  assert_non_null(strstr(text_of(&client), "8192 KiB"));
+  assert_false(logged(rig, "fault")); /* the client's doing: it must not bring a generation down */
+  pry_buffer_fini(&client.body);
+  pry_buffer_fini(&body);
+  rig_free(rig);
+}
+
+static void an_answer_beyond_the_bound_is_a_failed_attempt(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  struct pry_buffer body;
+  struct client client;
+  pry_buffer_init(&body, 0);
+  pry_buffer_append_text(&body, "{\"content\":[{\"type\":\"text\",\"text\":\"");
+  size_t start_size = body.size;
+  assert_true(pry_buffer_reserve(&body, 5000000));
+  memset(body.data + body.size, 'x', 4900000);
+  body.size = start_size + 4900000;
+  pry_buffer_append_text(&body, "\"}]}");
+  answers(rig, 200, JSON, pry_buffer_slice(&body), false);
+  call(&client, rig, CHAT, "{\"model\":\"claude\",\"messages\":[]}", NULL);
+  assert_string_equal(client.outcome.failure.code, "too_large_to_translate");
+  assert_false(client.outcome.committed);
+  pry_buffer_fini(&client.body);
+  /* Below it an answer far above hold_limit and what a script's texts may have passes. */
+  pry_buffer_clear(&body);
+  pry_buffer_append_text(&body, "{\"content\":[{\"type\":\"text\",\"text\":\"");
+  memset(body.data + body.size, 'x', 3000000);
+  body.size += 3000000;
+  pry_buffer_append_text(&body, "\"}]}");
+  answers(rig, 200, JSON, pry_buffer_slice(&body), false);
+  call(&client, rig, CHAT, "{\"model\":\"claude\",\"messages\":[]}", NULL);
+  assert_true(client.outcome.ok);
+  assert_true(client.body.size > 3000000);
+  pry_buffer_fini(&client.body);
+  pry_buffer_fini(&body);
+  rig_free(rig);
+}
+
+/* ---- where a translated request goes ----------------------------------------------------------------------------- */
+
+static void paths_are_joined_whatever_a_base_url_has_of_them(void **unused)
+{
+  (void)unused;
+  static const char *const cases[][3] = {
+      {"https://h", "/v1/messages", "https://h/v1/messages"},
+      {"https://h/", "/v1/messages", "https://h/v1/messages"},
+      {"https://h/v1", "/v1/messages", "https://h/v1/messages"},
+      {"https://h/v1/messages", "/v1/messages", "https://h/v1/messages"},
+      {"https://h/v1/messages/", "/v1/messages", "https://h/v1/messages"},
+      {"https://h/messages", "/v1/messages", "https://h/messages"},
+      {"https://h/v2/messages", "/v1/messages", "https://h/v2/messages"},
+      {"https://h/anthropic", "/v1/messages", "https://h/anthropic/v1/messages"},
+      {"https://h/v1/chat/completions", "/v1/chat/completions", "https://h/v1/chat/completions"},
+      {"https://h/api/paas/v4", "/v1/chat/completions", "https://h/api/paas/v4/chat/completions"},
+      {"https://h/v1beta/openai", "/v1/chat/completions", "https://h/v1beta/openai/chat/completions"},
+      {"https://v1.h", "/v1/messages", "https://v1.h/v1/messages"},
+      {"https://h/xv1", "/v1/messages", "https://h/xv1/v1/messages"},
+      {"https://h/v", "/x", "https://h/v/x"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct pry_buffer url;
+    pry_buffer_init(&url, 0);
+    assert_true(pry_join_api_url(&url, cases[i][0], cases[i][1]));
+    assert_string_equal(pry_buffer_text(&url), cases[i][2]);
+    pry_buffer_fini(&url);
+  }
+}
+
+/* ---- switching providers ------------------------------------------------------------------------------------------- */
+
+/* The second request's body, after the first provider failed. */
+static const char *switched(struct rig *rig, const char *path, const char *body, const char *to)
+{
+  static char text[4096];
+  struct client client;
+  size_t before = pry_http_script_seen_count(rig->script);
+  answers(rig, 500, JSON, PRY_SLICE("{}"), false);
+  answers(rig, 200, JSON, PRY_SLICE("{}"), false);
+  call(&client, rig, path, body, to);
+  pry_buffer_fini(&client.body);
+  assert_int_equal(pry_http_script_seen_count(rig->script), before + 2);
+  struct pry_slice sent = pry_http_script_seen(rig->script, before + 1)->body;
+  snprintf(text, sizeof text, "%.*s", (int)sent.size, sent.data);
+  return text;
+}
+
+static void bodies_without_bound_parts_pass_byte_for_byte(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  static const char *const bodies[] = {
+      "{ \"model\":\"m2\", \"messages\":[ {\"role\":\"user\",\"content\":\"\\u0061 reasoning\"}], \"x\":1e400 }",
+      "{\"model\":\"m2\",\"reasoning\":{\"effort\":\"low\"},\"input\":[],\"z\":null,\"a\":12345678901234567890.50}",
+  };
+  for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++)
+    assert_string_equal(switched(rig, CHAT, bodies[i], "r/m2"), bodies[i]);
+  rig_free(rig);
+}
+
+static void bound_parts_go_and_the_rest_stays(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  assert_string_equal(
+      switched(rig, CHAT,
+               "{\"model\":\"m2\",\"messages\":[{\"role\":\"assistant\",\"content\":\"x\",\"reasoning_details\":[{}],"
+               "\"tool_calls\":[{\"id\":\"1\",\"extra_content\":{\"google\":{\"thought_signature\":\"s\"}}}]}],"
+               "\"n\":null,\"tools\":[{\"parameters\":{\"z\":1,\"a\":1e2}}]}",
+               "r/m2"),
+      "{\"messages\":[{\"content\":\"x\",\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"1\"}]}],\"model\":\"m2\","
+      "\"n\":null,\"tools\":[{\"parameters\":{\"z\":1,\"a\":1e2}}]}");
+  assert_string_equal(
+      switched(rig, "/v1/responses",
+               "{\"model\":\"m2\",\"input\":[{\"type\":\"reasoning\",\"id\":\"rs_1\",\"encrypted_content\":\"e\"},"
+               "{\"type\":\"function_call\",\"id\":\"fc_1\",\"call_id\":\"c\",\"arguments\":\"{}\"}]}",
+               "r/m2"),
+      "{\"input\":[{\"arguments\":\"{}\",\"call_id\":\"c\",\"type\":\"function_call\"}],\"model\":\"m2\"}");
+  rig_free(rig);
+}
+
+/* Signed thoughts at another endpoint are a 400. The last turn's are needed when thinking is on: so it goes off. */
+static void signed_thoughts_do_not_go_to_another_provider(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  load(rig,
+       "provider 'p' { base_url = 'http://p.test/v1/messages', dialect = 'anthropic' }\n"
+       "provider 'q' { base_url = 'http://q.test/v1/messages', dialect = 'anthropic' }\n"
+       "route '/v1/messages*' { to = 'p', chain = { use 'p' } }\n",
+       BAD);
+#define THOUGHT "{\"type\":\"thinking\",\"thinking\":\"hm\",\"signature\":\"s\"}"
+#define SEALED "{\"type\":\"redacted_thinking\",\"data\":\"d\"}"
+  assert_string_equal(
+      switched(rig, "/v1/messages",
+               "{\"model\":\"m2\",\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":1024},\"messages\":["
+               "{\"role\":\"assistant\",\"content\":[" THOUGHT "," SEALED "]},"
+               "{\"role\":\"assistant\",\"content\":[" THOUGHT
+               ",{\"type\":\"tool_use\",\"input\":{\"b\":1,\"a\":[]}}]},"
+               "{\"role\":\"user\",\"content\":\"x\"}]}",
+               "q/m2"),
+      "{\"messages\":[{\"content\":[{\"input\":{\"b\":1,\"a\":[]},\"type\":\"tool_use\"}],\"role\":"
+      "\"assistant\"},{\"content\":\"x\",\"role\":\"user\"}],\"model\":\"m2\"}");
+  /* Within one provider they stay. */
+  const char *bound = "{\"model\":\"m2\", \"messages\":[{\"role\":\"assistant\",\"content\":[" THOUGHT "]}]}";
+  assert_string_equal(switched(rig, "/v1/messages", bound, "p/m2"), bound);
+  rig_free(rig);
+}
+
+static void what_a_provider_keeps_cannot_be_taken_along(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  struct client client;
+  answers(rig, 500, JSON, PRY_SLICE("{}"), false);
+  call(&client, rig, "/v1/responses", "{\"model\":\"m2\",\"previous_response_id\":\"resp_1\",\"input\":\"x\"}", "r/m2");
+  assert_int_equal(pry_http_script_seen_count(rig->script), 1);
+  assert_int_equal(client.outcome.category, PRY_SERVER);
+  assert_non_null(strstr(text_of(&client), "previous_response_id"));
+  pry_buffer_fini(&client.body);
+  rig_free(rig);
+}
+
+int main(void)
+{
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(a_stream_is_the_same_wherever_the_network_cuts_it),
+      cmocka_unit_test(a_broken_stream_never_looks_whole),
+      cmocka_unit_test(a_client_that_leaves_ends_it),
+      cmocka_unit_test(a_reload_goes_on_with_an_open_stream),
+      cmocka_unit_test(a_reload_may_take_the_translation_away),
+      cmocka_unit_test(a_fault_in_a_request_sends_nothing),
+      cmocka_unit_test(a_fault_in_an_answer_is_a_failed_attempt),
+      cmocka_unit_test(a_fault_in_a_stream_is_a_failed_attempt_before_the_commit_and_an_error_after_it),
+      cmocka_unit_test(a_body_beyond_a_scripts_limits_says_so),
+      cmocka_unit_test(an_answer_beyond_the_bound_is_a_failed_attempt),
+      cmocka_unit_test(paths_are_joined_whatever_a_base_url_has_of_them),
+      cmocka_unit_test(bodies_without_bound_parts_pass_byte_for_byte),
+      cmocka_unit_test(bound_parts_go_and_the_rest_stays),
+      cmocka_unit_test(signed_thoughts_do_not_go_to_another_provider),
+      cmocka_unit_test(what_a_provider_keeps_cannot_be_taken_along),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
