@@ -50,7 +50,8 @@ return dialect {
   render = function(err, form, api)
   translate = { anthropic = from_anthropic },
   strip = {
-    words = { "previous_response_id", "conversation", "item_reference", "reasoning", "reasoning_details", "extra_content" },
+    words = { "previous_response_id", "conversation", "item_reference", "reasoning", "reasoning_details",
+              "extra_content" },
     opaque = { "arguments", "parameters", "schema" },
     run = strip.openai,
   },

@@ -19,8 +19,8 @@ local function unsealed(blocks)
 end
 
 --- Anthropic's Messages: `thinking` blocks carry a signature that another endpoint refuses. A turn of nothing else goes
---- as a whole. When the last turn of the assistant lost its thoughts, the model is not asked to think: it would be refused
---- for the thoughts that are missing.
+--- as a whole. When the last turn of the assistant lost its thoughts, the model is not asked to think: it would be
+--- refused for the thoughts that are missing.
 function strip.messages(body)
   if not is_object(body) or not is_list(body.messages) then return end
   local turns, changed, last_changed = {}, false, false

@@ -1,7 +1,7 @@
 --- What the translations between dialects share. See README.md, "Across dialects".
 --
--- A value of a body may be a kept one: a long text or a part that is not looked into. json.kind() tells what it is, `..`
--- joins texts, and writing it writes the bytes that came. So: never type(v) == "string" for what a client sent.
+-- A value of a body may be a kept one: a long text or a part that is not looked into. json.kind() tells what it is,
+-- `..` joins texts, and writing it writes the bytes that came. So: no type(v) == "string" for what a client sent.
 
 local translate = {}
 
@@ -36,8 +36,8 @@ function translate.name(value)
   return (value:sub(1, 40):gsub("[^%w_%-./]", "?"))
 end
 
---- All members of `body` must be in `known`, where false means: left out, because nothing that the client sees depends on
---- it. Others are refused, as what is new to us may matter.
+--- All members of `body` must be in `known`, where false means: left out, because nothing that the client sees depends
+--- on it. Others are refused, as what is new to us may matter.
 function translate.check_fields(body, known, refuse, where)
   for name in pairs(body) do
     if known[name] == nil then refuse((where or "") .. translate.name(name)) end
@@ -66,7 +66,7 @@ function translate.data_url(url)
   return media, url:from(place)
 end
 
---- Tool calls are told apart by ids; Anthropic takes letters, digits, - and _ only. The same id always becomes the same.
+--- Tool calls are told apart by ids; Anthropic takes letters, digits, - and _ only. The same always becomes the same.
 function translate.tool_id(id)
   if type(id) ~= "string" or id == "" then return end
   return (id:gsub("[^%w_%-]", "_"))

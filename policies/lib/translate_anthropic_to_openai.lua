@@ -277,8 +277,8 @@ end
 
 -- Streams ------------------------------------------------------------------------------------------------------------
 --
--- memory: started, block (number of the open one), kind (of it: "text", or the tool's number as a text), blocks (begun),
--- tools (those begun, by number), stop, counts, ended
+-- memory: started, block (number of the open one), kind (of it: "text", or the tool's number as a text), blocks
+-- (begun), tools (those begun, by number), stop, counts, ended
 
 local function send(emit, kind, fields)
   fields.type = kind

@@ -49,7 +49,8 @@ test("a plain call: where it goes, what it says, what comes back", function(t)
   t:eq(r.json.content, { { type = "text", text = "hello" } })
   t:eq(r.json.stop_reason, "end_turn")
   t:match(r.body, '"stop_sequence":null')
-  t:eq(r.json.usage, { input_tokens = 2, output_tokens = 5, cache_read_input_tokens = 6, cache_creation_input_tokens = 0 })
+  t:eq(r.json.usage, { input_tokens = 2, output_tokens = 5, cache_read_input_tokens = 6,
+    cache_creation_input_tokens = 0 })
 end)
 
 test("messages: parts, tool calls and their results", function(t)
@@ -105,7 +106,8 @@ end)
 
 test("tool calls in an answer keep every digit", function(t)
   use(t, completion({ content = json.null, tool_calls = {
-    { id = "call_1", type = "function", ["function"] = { name = "f", arguments = '{"n":12345678901234567890,"e":[]}' } },
+    { id = "call_1", type = "function", ["function"] = { name = "f",
+      arguments = '{"n":12345678901234567890,"e":[]}' } },
     { id = "call_2", type = "function", ["function"] = { name = "g", arguments = "" } } } }, "tool_calls"))
   local r = call(t, { tools = { WEATHER } })
   t:eq(r.json.stop_reason, "tool_use")
@@ -116,7 +118,8 @@ end)
 
 test("finish reasons", function(t)
   t:dialect("openai")
-  local cases = { { "stop", "end_turn" }, { "length", "max_tokens" }, { "content_filter", "refusal" }, { "new", "end_turn" } }
+  local cases = { { "stop", "end_turn" }, { "length", "max_tokens" }, { "content_filter", "refusal" }, { "new",
+    "end_turn" } }
   local steps = {}
   for i, case in ipairs(cases) do steps[i] = completion({ content = "x" }, case[1]) end
   steps[5] = completion({ content = json.null, refusal = "no" }, "stop")
@@ -154,15 +157,18 @@ test("what cannot be translated is refused by name, and nothing is sent", functi
   t:provider {}
   local function user(block) return { messages = { { role = "user", content = { block } } } } end
   local cases = {
-    { { hologram = 1 }, "hologram" }, { { container = "c" }, "container" }, { { mcp_servers = { { name = "x" } } }, "mcp_servers" },
+    { { hologram = 1 }, "hologram" }, { { container = "c" }, "container" }, { { mcp_servers = { { name = "x" } } },
+      "mcp_servers" },
     { { tools = { { type = "web_search_20250305", name = "web_search" } } }, "web_search_20250305" },
     { { stop_sequences = { "1", "2", "3", "4", "5" } }, "stop_sequences" }, { { messages = "x" }, "messages" },
     { { messages = { { role = "user", content = "x" }, { role = "assistant", content = "y" } } }, "continued" },
     { { messages = { { role = "system", content = "x" } } }, "role system" },
-    { user { type = "search_result" }, "search_result" }, { user { type = "image", source = { type = "file" } }, "image" },
+    { user { type = "search_result" }, "search_result" }, { user { type = "image", source = { type = "file" } },
+      "image" },
     { user { type = "document", citations = { enabled = true }, source = { type = "text", data = "x" } }, "citations" },
     { user { type = "tool_result", tool_use_id = "t", content = { { type = "image" } } }, "tool_result" },
-    { { messages = { { role = "assistant", content = { { type = "server_tool_use" } } }, { role = "user", content = "x" } } },
+    { { messages = { { role = "assistant", content = { { type = "server_tool_use" } } }, { role = "user",
+      content = "x" } } },
       "server_tool_use" },
   }
   for _, case in ipairs(cases) do
@@ -177,7 +183,8 @@ test("what cannot be translated is refused by name, and nothing is sent", functi
 end)
 
 test("errors of the target are told in the client's dialect", function(t)
-  use(t, { status = 429, body = { error = { code = "insufficient_quota", type = "insufficient_quota", message = "no money" } } })
+  use(t, { status = 429, body = { error = { code = "insufficient_quota", type = "insufficient_quota",
+    message = "no money" } } })
   local r = call(t)
   t:eq(r.json.type, "error")
   t:eq(r.json.error.type, "billing_error")
@@ -187,7 +194,8 @@ end)
 -- Streams ------------------------------------------------------------------------------------------------------------
 
 local function chunk(delta, finish, more)
-  local data = { id = "chatcmpl-2", model = "gpt-2", choices = { { index = 0, delta = delta or {}, finish_reason = finish } } }
+  local data = { id = "chatcmpl-2", model = "gpt-2", choices = { { index = 0, delta = delta or {},
+    finish_reason = finish } } }
   for name, value in pairs(more or {}) do data[name] = value end
   return { data = data }
 end
@@ -223,12 +231,14 @@ test("streams: text", function(t)
 end)
 
 local function tool(index, id, name, arguments)
-  return { tool_calls = { { index = index, id = id, type = id and "function", ["function"] = { name = name, arguments = arguments } } } }
+  return { tool_calls = { { index = index, id = id, type = id and "function", ["function"] = { name = name,
+    arguments = arguments } } } }
 end
 
 test("streams: text and tool calls are blocks, one after the other", function(t)
   use(t, { sse = { ROLE, chunk { content = "see" }, chunk(tool(0, "c1", "f", "")), chunk(tool(0, nil, nil, '{"a"')),
-                   chunk(tool(0, nil, nil, ":1}")), chunk(tool(1, "c2", "g", "{}")), chunk({}, "tool_calls"), "[DONE]" } })
+                   chunk(tool(0, nil, nil, ":1}")), chunk(tool(1, "c2", "g", "{}")), chunk({}, "tool_calls"),
+                     "[DONE]" } })
   local names, list = events(t, call(t, { stream = true, tools = { WEATHER } }).body)
   t:eq(names, "message_start content_block_start content_block_delta content_block_stop content_block_start "
     .. "content_block_delta content_block_delta content_block_stop content_block_start content_block_delta "
@@ -248,7 +258,8 @@ test("streams: the finish is enough, [DONE] may be missing", function(t)
 end)
 
 test("streams: an error after the content is told as Anthropic would", function(t)
-  use(t, { sse = { ROLE, chunk { content = "x" }, { data = { error = { type = "server_error", message = "broke" } } } } })
+  use(t, { sse = { ROLE, chunk { content = "x" }, { data = { error = { type = "server_error",
+    message = "broke" } } } } })
   local r = call(t, { stream = true })
   t:eq(r.ok, false)
   t:eq(r.truncated, false)
@@ -273,12 +284,14 @@ end)
 test("nonsense is refused, and is nobody's fault", function(t)
   t:dialect("openai")
   local odd = { json.null, true, 0, -1.5, "x", "", {}, { {} }, { a = {} }, { { type = "text" } }, { { role = "user" } },
-                { { role = "user", content = { { type = "image", source = 1 } } } }, { { role = "assistant", content = { 1 } } },
+                { { role = "user", content = { { type = "image", source = 1 } } } }, { { role = "assistant",
+                  content = { 1 } } },
                 { { role = "user", content = { { type = "tool_result", content = { 1 } } } } }, { type = "tool" } }
   local steps = {}
   for i = 1, 400 do steps[i] = HELLO end
   t:provider(steps)
-  for _, name in ipairs { "messages", "system", "tools", "tool_choice", "stop_sequences", "metadata", "thinking", "temperature",
+  for _, name in ipairs { "messages", "system", "tools", "tool_choice", "stop_sequences", "metadata", "thinking",
+    "temperature",
                           "max_tokens", "stream" } do
     for i, value in ipairs(odd) do
       local r = call(t, { [name] = value })
@@ -300,8 +313,10 @@ test("nonsense in an answer is a failure, and nobody's fault", function(t)
     t:eq(r.ledger[1].code, "untranslatable", text)
   end
   local streams = {}
-  for i, data in ipairs { "1", "x", {}, { choices = 1 }, { choices = { 1 } }, { choices = { { delta = 1 } } }, { usage = 1 },
-                          { choices = { { delta = { content = 1 } } } }, { choices = { { delta = { tool_calls = 1 } } } } } do
+  for i, data in ipairs { "1", "x", {}, { choices = 1 }, { choices = { 1 } }, { choices = { { delta = 1 } } },
+    { usage = 1 },
+                          { choices = { { delta = { content = 1 } } } },
+                            { choices = { { delta = { tool_calls = 1 } } } } } do
     streams[i] = { sse = { data, chunk { content = "x" }, chunk({}, "stop"), "[DONE]" } }
   end
   t:provider(streams)

@@ -301,8 +301,8 @@ end
 
 -- Streams ------------------------------------------------------------------------------------------------------------
 --
--- memory: id, model, time, usage (wanted), counts, tools (how many), said (which blocks had arguments), places (a tool's
--- number by its block's), finish, ended
+-- memory: id, model, time, usage (wanted), counts, tools (how many), said (which blocks had arguments), places (a
+-- tool's number by its block's), finish, ended
 
 local function chunk(memory, emit, delta, finish)
   emit {

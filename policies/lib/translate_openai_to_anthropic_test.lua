@@ -32,7 +32,8 @@ end
 test("a plain call: where it goes, what it says, what comes back", function(t)
   use(t, message({ { type = "text", text = "hel" }, { type = "text", text = "lo" } }, "end_turn",
                  { input_tokens = 3, output_tokens = 5, cache_read_input_tokens = 4, cache_creation_input_tokens = 2 }))
-  local r = t:call { body = body { temperature = 1.5, top_p = 0.5, stop = "END", user = "u1", max_tokens = 77, seed = 4 },
+  local r = t:call { body = body { temperature = 1.5, top_p = 0.5, stop = "END", user = "u1", max_tokens = 77,
+    seed = 4 },
                      headers = { ["openai-organization"] = "org" } }
   local sent = t:sent(2)
   t:eq(sent.url, "http://q.test/v1/messages")
@@ -98,7 +99,8 @@ test("tools and tool_choice", function(t)
   local cases = {
     { {}, nil }, { { tool_choice = "auto" }, { type = "auto" } }, { { tool_choice = "none" }, { type = "none" } },
     { { tool_choice = "required" }, { type = "any" } },
-    { { tool_choice = { type = "function", ["function"] = { name = "weather" } } }, { type = "tool", name = "weather" } },
+    { { tool_choice = { type = "function", ["function"] = { name = "weather" } } }, { type = "tool",
+      name = "weather" } },
     { { parallel_tool_calls = false }, { type = "auto", disable_parallel_tool_use = true } },
     { { tool_choice = "required", parallel_tool_calls = false }, { type = "any", disable_parallel_tool_use = true } },
   }
@@ -135,7 +137,8 @@ end)
 
 test("stop reasons", function(t)
   t:dialect("anthropic")
-  local cases = { { "end_turn", "stop" }, { "max_tokens", "length" }, { "stop_sequence", "stop" }, { "tool_use", "tool_calls" },
+  local cases = { { "end_turn", "stop" }, { "max_tokens", "length" }, { "stop_sequence", "stop" }, { "tool_use",
+    "tool_calls" },
                   { "refusal", "content_filter" }, { "pause_turn", "stop" }, { "brand_new", "stop" } }
   local steps = {}
   for i, case in ipairs(cases) do steps[i] = message({ { type = "text", text = "x" } }, case[1]) end
@@ -148,7 +151,8 @@ end)
 test("max_tokens: the client's, by either name, else 4096", function(t)
   t:dialect("anthropic")
   t:provider { HELLO, HELLO, HELLO }
-  for i, case in ipairs { { {}, 4096 }, { { max_tokens = 5 }, 5 }, { { max_completion_tokens = 6, max_tokens = 5 }, 6 } } do
+  for i, case in ipairs { { {}, 4096 }, { { max_tokens = 5 }, 5 }, { { max_completion_tokens = 6, max_tokens = 5 },
+    6 } } do
     t:call { body = body(case[1]) }
     t:eq(t:sent(i).json.max_tokens, case[2])
   end
@@ -215,8 +219,10 @@ test("long texts pass as they are: a script never holds them", function(t)
     parts[i] = '{"type":"image_url","image_url":{"url":"data:image\\/png;base64,' .. image .. '"}}'
   end
   local arguments = '{\\"q\\":\\"' .. ("x"):rep(5000) .. '\\",\\"n\\":12345678901234567890}'
-  local r = t:call { body = '{"model":"m","messages":[{"role":"system","content":"' .. long .. '"},{"role":"user","content":['
-    .. table.concat(parts, ",") .. ']},{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f",'
+  local r = t:call { body = '{"model":"m","messages":[{"role":"system","content":"' .. long
+    .. '"},{"role":"user","content":['
+    .. table.concat(parts, ",")
+      .. ']},{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f",'
     .. '"arguments":"' .. arguments .. '"}}]},{"role":"tool","tool_call_id":"a","content":"ok"}]}' }
   t:eq(#r.faults, 0)
   t:eq(r.status, 200)
@@ -279,10 +285,13 @@ test("streams: tool calls have their numbers, and arguments that are JSON", func
     event("content_block_start", { index = 0, content_block = { type = "thinking", thinking = "" } }),
     delta(0, { type = "thinking_delta", thinking = "hm" }), delta(0, { type = "signature_delta", signature = "s" }),
     event("content_block_stop", { index = 0 }),
-    event("content_block_start", { index = 1, content_block = { type = "tool_use", id = "t1", name = "f", input = {} } }),
-    delta(1, { type = "input_json_delta", partial_json = "" }), delta(1, { type = "input_json_delta", partial_json = '{"a"' }),
+    event("content_block_start", { index = 1, content_block = { type = "tool_use", id = "t1", name = "f",
+      input = {} } }),
+    delta(1, { type = "input_json_delta", partial_json = "" }), delta(1, { type = "input_json_delta",
+      partial_json = '{"a"' }),
     delta(1, { type = "input_json_delta", partial_json = ":1}" }), event("content_block_stop", { index = 1 }),
-    event("content_block_start", { index = 2, content_block = { type = "tool_use", id = "t2", name = "g", input = {} } }),
+    event("content_block_start", { index = 2, content_block = { type = "tool_use", id = "t2", name = "g",
+      input = {} } }),
     event("content_block_stop", { index = 2 }),
     event("message_delta", { delta = { stop_reason = "tool_use" }, usage = { output_tokens = 9 } }), STOP } })
   local list = chunks(t, t:call({ body = body { stream = true, tools = { WEATHER } } }).body)
@@ -307,7 +316,8 @@ test("streams: an error before the content recovers, one after it is told as Ope
   local overloaded = event("error", { error = { type = "overloaded_error", message = "Overloaded" } })
   t:dialect("anthropic")
   t:use("retry", { max_attempts = 2, base = 0, cap = 1, jitter = "none", never = {} })
-  t:provider { { sse = { START, overloaded } }, { sse = { START, delta(0, { type = "text_delta", text = "x" }), overloaded } } }
+  t:provider { { sse = { START, overloaded } }, { sse = { START, delta(0, { type = "text_delta", text = "x" }),
+    overloaded } } }
   local r = t:call { body = body { stream = true } }
   t:eq(r.upstream_calls, 2)
   t:eq(r.ok, false)
@@ -339,13 +349,17 @@ end)
 test("nonsense is refused, and is nobody's fault", function(t)
   t:dialect("anthropic")
   local odd = { json.null, true, 0, -1.5, "x", "", {}, { {} }, { a = {} }, { { type = "text" } }, { { role = "user" } },
-                { { role = "assistant", tool_calls = 1 } }, { { role = "user", content = { { type = "image_url", image_url = 1 } } } },
-                { { type = "function", ["function"] = 1 } }, { { role = "tool" } }, { { role = "assistant", tool_calls = { 1 } } } }
+                { { role = "assistant", tool_calls = 1 } }, { { role = "user", content = { { type = "image_url",
+                  image_url = 1 } } } },
+                { { type = "function", ["function"] = 1 } }, { { role = "tool" } }, { { role = "assistant",
+                  tool_calls = { 1 } } } }
   local steps = {}
   for i = 1, 400 do steps[i] = HELLO end
   t:provider(steps)
-  for _, name in ipairs { "messages", "tools", "tool_choice", "stop", "n", "user", "stream_options", "temperature", "top_p",
-                          "max_tokens", "response_format", "modalities", "logit_bias", "parallel_tool_calls", "logprobs" } do
+  for _, name in ipairs { "messages", "tools", "tool_choice", "stop", "n", "user", "stream_options", "temperature",
+    "top_p",
+                          "max_tokens", "response_format", "modalities", "logit_bias", "parallel_tool_calls",
+                            "logprobs" } do
     for i, value in ipairs(odd) do
       local r = t:call { body = body { [name] = value } }
       t:eq(#r.faults, 0, name .. " " .. i)
@@ -367,10 +381,14 @@ test("nonsense in an answer is a failure, and nobody's fault", function(t)
     t:eq(#r.faults, 0, text)
   end
   local streams = {}
-  for i, data in ipairs { "1", "x", {}, { 1 }, { type = "message_start", message = 1 }, { type = "content_block_start" },
-                          { type = "content_block_delta", delta = 1 }, { type = "content_block_delta", delta = { type = "input_json_delta" } },
-                          { type = "message_delta", delta = 1, usage = 1 }, { type = "content_block_stop", index = {} } } do
-    streams[i] = { sse = { data, event("content_block_delta", { index = 0, delta = { type = "text_delta", text = "x" } }), STOP } }
+  for i, data in ipairs { "1", "x", {}, { 1 }, { type = "message_start", message = 1 },
+    { type = "content_block_start" },
+                          { type = "content_block_delta", delta = 1 }, { type = "content_block_delta",
+                            delta = { type = "input_json_delta" } },
+                          { type = "message_delta", delta = 1, usage = 1 }, { type = "content_block_stop",
+                            index = {} } } do
+    streams[i] = { sse = { data, event("content_block_delta", { index = 0, delta = { type = "text_delta",
+      text = "x" } }), STOP } }
   end
   t:provider(streams)
   for i = 1, #streams do t:eq(#t:call({ body = body { stream = true } }).faults, 0, tostring(i)) end

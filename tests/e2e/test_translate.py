@@ -73,7 +73,8 @@ def test_openai_answered_by_anthropic(gateway, sim, streaming):
     assert asked["model"] == "claude-x" and asked["max_tokens"] == 4096 and asked["stream"] == streaming
     sent = sim.last_headers()
     headers = {name.lower(): value for name, value in sent["headers"]}
-    assert sent["target"] == MESSAGES and headers["anthropic-version"] == "2023-06-01" and headers["x-api-key"] == KEY
+    assert sent["target"] == MESSAGES and headers["anthropic-version"] == "2023-06-01"
+    assert headers["x-api-key"].startswith("sha8:") and "authorization" not in headers
     if not streaming:
         said = reply.json()
         assert said["object"] == "chat.completion" and said["choices"][0]["finish_reason"] == "stop"
