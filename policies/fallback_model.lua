@@ -21,6 +21,8 @@
 -- fallback fails, too, the call goes home first, then down the list.
 --
 -- The client is told who answered (header parry-target).
+-- The client is told who answered (header parry-target). Within a dialect requests are passed on as they are, so
+-- list models that take the same ones; for another dialect they are translated (README.md, "Across dialects").
 
 local category = require "lib.category"
 local match = require "lib.match"

@@ -118,7 +118,6 @@ static void init_parts(struct pry_call *call)
   pry_buffer_init(&call->upload.waiting, 0);
   pry_buffer_init(&call->undecoded, 0);
   pry_call_answer_init(&call->answer);
-  pry_call_init_translation(call);
 }
 
 static void wipe(struct pry_buffer *secret)
@@ -152,7 +151,7 @@ static void free_call(struct pry_call *call)
   pry_decoder_free(call->decoder);
   pry_headers_fini(&call->answer.headers);
   pry_buffer_fini(&call->answer.body);
-  pry_call_fini_translation(call);
+  pry_call_free_translation(call);
   if (call->stream_open)
     pry_stream_fini(&call->stream);
   pry_vars_free(call->view.vars);

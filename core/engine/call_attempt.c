@@ -218,8 +218,9 @@ static bool build_body(struct pry_call *call, struct pry_http_request *request, 
 
 static bool build_url(struct pry_call *call, const char *base_url)
 {
-  return call->translation.path[0] ? pry_join_api_url(&call->url, base_url, call->translation.path)
-                                   : pry_join_url(&call->url, base_url, call->rest, call->query);
+  const char *path = pry_call_translated_path(call);
+  return path ? pry_join_api_url(&call->url, base_url, path)
+              : pry_join_url(&call->url, base_url, call->rest, call->query);
 }
 
 static bool build_request(struct pry_call *call, struct pry_slice token, struct pry_http_request *request,

@@ -465,15 +465,16 @@ static void pass_translated_body(struct pry_call *call, struct pry_slice words)
     pry_call_attempt_failed(call, &failure);
     return;
   }
-  if (!pry_call_translate_answer(call, words, &failure)) {
+  struct pry_slice body;
+  if (!pry_call_translate_answer(call, words, &body, &failure)) {
     pry_call_attempt_failed(call, &failure);
     return;
   }
   pry_headers_remove(&call->answer.headers, PRY_SLICE("content-encoding"));
   pry_headers_set(&call->answer.headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
-  commit(call, (int64_t)call->translation.out.size);
+  commit(call, (int64_t)body.size);
   if (call->attempt_open)
-    give(call, pry_buffer_slice(&call->translation.out));
+    give(call, body);
   pry_call_finish_answer(call, NULL, false);
 }
 

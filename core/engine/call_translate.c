@@ -1,32 +1,45 @@
 #include "call_internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 /* ---- life -------------------------------------------------------------------------------------------------- */
 
-void pry_call_init_translation(struct pry_call *call)
+static void free_translator(struct call_translation *translation)
+{
+  struct call_translator *translator = translation->translator;
+  translation->translator = NULL;
+  if (!translator)
+    return;
+  pry_buffer_fini(&translator->memory);
+  pry_buffer_fini(&translator->out);
+  pry_buffer_fini(&translator->stripped);
+  pry_sse_fini(&translator->parser);
+  free(translator);
+}
+
+/* The attempt's; false: memory is short. */
+static bool need_translator(struct pry_call *call, struct pry_failure *failure)
 {
   struct call_translation *translation = &call->translation;
-  *translation = (struct call_translation){0};
-  pry_buffer_init(&translation->memory, PRY_TRANSLATE_MEMORY_MAX);
-  pry_buffer_init(&translation->out, PRY_TRANSLATED_OUT_MAX);
-  pry_buffer_init(&translation->stripped, 0);
+  if (translation->translator)
+    return true;
+  struct call_translator *translator = calloc(1, sizeof *translator);
+  if (!translator) {
+    *failure = pry_call_own_failure(PRY_UNKNOWN, "memory", "memory is short");
+    return false;
+  }
+  pry_buffer_init(&translator->memory, PRY_TRANSLATE_MEMORY_MAX);
+  pry_buffer_init(&translator->out, PRY_TRANSLATED_OUT_MAX);
+  pry_buffer_init(&translator->stripped, 0);
+  pry_sse_init(&translator->parser, PRY_TRANSLATED_ANSWER_MAX + 1);
+  translation->translator = translator;
+  return true;
 }
 
-static void forget(struct call_translation *translation)
+void pry_call_free_translation(struct pry_call *call)
 {
-  pry_buffer_fini(&translation->memory);
-  pry_buffer_fini(&translation->out);
-  pry_buffer_fini(&translation->stripped);
-  if (translation->parsing)
-    pry_sse_fini(&translation->parser);
-  translation->parsing = false;
-  translation->path[0] = '\0';
-}
-
-void pry_call_fini_translation(struct pry_call *call)
-{
-  forget(&call->translation);
+  free_translator(&call->translation);
 }
 
 void pry_call_begin_translation(struct pry_call *call)
@@ -34,7 +47,7 @@ void pry_call_begin_translation(struct pry_call *call)
   const struct pry_dialect *dialect = call->view.target.provider->dialect;
   const struct pry_config *config = call->generation->config;
   const char *pair;
-  forget(&call->translation);
+  free_translator(&call->translation);
   call->translation.active = call->is_json && !pry_config_carries(config, dialect, call->client_dialect) &&
                              pry_config_translator(config, dialect, call->client_dialect, &pair);
   call->translation.to = dialect->name;
@@ -43,8 +56,14 @@ void pry_call_begin_translation(struct pry_call *call)
 void pry_call_end_translation(struct pry_call *call)
 {
   call->translation.active = false;
-  if (!call->cancelled) /* else the sink may be reading what was made: pry_call_fini_translation() */
-    forget(&call->translation);
+  if (!call->cancelled) /* else the sink may be reading what was made: pry_call_free_translation() */
+    free_translator(&call->translation);
+}
+
+const char *pry_call_translated_path(const struct pry_call *call)
+{
+  const struct call_translator *translator = call->translation.translator;
+  return translator && translator->path[0] ? translator->path : NULL;
 }
 
 const char *pry_call_dialect_complaint(const struct pry_call *call, const struct pry_provider *provider)
@@ -55,6 +74,8 @@ const char *pry_call_dialect_complaint(const struct pry_call *call, const struct
     return NULL;
   if (!call->is_json || !pry_config_translator(config, provider->dialect, call->client_dialect, &pair))
     return "the target's provider speaks another dialect than the client";
+  if (provider->auth.kind == PRY_AUTH_PASSTHROUGH)
+    return "the target would get the client's own credential, which is for another dialect";
   return call->upload.streamed ? "the body is not kept, and so cannot be translated for the target's dialect" : NULL;
 }
 
@@ -155,12 +176,18 @@ static bool run(struct pry_call *call, struct pry_translation *step, struct pry_
 
 bool pry_call_translate_request(struct pry_call *call, struct pry_slice *body, struct pry_failure *failure)
 {
-  struct call_translation *translation = &call->translation;
+  if (call->view.target.provider->auth.kind == PRY_AUTH_PASSTHROUGH) {
+    *failure = refusal(call, PRY_INVALID_REQUEST, "untranslatable",
+                       "the target would get the client's own credential, which is for another dialect");
+    return false;
+  }
   if (call->upload.streamed) {
     *failure = refusal(call, PRY_PAYLOAD_TOO_LARGE, "too_large_to_translate",
                        "the body is longer than what is kept, and a body that is not kept cannot be translated");
     return false;
   }
+  if (!need_translator(call, failure))
+    return false;
   struct pry_buffer out;
   pry_buffer_init(&out, pry_buffer_slice(&call->body).size * 2 + PRY_TRANSLATED_ANSWER_MAX);
   struct pry_translation step = {.step = PRY_TRANSLATE_REQUEST,
@@ -168,14 +195,14 @@ bool pry_call_translate_request(struct pry_call *call, struct pry_slice *body, s
                                  .path = call->view.path,
                                  .data = pry_buffer_slice(&call->body),
                                  .out = &out,
-                                 .memory = &translation->memory,
+                                 .memory = &call->translation.translator->memory,
                                  .headers = &call->out_headers};
   bool ok = run(call, &step, failure);
   if (ok) {
     pry_buffer_fini(&call->out_body);
     call->out_body = out;
     *body = pry_buffer_slice(&call->out_body);
-    memcpy(translation->path, step.target_path, sizeof translation->path);
+    memcpy(call->translation.translator->path, step.target_path, sizeof step.target_path);
   } else {
     pry_buffer_fini(&out);
   }
@@ -191,7 +218,9 @@ bool pry_call_strip_request(struct pry_call *call, struct pry_slice *body, struc
   if (!call->translation.strip || !call->is_json || !dialect || !dialect->has_strip || !call->script->ops->translate ||
       !pry_dialect_may_be_bound(dialect, *body))
     return true;
-  struct pry_buffer *out = &call->translation.stripped;
+  if (!need_translator(call, failure))
+    return false;
+  struct pry_buffer *out = &call->translation.translator->stripped;
   pry_buffer_fini(out);
   pry_buffer_init(out, body->size + PRY_TRANSLATED_ANSWER_MAX);
   struct pry_translation step = {
@@ -207,61 +236,67 @@ bool pry_call_strip_request(struct pry_call *call, struct pry_slice *body, struc
 
 /* ---- the answer ----------------------------------------------------------------------------------------------- */
 
-bool pry_call_translate_answer(struct pry_call *call, struct pry_slice body, struct pry_failure *failure)
+/* A step on what the target sent. */
+static bool run_on_answer(struct pry_call *call, enum pry_translate_step kind, struct pry_slice type,
+                          struct pry_slice data, struct pry_failure *failure)
 {
-  pry_buffer_clear(&call->translation.out);
+  struct call_translator *translator = call->translation.translator;
   struct pry_translation step = {
-      .step = PRY_TRANSLATE_ANSWER, .data = body, .out = &call->translation.out, .memory = &call->translation.memory};
+      .step = kind, .type = type, .data = data, .out = &translator->out, .memory = &translator->memory};
   return run(call, &step, failure);
 }
 
-static bool translate_event(struct pry_call *call, const struct pry_sse_event *event, struct pry_failure *failure)
+/* Room for what the next step, or some of them, will make. */
+static bool begin_out(struct pry_call *call, struct pry_failure *failure)
 {
-  struct pry_translation step = {.step = PRY_TRANSLATE_EVENT,
-                                 .type = event->name,
-                                 .data = event->data,
-                                 .out = &call->translation.out,
-                                 .memory = &call->translation.memory};
-  return run(call, &step, failure);
+  if (!need_translator(call, failure)) /* an injected answer is the first that needs one */
+    return false;
+  pry_buffer_clear(&call->translation.translator->out);
+  return true;
+}
+
+bool pry_call_translate_answer(struct pry_call *call, struct pry_slice body, struct pry_slice *out,
+                               struct pry_failure *failure)
+{
+  if (!begin_out(call, failure) || !run_on_answer(call, PRY_TRANSLATE_ANSWER, PRY_SLICE(""), body, failure))
+    return false;
+  *out = pry_buffer_slice(&call->translation.translator->out);
+  return true;
 }
 
 /* The stream has cut them at their ends already; here they are read once more, which keeps that reader free of Lua. */
 bool pry_call_translate_stream(struct pry_call *call, struct pry_slice blocks, struct pry_slice *out,
                                struct pry_failure *failure)
 {
-  struct call_translation *translation = &call->translation;
   if (call->stream.state == PRY_STREAM_OPAQUE) {
     *failure = pry_call_answer_too_long(call);
     return false;
   }
-  if (!translation->parsing)
-    pry_sse_init(&translation->parser, PRY_TRANSLATED_ANSWER_MAX + 1);
-  translation->parsing = true;
-  pry_buffer_clear(&translation->out);
+  if (!begin_out(call, failure))
+    return false;
+  struct call_translator *translator = call->translation.translator;
   while (blocks.size) {
     struct pry_sse_event event;
     size_t consumed = 0;
-    enum pry_sse_result result = pry_sse_feed(&translation->parser, blocks, &consumed, &event);
+    enum pry_sse_result result = pry_sse_feed(&translator->parser, blocks, &consumed, &event);
     blocks.data += consumed;
     blocks.size -= consumed;
     if (result == PRY_SSE_TOO_LARGE || result == PRY_SSE_NO_MEMORY) {
       *failure = pry_call_answer_too_long(call);
       return false;
     }
-    if (result == PRY_SSE_EVENT && !translate_event(call, &event, failure))
+    if (result == PRY_SSE_EVENT && !run_on_answer(call, PRY_TRANSLATE_EVENT, event.name, event.data, failure))
       return false;
   }
-  *out = pry_buffer_slice(&translation->out);
+  *out = pry_buffer_slice(&translator->out);
   return true;
 }
 
 bool pry_call_finish_translation(struct pry_call *call, struct pry_slice *out, struct pry_failure *failure)
 {
-  struct call_translation *translation = &call->translation;
-  pry_buffer_clear(&translation->out);
-  struct pry_translation step = {
-      .step = PRY_TRANSLATE_FINISH, .out = &translation->out, .memory = &translation->memory};
-  bool ok = run(call, &step, failure);
-  *out = pry_buffer_slice(&translation->out);
-  return ok;
+  struct pry_slice nothing = {NULL, 0};
+  if (!begin_out(call, failure) || !run_on_answer(call, PRY_TRANSLATE_FINISH, nothing, nothing, failure))
+    return false;
+  *out = pry_buffer_slice(&call->translation.translator->out);
+  return true;
 }

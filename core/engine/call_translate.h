@@ -31,8 +31,7 @@
 #ifndef PRY_CALL_TRANSLATE_H
 #define PRY_CALL_TRANSLATE_H
 
-#include "failure.h"
-#include "headers.h"
+#include "policy.h"
 #include "sse.h"
 
 enum {
@@ -43,18 +42,23 @@ enum {
 struct pry_call;
 struct pry_provider;
 
-struct call_translation {
-  bool active;    /* this attempt's target speaks another dialect, and the pair is known */
-  bool strip;     /* the verdict that chose the target asked for it; until another chooses */
-  const char *to; /* the target's dialect, of the call's generation; while active */
-  struct pry_buffer memory, out, stripped;
-  char path[128]; /* of the API at the target; "": none yet */
+/* What a translated attempt, or a stripped body, needs: other calls have none. */
+struct call_translator {
+  struct pry_buffer memory; /* what the functions remember, JSON */
+  struct pry_buffer out;    /* what was made last */
+  struct pry_buffer stripped;
+  char path[PRY_TRANSLATE_PATH_MAX]; /* of the API at the target; "": none yet */
   struct pry_sse_parser parser;
-  bool parsing;
 };
 
-void pry_call_init_translation(struct pry_call *call);
-void pry_call_fini_translation(struct pry_call *call);
+struct call_translation {
+  bool active;                        /* this attempt's target speaks another dialect, and the pair is known */
+  bool strip;                         /* the verdict that chose the target asked for it; until another chooses */
+  const char *to;                     /* the target's dialect, of the call's generation; while active */
+  struct call_translator *translator; /* of this attempt; NULL until there is something to do */
+};
+
+void pry_call_free_translation(struct pry_call *call);
 
 /* Can this provider take the call, translated or not? NULL: yes; else why not, a constant text. */
 const char *pry_call_dialect_complaint(const struct pry_call *call, const struct pry_provider *provider);
@@ -69,12 +73,16 @@ void pry_call_end_translation(struct pry_call *call);
  * taken out. False: `failure` says why the attempt cannot be made. */
 bool pry_call_strip_request(struct pry_call *call, struct pry_slice *body, struct pry_failure *failure);
 
-/* Body (into `body`, valid until the attempt ends), path (translation.path) and fields (into call->out_headers) for the
+/* Body (into `body`, valid until the attempt ends), path (pry_call_translated_path()) and fields (into call->out_headers) for the
  * target. False: `failure` says why the attempt cannot be made. */
 bool pry_call_translate_request(struct pry_call *call, struct pry_slice *body, struct pry_failure *failure);
 
-/* The target's body, decoded, as the client's (into call->translation.out). False: `failure`. */
-bool pry_call_translate_answer(struct pry_call *call, struct pry_slice body, struct pry_failure *failure);
+/* The API's path at the target; NULL: the attempt is not translated, its path is the client's. */
+const char *pry_call_translated_path(const struct pry_call *call);
+
+/* The target's body, decoded, as the client's (`out`, valid until the attempt ends). False: `failure`. */
+bool pry_call_translate_answer(struct pry_call *call, struct pry_slice body, struct pry_slice *out,
+                               struct pry_failure *failure);
 
 /* Whole blocks of the target's stream as the client's (`out`, valid until the next step; may be empty). False:
  * `failure`; what was made before is dropped. */

@@ -189,7 +189,7 @@ local function request(body, ask)
                 ["anthropic-dangerous-direct-browser-access"] = false },
     remember = { time = ask.time },
     body = {
-      model = ask.model,
+      model = ask.model ~= "" and ask.model or nil,
       messages = json.array(messages),
       tools = tools,
       tool_choice = tools and choice or nil,

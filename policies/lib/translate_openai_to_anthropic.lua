@@ -234,7 +234,7 @@ local function request(body, ask)
                 ["openai-beta"] = false, ["openai-organization"] = false, ["openai-project"] = false },
     remember = { time = ask.time, usage = options.include_usage == true or nil },
     body = {
-      model = ask.model,
+      model = ask.model ~= "" and ask.model or nil,
       messages = json.array(turns),
       system = #system > 0 and system or nil,
       tools = tools,
