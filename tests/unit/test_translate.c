@@ -632,6 +632,185 @@ static void what_a_provider_keeps_cannot_be_taken_along(void **unused)
   rig_free(rig);
 }
 
+/* ---- kept values ------------------------------------------------------------------------------------------------- */
+
+/* What scripts can do with texts and parts that stay in C. `long` is a text over 1 KiB. */
+#define KEPT(body)                                                                                                     \
+  "return dialect { name = 'bad', translate = { openai = { opaque = { 'raw' },\n"                                      \
+  "  request = function(b) " body                                                                                      \
+  " end, answer = function() end, event = function() end, finish = function() end } } }"
+
+static const char *kept(struct rig *rig, const char *dialect, const char *head, const char *tail)
+{
+  static char text[16384];
+  struct client client = {0};
+  struct pry_buffer body;
+  size_t before = pry_http_script_seen_count(rig->script);
+  load(rig, INIT, dialect);
+  pry_buffer_init(&body, 0);
+  pry_buffer_append_text(&body, "{\"model\":\"bad\",\"long\":\"");
+  pry_buffer_append_text(&body, head);
+  for (int i = 0; i < 1100; i++)
+    pry_buffer_append_text(&body, "y");
+  pry_buffer_append_text(&body, "\"");
+  pry_buffer_append_text(&body, tail);
+  pry_buffer_append_text(&body, "}");
+  answers(rig, 500, JSON, PRY_SLICE("{}"), false);
+  start(&client, rig, CHAT, pry_buffer_slice(&body), NULL);
+  finish(&client);
+  if (pry_http_script_seen_count(rig->script) == before + 1) {
+    struct pry_slice sent = pry_http_script_seen(rig->script, before)->body;
+    snprintf(text, sizeof text, "%.*s", (int)sent.size, sent.data);
+  } else {
+    snprintf(text, sizeof text, "%s", client.outcome.failure.code);
+  }
+  pry_buffer_fini(&client.body);
+  pry_buffer_fini(&body);
+  return text;
+}
+
+static void kept_values_are_passed_on_and_looked_at_only_a_little(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  const char *sent =
+      kept(rig, KEPT("return { path = '/x', body = { h = b.long:head(9), r = '<' .. b.long:from(4) .. '>' } }"),
+           "a\\/b\\\"c\\u00e4", "");
+  assert_non_null(strstr(sent, "\"h\":\"a/b\\\"c\""));
+  assert_non_null(strstr(sent, "\"r\":\"<\\\"c\\u00e4yyy"));
+  assert_non_null(strstr(sent, "yyy>\""));
+  sent = kept(
+      rig,
+      KEPT("return { path = '/x', body = { k = { json.kind(b.long), json.kind(b.raw), json.kind(b.big), json.kind {},"
+           " json.kind(json.array {}), json.kind(json.null), json.kind(1), json.kind(nil) }, raw = b.raw,"
+           " q = json.quote(b.raw), big = b.big } }"),
+      "", ",\"raw\":[ 1e5,\"\\u0041\" ],\"big\":123456789012345678901");
+  assert_string_equal(sent,
+                      "{\"big\":123456789012345678901,\"k\":[\"string\",\"array\",\"number\",\"object\",\"array\","
+                      "\"null\",\"number\",\"nil\"],\"q\":\"[ 1e5,\\\"\\\\u0041\\\" ]\",\"raw\":[ 1e5,\"\\u0041\" ]}");
+  sent = kept(rig,
+              KEPT("local q = json.quote { l = b.long } local v, k = json.unquote(q) local bad = json.unquote('{') "
+                   "return { path = '/x', body = { v = v, k = k, bad = bad } }"),
+              "\\n", "");
+  assert_memory_equal(sent, "{\"k\":\"object\",\"v\":{\"l\":\"\\nyyy", 26);
+  static const char *const misuse[] = {KEPT("return b.long:from(5000)"),     KEPT("return b.long:from(0)"),
+                                       KEPT("return b.raw:head(1)"),         KEPT("return b.raw .. 'x'"),
+                                       KEPT("return b.long .. 1"),           KEPT("return b.long.x.y"),
+                                       KEPT("return getmetatable(b.long).x")};
+  for (size_t i = 0; i < sizeof misuse / sizeof *misuse; i++)
+    assert_string_equal(kept(rig, misuse[i], "", ",\"raw\":{}"), "translation_failed");
+  rig_free(rig);
+}
+
+/* ---- whatever comes ------------------------------------------------------------------------------------------------- */
+
+static uint32_t random_of(uint32_t *seed)
+{
+  *seed ^= *seed << 13;
+  *seed ^= *seed >> 17;
+  *seed ^= *seed << 5;
+  return *seed;
+}
+
+/* A value of the text gives way to another, or a byte to another. */
+static void mutate(char *text, size_t size, const char *from, uint32_t *seed)
+{
+  static const char *const values[] = {"null", "1", "-1", "true", "[]", "{}", "\"\"", "[{}]", "{\"type\":1}", "1e99"};
+  size_t length = strlen(from), place = random_of(seed) % length;
+  if (random_of(seed) % 2) {
+    snprintf(text, size, "%s", from);
+    text[place] = "{}[]\",:0a\\"[random_of(seed) % 10];
+    return;
+  }
+  const char *value = strchr(from + place, ':');
+  if (!value) {
+    snprintf(text, size, "%s", from);
+    return;
+  }
+  size_t end = (size_t)(value + 1 - from), rest = end;
+  int depth = 0; /* to the end of the value, more or less */
+  for (; from[rest] && (depth > 0 || !strchr(",}]", from[rest])); rest++)
+    depth += (from[rest] == '{' || from[rest] == '[') - (from[rest] == '}' || from[rest] == ']');
+  snprintf(text, size, "%.*s%s%s", (int)end, from, values[random_of(seed) % 10], from + rest);
+}
+
+#define CHAT_BODY                                                                                                      \
+  "{\"model\":\"claude\",\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":[{"      \
+  "\"type\":"                                                                                                          \
+  "\"text\",\"text\":\"t\"},{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/"                              \
+  "png;base64,AA\"}}]},{\"role\":"                                                                                     \
+  "\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"a\",\"type\":\"function\",\"function\":{\"name\":\"f\","   \
+  "\"arguments\":\"{}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"a\",\"content\":\"r\"}],\"tools\":[{\"type\":"       \
+  "\"function\","                                                                                                      \
+  "\"function\":{\"name\":\"f\",\"parameters\":{}}}],\"tool_choice\":\"auto\",\"stop\":[\"x\"],\"stream\":true,"       \
+  "\"stream_options\":{\"include_usage\":true},\"user\":\"u\"}"
+#define MESSAGES_BODY                                                                                                  \
+  "{\"model\":\"m\",\"max_tokens\":5,\"system\":[{\"type\":\"text\",\"text\":\"s\"}],\"messages\":[{\"role\":"         \
+  "\"user\","                                                                                                          \
+  "\"content\":[{\"type\":\"image\",\"source\":{\"type\":\"base64\",\"media_type\":\"image/png\",\"data\":\"AA\"}}]}," \
+  "{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"a\",\"name\":\"f\",\"input\":{}}]},{\"role\":" \
+  "\"user\",\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"a\",\"content\":[{\"type\":\"text\",\"text\":"    \
+  "\"r\"}]}]"                                                                                                          \
+  "}],\"tools\":[{\"name\":\"f\",\"input_schema\":{}}],\"tool_choice\":{\"type\":\"auto\"},\"stop_sequences\":[\"x\"]" \
+  ","                                                                                                                  \
+  "\"metadata\":{\"user_id\":\"u\"},\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":9}}"
+#define GPT                                                                                                            \
+  "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"x\"}}]}\n\n"          \
+  "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{"  \
+  "\"name\":\"f\",\"arguments\":\"{}\"}}]}}]}\n\n"                                                                     \
+  "data: "                                                                                                             \
+  "{\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1}}" \
+  "\n\n"                                                                                                               \
+  "data: [DONE]\n\n"
+
+/* Clients and providers cannot make the shipped translations fault: too many faults bring a generation down. */
+static void mutated_bodies_answers_and_streams_are_never_a_fault(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  load(rig,
+       INIT "provider 'g' { base_url = 'http://g.test/v1', dialect = 'openai' }\n"
+            "route '/v1/messages/*' { to = 'g', client_dialect = 'anthropic', chain = {} }\n"
+            "route '/v1/messages' { to = 'g', client_dialect = 'anthropic', chain = {} }\n",
+       BAD);
+  uint32_t seed = 2463534242u;
+  char body[4096], answer[4096];
+  unsigned good = 0;
+  for (int i = 0; i < 3000; i++) {
+    struct client client;
+    bool chat = i % 2;
+    mutate(body, sizeof body, chat ? CHAT_BODY : MESSAGES_BODY, &seed);
+    mutate(answer, sizeof answer, chat ? CLAUDE : GPT, &seed);
+    answers(rig, 200, SSE, pry_slice_of(answer), false);
+    call(&client, rig, chat ? CHAT : "/v1/messages", i % 4 < 2 ? body : chat ? ASK : MESSAGES_BODY, NULL);
+    if (logged(rig, ".lua:"))
+      fail_msg("%s\n%s\n%s", body, answer, pry_buffer_text(&rig->lines));
+    good += client.outcome.ok;
+    pry_buffer_clear(&rig->lines);
+    pry_buffer_fini(&client.body);
+  }
+  assert_in_range(good, 300, 2700); /* else it shows little */
+  rig_free(rig);
+}
+
+/* A client's credential is for the provider whose dialect it speaks. */
+static void the_clients_own_credential_does_not_go_to_another_dialect(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  struct client client;
+  load(rig,
+       "provider 'q' { base_url = 'http://q.test', dialect = 'anthropic', auth = passthrough() }\n"
+       "route '/v1/*' { to = 'q', chain = { use 'p' } }\n",
+       BAD);
+  call(&client, rig, CHAT, ASK, NULL);
+  assert_int_equal(client.status, 400);
+  assert_non_null(strstr(text_of(&client), "credential"));
+  assert_int_equal(pry_http_script_seen_count(rig->script), 0);
+  pry_buffer_fini(&client.body);
+  rig_free(rig);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
@@ -650,6 +829,9 @@ int main(void)
       cmocka_unit_test(bound_parts_go_and_the_rest_stays),
       cmocka_unit_test(signed_thoughts_do_not_go_to_another_provider),
       cmocka_unit_test(what_a_provider_keeps_cannot_be_taken_along),
+      cmocka_unit_test(kept_values_are_passed_on_and_looked_at_only_a_little),
+      cmocka_unit_test(mutated_bodies_answers_and_streams_are_never_a_fault),
+      cmocka_unit_test(the_clients_own_credential_does_not_go_to_another_dialect),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
