@@ -264,6 +264,16 @@ bool pry_call_translate_answer(struct pry_call *call, struct pry_slice body, str
   return true;
 }
 
+static bool make_end(struct pry_call *call, struct pry_failure *failure)
+{
+  struct pry_slice nothing = {NULL, 0};
+  struct call_translator *translator = call->translation.translator;
+  if (!translator->finished && !run_on_answer(call, PRY_TRANSLATE_FINISH, nothing, nothing, failure))
+    return false;
+  translator->finished = true;
+  return true;
+}
+
 /* The stream has cut them at their ends already; here they are read once more, which keeps that reader free of Lua. */
 bool pry_call_translate_stream(struct pry_call *call, struct pry_slice blocks, struct pry_slice *out,
                                struct pry_failure *failure)
@@ -288,14 +298,18 @@ bool pry_call_translate_stream(struct pry_call *call, struct pry_slice blocks, s
     if (result == PRY_SSE_EVENT && !run_on_answer(call, PRY_TRANSLATE_EVENT, event.name, event.data, failure))
       return false;
   }
+  if (call->stream.state == PRY_STREAM_ENDED && !make_end(call, failure))
+    return false;
   *out = pry_buffer_slice(&translator->out);
   return true;
 }
 
 bool pry_call_finish_translation(struct pry_call *call, struct pry_slice *out, struct pry_failure *failure)
 {
-  struct pry_slice nothing = {NULL, 0};
-  if (!begin_out(call, failure) || !run_on_answer(call, PRY_TRANSLATE_FINISH, nothing, nothing, failure))
+  *out = (struct pry_slice){NULL, 0};
+  if (call->translation.translator && call->translation.translator->finished)
+    return true;
+  if (!begin_out(call, failure) || !make_end(call, failure))
     return false;
   *out = pry_buffer_slice(&call->translation.translator->out);
   return true;

@@ -49,6 +49,7 @@ struct call_translator {
   struct pry_buffer stripped;
   char path[PRY_TRANSLATE_PATH_MAX]; /* of the API at the target; "": none yet */
   struct pry_sse_parser parser;
+  bool finished; /* the end of the client's stream was made */
 };
 
 struct call_translation {
@@ -84,12 +85,14 @@ const char *pry_call_translated_path(const struct pry_call *call);
 bool pry_call_translate_answer(struct pry_call *call, struct pry_slice body, struct pry_slice *out,
                                struct pry_failure *failure);
 
-/* Whole blocks of the target's stream as the client's (`out`, valid until the next step; may be empty). False:
+/* Whole blocks of the target's stream as the client's (`out`, valid until the next step; may be empty). With the last
+ * ones comes the end, so that nothing can go wrong behind it. False:
  * `failure`; what was made before is dropped. */
 bool pry_call_translate_stream(struct pry_call *call, struct pry_slice blocks, struct pry_slice *out,
                                struct pry_failure *failure);
 
-/* The end of the client's stream, where the target's has ended well. As above. */
+/* The end of the client's stream, where the target's has ended well without its end marker. As above; nothing when it
+ * was made already. */
 bool pry_call_finish_translation(struct pry_call *call, struct pry_slice *out, struct pry_failure *failure);
 
 /* The failure of an answer that is longer than what can be translated. */
