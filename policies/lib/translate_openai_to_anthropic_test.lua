@@ -192,6 +192,20 @@ test("after another target's failure a client who may come back still does", fun
   t:eq(r.ledger[2].refused, true)
 end)
 
+test("a target that cannot be told is passed over", function(t)
+  t:route { to = "q/claude" }
+  t:use("retry", { max_attempts = 4, base = 1, cap = 1, jitter = "none", never = {} })
+  t:use("fallback_model", { models = { ["q/claude"] = { "p/m" } }, categories = {}, never = {} })
+  t:provider { { status = 200 } }
+  t:provider("q", { dialect = "anthropic" })
+  local r = t:call { body = body { n = 2 } }
+  t:eq(r.status, 200)
+  t:eq(r.target, "p/m")
+  t:eq(r.waited, 0)
+  t:eq(r.headers["parry-translated"], nil)
+  t:eq(t:sent(1).json.n, 2)
+end)
+
 test("other paths are refused, those without a body pass", function(t)
   t:dialect("anthropic")
   t:provider { { status = 200, body = { data = {} } } }

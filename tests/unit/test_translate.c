@@ -528,6 +528,21 @@ static void mutated_bodies_answers_and_streams_are_never_a_fault(void **unused)
   rig_free(rig);
 }
 
+/* What a policy injects stands for the provider's answer, and is translated like one. */
+static void an_injected_answer_is_translated(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  struct client client;
+  call(&client, rig, CHAT, ASK, "{\"id\":\"i\",\"content\":[{\"type\":\"text\",\"text\":\"made up\"}]}");
+  assert_true(client.outcome.ok);
+  assert_non_null(strstr(text_of(&client), "\"object\":\"chat.completion\""));
+  assert_non_null(strstr(text_of(&client), "\"content\":\"made up\""));
+  assert_int_equal(pry_http_script_seen_count(rig->script), 0);
+  pry_buffer_fini(&client.body);
+  rig_free(rig);
+}
+
 /* A client's credential is for the provider whose dialect it speaks. */
 static void the_clients_own_credential_does_not_go_to_another_dialect(void **unused)
 {
@@ -566,6 +581,7 @@ int main(void)
       cmocka_unit_test(what_a_provider_keeps_cannot_be_taken_along),
       cmocka_unit_test(kept_values_are_passed_on_and_looked_at_only_a_little),
       cmocka_unit_test(mutated_bodies_answers_and_streams_are_never_a_fault),
+      cmocka_unit_test(an_injected_answer_is_translated),
       cmocka_unit_test(the_clients_own_credential_does_not_go_to_another_dialect),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,7 +20,11 @@
 /* ---- a set around the shipped dialects -------------------------------------------------------------------- */
 
 #define GO                                                                                                             \
-  "return policy { name = 'p', on_error = function(self, call, err)\n"                                                 \
+  "return policy { name = 'p', on_attempt = function(self, call)\n"                                                    \
+  "  local body = call:header('x-inject')\n"                                                                           \
+  "  if body then return inject { status = 200, headers = { ['content-type'] = 'application/json' }, body = body } "   \
+  "end\n"                                                                                                              \
+  "end, on_error = function(self, call, err)\n"                                                                        \
   "  if call.target.provider == 'p' then return fallback { target = call:header('x-to') or 'q/m2', strip = true } "    \
   "end\n"                                                                                                              \
   "end }\n"
@@ -198,6 +202,7 @@ static inline void client_done(void *user, const struct pry_outcome *outcome, bo
 
 static const struct pry_sink_ops client_ops = {client_head, client_data, client_done, NULL};
 
+/* `to`: the target that the policy falls back to, or the JSON that it injects; NULL: neither. */
 static inline void start(struct client *client, struct rig *rig, const char *path, struct pry_slice body,
                          const char *to)
 {
@@ -208,7 +213,8 @@ static inline void start(struct client *client, struct rig *rig, const char *pat
   pry_buffer_init(&copy, 0);
   pry_buffer_init(&client->body, 0);
   assert_true(pry_headers_add(&headers, PRY_SLICE("content-type"), PRY_SLICE("application/json")));
-  assert_true(!to || pry_headers_add(&headers, PRY_SLICE("x-to"), pry_slice_of(to)));
+  bool inject = to && to[0] == '{';
+  assert_true(!to || pry_headers_add(&headers, pry_slice_of(inject ? "x-inject" : "x-to"), pry_slice_of(to)));
   assert_true(pry_buffer_append_slice(&copy, body));
   struct pry_call_request request = {
       .method = PRY_SLICE("POST"), .path = pry_slice_of(path), .headers = &headers, .body = &copy};
