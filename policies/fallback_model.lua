@@ -20,7 +20,6 @@
 -- answered by a fallback stays there: its prompt is in that provider's cache, and its style stays the same. When that
 -- fallback fails, too, the call goes home first, then down the list.
 --
--- The client is told who answered (header parry-target).
 -- The client is told who answered (header parry-target). Within a dialect requests are passed on as they are, so
 -- list models that take the same ones; for another dialect they are translated (README.md, "Across dialects").
 
@@ -137,6 +136,8 @@ return policy {
     never      = param { {}, type = "list", of = "category", doc = "categories that end the call here" },
     weights    = param { {}, type = "map", of = "number", doc = "targets that stand side by side in a list share by "
                          .. "weight: { [\"provider/model\"] = 3 }" },
+    strip      = param { true, doc = "at another provider take out of the request what only this one understands: signed "
+                         .. "thinking, sealed reasoning, thought signatures" },
     stick      = param { type = "number", optional = true, min = 1, max = 86400, unit = "s",
                          doc = "a conversation answered by a fallback stays there until it was silent for this long" },
   },
@@ -164,7 +165,7 @@ return policy {
     local target = store.get(stick_key(home, call.session))
     if not target or target == home then return end
     call.vars[self.home_name] = home
-    return route { target = target, why = "this conversation was answered there before" }
+    return route { target = target, strip = self.strip, why = "this conversation was answered there before" }
   end,
 
   on_done = function(self, call, outcome)
@@ -192,7 +193,9 @@ return policy {
     if not targets then return end
     local target = next_target(self, call, targets, home, provider)
     if target then
-      return fallback { target = target, why = failed .. " at " .. call.target.name .. "; next for " .. key }
+      return fallback {
+        target = target, strip = self.strip, why = failed .. " at " .. call.target.name .. "; next for " .. key,
+      }
     end
   end,
 }

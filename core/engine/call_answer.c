@@ -99,7 +99,6 @@ void pry_call_commit(struct pry_call *call, int64_t body_size)
   add_parry_fields(call, NULL, NULL, &headers);
   if (call->translation.active)
     pry_headers_set(&headers, PRY_SLICE("parry-translated"), pry_slice_of(call->translation.to));
-  call->committed = true;
   call->sink.head(call->user, call->answer.status, &headers, body_size);
   pry_headers_fini(&headers);
 }

@@ -261,14 +261,22 @@ static const char *target_complaint(struct pry_call *call, const char *name, con
   return NULL;
 }
 
+/* Goes the body to another provider than it was made for, and should not take along what only this one understands? */
+static bool strips(const struct pry_call *call, const struct pry_verdict *verdict, const struct pry_provider *to)
+{
+  return verdict->strip && strcmp(to->name, call->view.target.provider->name) != 0;
+}
+
 static void apply_route(struct pry_call *call)
 {
   const struct pry_verdict *verdict = &call->pass.ask.verdict;
   const struct pry_provider *provider = NULL;
   struct pry_slice model;
   const char *complaint = verdict->target[0] ? target_complaint(call, verdict->target, &provider, &model) : NULL;
-  if (!complaint && verdict->target[0])
+  if (!complaint && verdict->target[0]) {
+    call->translation.strip = strips(call, verdict, provider);
     pry_call_set_target(call, provider, model);
+  }
   if (!complaint && !pry_headers_add_all(&call->added, &verdict->headers))
     complaint = "too many headers";
   tell_verdict(call, verdict, verdict->target, 0, complaint);
@@ -563,7 +571,7 @@ static bool execute_fallback(struct pry_call *call)
   tell_verdict(call, verdict, verdict->target, pry_time_to_seconds(wait), complaint);
   if (complaint)
     return false;
-  call->translation.strip = verdict->strip && strcmp(provider->name, call->view.target.provider->name) != 0;
+  call->translation.strip = strips(call, verdict, provider);
   pry_call_set_target(call, provider, model);
   plan_key(call, key);
   wait_then_prepare(call, wait);

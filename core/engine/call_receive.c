@@ -204,18 +204,18 @@ static void out_of_memory(struct pry_call *call)
     pry_call_attempt_failed(call, &failure);
 }
 
-static void open_stream(struct pry_call *call)
-{
-  call->answer.is_stream = true;
-  pry_stream_init(&call->stream, call->view.target.provider->dialect, call->worker->engine->options.hold_limit);
-  call->stream_open = true;
-  pry_call_watch_pace(call);
-}
-
 /* What is translated must be whole before the first byte of it can be said. */
 static size_t hold_limit(const struct pry_call *call)
 {
   return call->translation.active ? PRY_TRANSLATED_ANSWER_MAX : call->worker->engine->options.hold_limit;
+}
+
+static void open_stream(struct pry_call *call)
+{
+  call->answer.is_stream = true;
+  pry_stream_init(&call->stream, call->view.target.provider->dialect, hold_limit(call));
+  call->stream_open = true;
+  pry_call_watch_pace(call);
 }
 
 /* The attempt ends with a failure that was found in what it answered, before or after the commit. */
@@ -254,8 +254,6 @@ static void on_head(void *user, int status, const struct pry_headers *headers)
   if (!answer->is_stream)
     return;
   open_stream(call);
-  pry_stream_init(&call->stream, dialect, hold_limit(call));
-  call->stream_open = true;
   if (answer->coding == PRY_CODING_NONE)
     return;
   pry_headers_remove(&answer->headers, PRY_SLICE("content-encoding")); /* the client gets it decoded */
@@ -589,7 +587,7 @@ static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice d
     keep_tail(call, data);
     return give(call, data);
   }
-  if (answer->body.size + data.size <= hold_limit && !answer->pass_at_once) {
+  if (answer->body.size + data.size <= hold_limit(call) && !answer->pass_at_once) {
     if (!pry_buffer_append_slice(&answer->body, data)) {
       out_of_memory(call);
       return PRY_HTTP_CONTINUE;
@@ -607,6 +605,7 @@ static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice d
   if (call->translation.active) {
     struct pry_failure failure = pry_call_answer_too_long(call);
     pry_call_attempt_failed(call, &failure);
+    return PRY_HTTP_CONTINUE;
   }
   commit(call, answer->length);
   keep_tail(call, pry_buffer_slice(&answer->body));
@@ -615,34 +614,6 @@ static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice d
     give(call, pry_buffer_slice(&answer->body));
   pry_buffer_fini(&answer->body);
   return call->attempt_open ? give(call, data) : PRY_HTTP_CONTINUE;
-}
-
-if (answer->body.size + data.size <= hold_limit(call) && !answer->pass_at_once) {
-  if (!pry_buffer_append_slice(&answer->body, data))
-    out_of_memory(call);
-  return PRY_HTTP_CONTINUE;
-}
-enum sniffed found = answer->may_be_stream ? sniff(pry_buffer_slice(&answer->body)) : SNIFFED_BODY;
-answer->may_be_stream = found == SNIFFED_NOTHING_YET;
-return found == SNIFFED_STREAM ? take_as_stream(call) : PRY_HTTP_CONTINUE;
-}
-if (answer->status >= 400) {
-  judge_body(call);
-  return PRY_HTTP_CONTINUE;
-}
-if (pry_call_refuse_body(call))
-  return PRY_HTTP_CONTINUE;
-if (call->translation.active) {
-  struct pry_failure failure = pry_call_answer_too_long(call);
-  pry_call_attempt_failed(call, &failure);
-}
-commit(call, answer->length);
-keep_tail(call, pry_buffer_slice(&answer->body));
-keep_tail(call, data);
-if (call->attempt_open)
-  give(call, pry_buffer_slice(&answer->body));
-pry_buffer_fini(&answer->body);
-return call->attempt_open ? give(call, data) : PRY_HTTP_CONTINUE;
 }
 
 static enum pry_http_flow on_data(void *user, struct pry_slice data)
@@ -659,6 +630,11 @@ static enum pry_http_flow on_data(void *user, struct pry_slice data)
 static void end_relay(struct pry_call *call, struct pry_slice rest)
 {
   struct pry_failure failure;
+  if (!call->committed) { /* all of it was held back: an answer without content */
+    if (!relay(call, rest))
+      return;
+    rest = (struct pry_slice){NULL, 0};
+  }
   if (call->translation.active && !pry_call_finish_translation(call, &rest, &failure)) {
     pry_call_finish_answer(call, &failure, false);
     return;
@@ -672,11 +648,7 @@ static void stream_ended(struct pry_call *call)
   struct pry_stream_output output;
   switch (pry_stream_finish(&call->stream, true, &output)) {
   case PRY_STREAM_CLEAN:
-    if (!call->committed)
-      commit(call, -1);
-    if (call->attempt_open)
-      give(call, output.out);
-    pry_call_finish_answer(call, NULL, false);
+    end_relay(call, output.out);
     return;
   case PRY_STREAM_REPORTED:
     stream_broke(call, &output);
@@ -694,29 +666,6 @@ static void stream_ended(struct pry_call *call)
     out_of_memory(call);
     return;
   }
-}
-
-struct pry_slice rest;
-bool clean = pry_stream_finish(&call->stream, &rest);
-if (clean && call->committed) {
-  end_relay(call, rest);
-  return;
-case PRY_STREAM_REPORTED:
-  stream_broke(call, &output);
-  return;
-case PRY_STREAM_CUT:
-  pry_call_stream_failed(call, PRY_STREAM_FAULT_CUT);
-  return;
-case PRY_STREAM_UNTERMINATED:
-  pry_call_stream_failed(call, PRY_STREAM_FAULT_UNTERMINATED);
-  return;
-case PRY_STREAM_UNREADABLE:
-  pry_call_stream_failed(call, PRY_STREAM_FAULT_MALFORMED);
-  return;
-case PRY_STREAM_LOST:
-  out_of_memory(call);
-  return;
-}
 }
 
 static void body_ended(struct pry_call *call)

@@ -278,7 +278,7 @@ static bool make_end(struct pry_call *call, struct pry_failure *failure)
 bool pry_call_translate_stream(struct pry_call *call, struct pry_slice blocks, struct pry_slice *out,
                                struct pry_failure *failure)
 {
-  if (call->stream.state == PRY_STREAM_OPAQUE) {
+  if (call->stream.inside) { /* an event too long to be held comes in pieces */
     *failure = pry_call_answer_too_long(call);
     return false;
   }

@@ -77,17 +77,17 @@ struct pry_verdict {
   char code[PRY_FAILURE_CODE_MAX];
   char message[PRY_FAILURE_MESSAGE_MAX];
   char target[PRY_TARGET_MAX]; /* "provider/model" or a model at the same provider (without '/') */
-  bool strip;                  /* fallback: at another provider, without the parts that only this one understands */
-  char key[PRY_KEY_MAX];       /* the instance's prefix already added */
-  int slots;                   /* 1..65535; 0: not said */
-  int limit;                   /* calls in any `per` seconds; 0: not said */
-  double per;                  /* seconds; 0: not said */
-  double rate, burst, cost;    /* tokens a second, tokens; 0: not said */
-  int max_waiting;             /* in line; negative: not said */
-  double max_wait;             /* seconds; negative: not said */
-  double until_time;           /* Unix seconds; 0: not said */
-  double delay;                /* seconds; inject */
-  char curl[32];               /* inject: "timeout", "connect", "reset" */
+  bool strip;               /* fallback, route: at another provider, without the parts that only this one understands */
+  char key[PRY_KEY_MAX];    /* the instance's prefix already added */
+  int slots;                /* 1..65535; 0: not said */
+  int limit;                /* calls in any `per` seconds; 0: not said */
+  double per;               /* seconds; 0: not said */
+  double rate, burst, cost; /* tokens a second, tokens; 0: not said */
+  int max_waiting;          /* in line; negative: not said */
+  double max_wait;          /* seconds; negative: not said */
+  double until_time;        /* Unix seconds; 0: not said */
+  double delay;             /* seconds; inject */
+  char curl[32];            /* inject: "timeout", "connect", "reset" */
   struct pry_headers headers;
   struct pry_buffer body;
   bool has_body;
@@ -129,7 +129,7 @@ enum pry_field_type {
     0)                                                                                                                 \
   X(target, PRY_FIELD_KEY, PRY_VERDICT_BIT(PRY_VERDICT_ROUTE) | PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK),                 \
     PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK), 0, 0)                                                                       \
-  X(strip, PRY_FIELD_BOOLEAN, PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK), 0, 0, 0)                                          \
+  X(strip, PRY_FIELD_BOOLEAN, PRY_VERDICT_BIT(PRY_VERDICT_FALLBACK) | PRY_VERDICT_BIT(PRY_VERDICT_ROUTE), 0, 0, 0)     \
   X(key, PRY_FIELD_KEY, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 0, 0)                                                    \
   X(slots, PRY_FIELD_INTEGER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 1, 65535)                                          \
   X(limit, PRY_FIELD_INTEGER, PRY_VERDICT_BIT(PRY_VERDICT_HOLD), 0, 1, 100000)                                         \

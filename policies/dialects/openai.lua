@@ -47,7 +47,6 @@ return dialect {
 
   classify = openai.classifier(),
 
-  render = function(err, form, api)
   translate = { anthropic = from_anthropic },
   strip = {
     words = { "previous_response_id", "conversation", "item_reference", "reasoning", "reasoning_details",
@@ -56,7 +55,7 @@ return dialect {
     run = strip.openai,
   },
 
-  render = function(err, form)
+  render = function(err, form, api)
     local body = {
       error = {
         message = message_of(err),
