@@ -203,8 +203,7 @@ static int answer_json(lua_State *L)
   return pry_lua_json_decode(L, pry_lua_text(L, lua_upvalueindex(1)));
 }
 
-/* Lower-case names; several lines of one name are joined (RFC 9110 §5.2). */
-static void push_headers(lua_State *L, const struct pry_headers *headers)
+void pry_http_push_headers(lua_State *L, const struct pry_headers *headers)
 {
   lua_newtable(L);
   for (size_t i = 0; i < headers->count; i++) {
@@ -256,7 +255,7 @@ static int finish(lua_State *L, void *user)
   lua_createtable(L, 0, 4);
   lua_pushinteger(L, operation->status);
   lua_setfield(L, -2, "status");
-  push_headers(L, &operation->answer_headers);
+  pry_http_push_headers(L, &operation->answer_headers);
   lua_setfield(L, -2, "headers");
   lua_pushlstring(L, operation->answer.data ? operation->answer.data : "", operation->answer.size);
   lua_pushvalue(L, -1);
@@ -296,13 +295,14 @@ static int http_request(lua_State *L)
 
 void pry_lib_http_open(lua_State *L)
 {
-  static const luaL_Reg functions[] = {{"request", http_request}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"request", http_request}, {"probe", pry_http_probe}, {NULL, NULL}};
   lua_createtable(L, 0, 2);
   lua_pushcfunction(L, operation_gc);
   lua_setfield(L, -2, "__gc");
   lua_pushboolean(L, false);
   lua_setfield(L, -2, "__metatable");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &OPERATION_KEY);
+  pry_http_probe_open(L);
   luaL_newlib(L, functions);
   pry_sandbox_set_global(L, "http");
 }

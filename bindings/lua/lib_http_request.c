@@ -10,15 +10,7 @@ static const char FUNCTION[] = "http.request";
 
 /* ---- where to ----------------------------------------------------------------------------------------------- */
 
-/* Scheme, host and port of an absolute URL. Strict on purpose: what this reads differently from curl's parser would be a
- * way round the list of declared hosts, so userinfo, backslashes and anything but host characters are refused. */
-struct origin {
-  bool secure;
-  struct pry_slice host;
-  unsigned long port;
-};
-
-static bool read_port(struct pry_slice *authority, struct origin *origin)
+static bool read_port(struct pry_slice *authority, struct pry_http_origin *origin)
 {
   const char *bracket = memchr(authority->data, ']', authority->size);
   size_t from = bracket ? (size_t)(bracket - authority->data) : 0;
@@ -39,7 +31,7 @@ static bool read_port(struct pry_slice *authority, struct origin *origin)
   return origin->port > 0 && origin->port < 65536;
 }
 
-static bool read_origin(struct pry_slice url, struct origin *origin)
+bool pry_http_read_origin(struct pry_slice url, struct pry_http_origin *origin)
 {
   origin->secure = pry_slice_starts_with(url, PRY_SLICE("https://"));
   if (!origin->secure && !pry_slice_starts_with(url, PRY_SLICE("http://")))
@@ -57,14 +49,14 @@ static bool read_origin(struct pry_slice url, struct origin *origin)
   return authority.size > 0;
 }
 
-static bool same_origin(const struct origin *origin, const char *declared)
+static bool same_origin(const struct pry_http_origin *origin, const char *declared)
 {
-  struct origin other;
-  return declared && read_origin(pry_slice_of(declared), &other) && other.secure == origin->secure &&
+  struct pry_http_origin other;
+  return declared && pry_http_read_origin(pry_slice_of(declared), &other) && other.secure == origin->secure &&
          other.port == origin->port && pry_slice_equal_nocase(other.host, origin->host);
 }
 
-static bool is_declared(const struct pry_config *config, const struct origin *origin)
+static bool is_declared(const struct pry_config *config, const struct pry_http_origin *origin)
 {
   for (size_t i = 0; i < config->provider_count; i++)
     if (same_origin(origin, config->providers[i].base_url))
@@ -88,9 +80,9 @@ static void check_bytes(lua_State *L, struct pry_slice text, const char *name)
 
 static void read_url(lua_State *L, struct pry_http_operation *operation, struct pry_slice url)
 {
-  struct origin origin;
+  struct pry_http_origin origin;
   check_bytes(L, url, "url");
-  if (!read_origin(url, &origin))
+  if (!pry_http_read_origin(url, &origin))
     luaL_error(L, "%s{}: url must be http:// or https:// with a host and no user name", FUNCTION);
   if (!is_declared(pry_decision_config(operation->decision), &origin)) {
     lua_pushlstring(L, origin.host.data, origin.host.size);

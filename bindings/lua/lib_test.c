@@ -343,6 +343,21 @@ static int t_service(lua_State *L)
   return 0;
 }
 
+/* ---@param url string    of a host under ".example", that http.probe is to be asked about
+ * ---@param v step[]      curl = "private": the name leads to an address that is not public
+ * function t:probe(url, v) end */
+static int t_probe(lua_State *L)
+{
+  struct pry_world *world = pry_test_world(L);
+  const char *url = pry_test_name(L, 2, "t:probe");
+  lua_settop(L, 3);
+  pry_test_table(L, 3, "t:probe");
+  if (pry_world_peer(url) != PRY_PEER_PROBE)
+    return luaL_error(L, "t:probe needs a url of a host under .example, as https://files.example/a.pdf");
+  pry_test_push_steps(L, world, 3, url);
+  return 0;
+}
+
 /* ---@param name string   a webhook; what arrives is in t:alerts()
  * function t:sink(name) end */
 static int t_sink(lua_State *L)
@@ -398,6 +413,7 @@ static const luaL_Reg methods[] = {{"use", t_use},
                                    {"route", t_route},
                                    {"credential", t_credential},
                                    {"service", t_service},
+                                   {"probe", t_probe},
                                    {"sink", t_sink},
                                    {"declare", t_declare},
                                    {"refused", t_refused},

@@ -94,8 +94,8 @@ static const struct {
                           "truncated", "category", "target", "attempts", "upstream_calls", "ledger", "elapsed",
                           "waited",    "events",   "why",    "faults",   "tokens",         "cost"}},
     [PRY_TEST_ATTEMPT] = {"an entry of the ledger",
-                          {"target", "category", "status", "started", "ended", "refused", "code", "key", "tokens",
-                           "cost"}},
+                          {"target", "category", "status", "started", "ended", "refused", "injected", "code", "key",
+                           "tokens", "cost"}},
     [PRY_TEST_EVENT] = {"an event record",
                         {"handler", "policy", "target", "attempt", "verdict", "why", "fault", "line", "time",
                          "category", "after", "key", "tokens", "cost"}},
@@ -237,6 +237,7 @@ static double set_ledger(lua_State *L, const struct pry_world_call *call)
     set_number(L, "started", attempt->started);
     set_number(L, "ended", attempt->ended);
     set_boolean(L, "refused", attempt->refused);
+    set_boolean(L, "injected", attempt->injected);
     set_text(L, "code", attempt->category != PRY_NONE ? attempt->failure.code : "");
     set_spending(L, attempt->key, &attempt->spent);
     pry_test_name_fields(L, PRY_TEST_ATTEMPT);
@@ -313,7 +314,8 @@ struct pry_world_call *pry_test_call_at(lua_State *L, struct pry_world *world, i
 static const char *const peers[] = {[PRY_PEER_PROVIDER] = "provider",
                                     [PRY_PEER_TOKEN] = "token",
                                     [PRY_PEER_SINK] = "sink",
-                                    [PRY_PEER_SERVICE] = "service"};
+                                    [PRY_PEER_SERVICE] = "service",
+                                    [PRY_PEER_PROBE] = "probe"};
 
 static void push_request(lua_State *L, const struct pry_http_seen *seen)
 {
@@ -345,7 +347,7 @@ static const struct pry_http_seen *find_request(const struct pry_world *world, e
 }
 
 /* ---@class request
- * ---@field kind "provider"|"token"|"sink"|"service"
+ * ---@field kind "provider"|"token"|"sink"|"service"|"probe"
  * ---@field url string
  * ---@field method string
  * ---@field headers table<string, string>   names in lower case
@@ -370,17 +372,17 @@ int pry_test_sent(lua_State *L)
   return 1;
 }
 
-/* ---@param kind? "provider"|"token"|"sink"|"service"
+/* ---@param kind? "provider"|"token"|"sink"|"service"|"probe"
  * ---@return request[]   all of them, or those of one kind
  * function t:requests(kind) end */
 int pry_test_requests(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
   lua_settop(L, 2);
-  const char *wanted =
-      lua_isnil(L, 2)
-          ? NULL
-          : peers[luaL_checkoption(L, 2, NULL, (const char *[]){"provider", "token", "sink", "service", NULL})];
+  const char *wanted = lua_isnil(L, 2)
+                           ? NULL
+                           : peers[luaL_checkoption(
+                                 L, 2, NULL, (const char *[]){"provider", "token", "sink", "service", "probe", NULL})];
   size_t count = pry_http_script_seen_count(world->script);
   lua_newtable(L);
   for (size_t i = 0; i < count; i++) {

@@ -155,20 +155,23 @@ static void read_failure(lua_State *L, int table, struct pry_http_step *step)
   static const struct {
     const char *name;
     int code;
-    bool unsent;
-  } failures[] = {{"timeout", PRY_HTTP_TIMED_OUT, false},    {"connect", PRY_HTTP_COULDNT_CONNECT, true},
-                  {"dns", PRY_HTTP_COULDNT_RESOLVE, true},   {"tls", 35, true},
-                  {"reset", PRY_HTTP_RECEIVE_FAILED, false}, {"nothing", PRY_HTTP_GOT_NOTHING, false}};
+    bool unsent, not_public;
+  } failures[] = {{"timeout", PRY_HTTP_TIMED_OUT, false, false},    {"connect", PRY_HTTP_COULDNT_CONNECT, true, false},
+                  {"dns", PRY_HTTP_COULDNT_RESOLVE, true, false},   {"tls", 35, true, false},
+                  {"reset", PRY_HTTP_RECEIVE_FAILED, false, false}, {"nothing", PRY_HTTP_GOT_NOTHING, false, false},
+                  {"private", PRY_HTTP_COULDNT_CONNECT, true, true}};
   int type = lua_getfield(L, table, "curl");
   size_t i = 0, count = sizeof failures / sizeof *failures;
   if (type == LUA_TSTRING)
     while (i < count && strcmp(failures[i].name, lua_tostring(L, -1)) != 0)
       i++;
   if (type != LUA_TNIL && (type != LUA_TSTRING || i == count))
-    luaL_error(L, "curl = of a step is one of \"timeout\", \"connect\", \"dns\", \"tls\", \"reset\", \"nothing\"");
+    luaL_error(L, "curl = of a step is one of \"timeout\", \"connect\", \"dns\", \"tls\", \"reset\", \"nothing\", "
+                  "\"private\"");
   if (type == LUA_TSTRING) {
     step->curl_code = failures[i].code;
     step->unsent = failures[i].unsent;
+    step->not_public = failures[i].not_public;
   }
   lua_pop(L, 1);
 }

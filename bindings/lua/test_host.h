@@ -21,6 +21,8 @@
  *   t:credential("c", { step, …, grant = "oauth", access_token = true })   what its token endpoint answers; with
  *                              access_token = false it has none at first
  *   t:service("s", { step, … })   http://s.service.test
+ *   t:probe(url, { step, … })  what http.probe finds there; a host under ".example". curl = "private": the name leads to an
+ *                              address that is not public
  *   t:sink(name)               a webhook; what arrives is in t:alerts()
  *   t:declare(text)            any other declaration of init.lua, as text
  *   t:refused(function() … end)   what check says against what the function declares (t:use, t:declare), nil when it is
@@ -39,7 +41,7 @@
  *   t:cancel(result)           the client leaves
  *   t:advance(s)  t:now()      moves the clock, reads it (Unix seconds)
  *   t:sent(i)                  the i-th request that providers got: { url, method, headers, body, json, model, at }
- *   t:requests([kind])         all of them: kind "provider", "token", "sink" or "service"
+ *   t:requests([kind])         all of them: kind "provider", "token", "sink", "service" or "probe"
  *   t:alerts()                 { { sink, key, text, state, count }, … }
  *   t:emit(name, [fields])     a host's event for the chain; the verdict { verdict, after, category, status, message,
  *                              why, policy }, or nil

@@ -384,6 +384,11 @@ bool pry_world_run(struct pry_world *world, const struct pry_world_call *call)
 
 /* ---- requests ------------------------------------------------------------------------------------------ */
 
+static bool ends_with(struct pry_slice text, struct pry_slice end)
+{
+  return text.size > end.size && memcmp(text.data + text.size - end.size, end.data, end.size) == 0;
+}
+
 enum pry_world_peer pry_world_peer(const char *url)
 {
   struct pry_slice text = pry_slice_of(url);
@@ -393,9 +398,10 @@ enum pry_world_peer pry_world_peer(const char *url)
     return PRY_PEER_SINK;
   const char *host = strstr(url, "://");
   size_t size = host ? strcspn(host + 3, "/") : 0;
-  static const char service[] = ".service.test";
-  size_t suffix = sizeof service - 1;
-  return size > suffix && memcmp(host + 3 + size - suffix, service, suffix) == 0 ? PRY_PEER_SERVICE : PRY_PEER_PROVIDER;
+  struct pry_slice name = {host ? host + 3 : url, size};
+  if (ends_with(name, PRY_SLICE(".service.test")))
+    return PRY_PEER_SERVICE;
+  return ends_with(name, PRY_SLICE(".example")) ? PRY_PEER_PROBE : PRY_PEER_PROVIDER;
 }
 
 size_t pry_world_count(const struct pry_world *world, enum pry_world_peer peer, size_t from, size_t to)

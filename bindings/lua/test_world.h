@@ -89,7 +89,7 @@ bool pry_world_run(struct pry_world *world, const struct pry_world_call *call);
 /* Runs what is due at this very moment: deliveries, jobs, what follows a call's end. */
 void pry_world_settle(struct pry_world *world);
 
-enum pry_world_peer { PRY_PEER_PROVIDER, PRY_PEER_TOKEN, PRY_PEER_SINK, PRY_PEER_SERVICE };
+enum pry_world_peer { PRY_PEER_PROVIDER, PRY_PEER_TOKEN, PRY_PEER_SINK, PRY_PEER_SERVICE, PRY_PEER_PROBE };
 enum pry_world_peer pry_world_peer(const char *url);
 
 /* Requests of one kind among from..to of the HTTP script. */

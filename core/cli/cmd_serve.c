@@ -23,7 +23,7 @@ static const char AFTER[] = "signals: SIGTERM and SIGINT let open calls finish, 
 /* The options as given. */
 struct serve {
   const char *policies, *listen, *state, *log_format, *log_level, *watch;
-  struct pry_option_list allow_hosts;
+  struct pry_option_list allow_hosts, allow_probes;
   struct pry_admin_options_given admin;
   unsigned long workers, instructions, wall_ms;
   double drain_timeout, drain_delay;
@@ -46,6 +46,8 @@ static int parse(struct serve *serve, int argc, char **argv)
       {"listen", 'l', PRY_OPTION_TEXT, "ADDRESS",
        "where clients connect (" PRY_GATEWAY_ADDRESS "); elsewhere with client keys", &serve->listen},
       {"allow-host", 0, PRY_OPTION_LIST, "NAME", "a Host or Origin to accept without client keys", &serve->allow_hosts},
+      {"allow-probe", 0, PRY_OPTION_LIST, "HOST:PORT", "file_check may ask this host although it is not public",
+       &serve->allow_probes},
       PRY_OPTIONS_ADMIN(serve->admin, "admin listener: unix:PATH or ADDR:PORT (a socket of this user)"),
       {"state", 0, PRY_OPTION_TEXT, "DIR", "keep last good policies and renewed tokens here (kept nowhere)",
        &serve->state},
@@ -106,6 +108,7 @@ static int prepare(const struct serve *serve, struct setup *setup)
   setup->program =
       (struct pry_program_options){.listen = serve->listen ? serve->listen : PRY_GATEWAY_ADDRESS,
                                    .allow_hosts = {serve->allow_hosts.items, serve->allow_hosts.count},
+                                   .probe_hosts = {serve->allow_probes.items, serve->allow_probes.count},
                                    .state_dir = serve->state,
                                    .limits = {.instructions = serve->instructions,
                                               .wall = serve->wall_ms ? (double)serve->wall_ms / 1000 : -1,

@@ -57,6 +57,9 @@ struct pry_engine_options {
   size_t max_body;     /* bytes of one request's body, kept or not; more is 413; 0: 1 GiB */
   size_t hold_limit;   /* bytes of an answer held back before the commit point; 0: 256 KiB */
   uint64_t seed;       /* of random(); 0: from the kernel */
+  struct pry_text_list
+      probe_hosts; /* "HOST:PORT" that http.probe may ask although they are not public. The operator's word,
+                                     * out of every policy's reach; borrowed, usually empty */
   /* Told of each rollback, from the loop. May be NULL. */
   void (*rolled_back)(void *user, const struct pry_rollback *rollback);
   void *user;

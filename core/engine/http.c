@@ -95,12 +95,17 @@ static void complete(struct exchange *exchange, int code)
 
 static const char not_public[] = "refused: the address is not public";
 
+static bool was_not_public(const struct exchange *exchange)
+{
+  return exchange->fault_message ? exchange->fault_message == not_public : exchange->refused && !exchange->connected;
+}
+
 static const char *message_of(const struct exchange *exchange)
 {
+  if (was_not_public(exchange))
+    return not_public;
   if (exchange->fault_message)
     return exchange->fault_message;
-  if (exchange->refused && !exchange->connected)
-    return not_public;
   return exchange->error[0] ? exchange->error : curl_easy_strerror((CURLcode)exchange->code);
 }
 
@@ -124,6 +129,7 @@ static void deliver_done(struct exchange *exchange)
       .connected = exchange->connected,
       .sent = exchange->connected, /* nothing later tells for sure that no byte has left */
       .head_received = exchange->head.complete,
+      .not_public = was_not_public(exchange),
       .message = message_of(exchange),
   };
   if (exchange->timed && exchange->easy)

@@ -99,6 +99,7 @@ struct pry_http_result {
   const char *message;  /* for people; valid during on_done */
   bool timed;           /* the request was `fresh`: */
   double dns, tcp, tls; /* seconds each phase took; negative: not reached, or there is none */
+  bool not_public;      /* with PRY_HTTP_COULDNT_CONNECT: refused by public_only */
 };
 
 enum pry_http_flow { PRY_HTTP_CONTINUE, PRY_HTTP_PAUSE };

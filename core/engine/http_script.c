@@ -12,7 +12,7 @@ struct step {
   size_t *chunk_ends;     /* offsets into body */
   size_t chunk_count;
   int curl_code;
-  bool after_body, cut, hang_connect, hang, unsent, early;
+  bool after_body, cut, hang_connect, hang, unsent, early, not_public;
   pry_time delay, chunk_delay, take_delay;
   size_t takes;
   char *url_part;
@@ -100,6 +100,7 @@ static struct step *step_new(const struct pry_http_step *from)
   step->hang_connect = from->hang_connect;
   step->hang = from->hang;
   step->unsent = from->unsent;
+  step->not_public = from->not_public;
   step->delay = pry_time_from_seconds(from->delay);
   step->chunk_delay = pry_time_from_seconds(from->chunk_delay);
   step->take_delay = pry_time_from_seconds(from->take_delay);
@@ -193,6 +194,7 @@ static void finish(struct exchange *exchange, int curl_code, const char *message
       .connected = exchange->connected,
       .sent = exchange->sent,
       .head_received = exchange->head_received,
+      .not_public = exchange->step && exchange->step->not_public,
       .message = message,
   };
   exchange->phase = PHASE_OVER;

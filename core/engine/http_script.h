@@ -35,6 +35,7 @@ struct pry_http_step {
   bool early;        /* of an upload: answers as soon as its sender has to wait for more; takes that after the chunks */
   double take_delay; /* seconds between two pieces of an upload, each of at most PRY_HTTP_CHUNK_MAX bytes */
   bool unsent;       /* with curl_code: nothing had been sent (connection refused) */
+  bool not_public;   /* with curl_code: the name led to an address that is not public */
   const char *url_part; /* only for exchanges whose URL contains this; NULL: any. Copied. */
 };
 

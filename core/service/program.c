@@ -373,6 +373,7 @@ static bool make_engine(struct starting *starting)
                                       .state_dir = options->state_dir,
                                       .limits = options->limits,
                                       .max_body = options->max_body,
+                                      .probe_hosts = options->probe_hosts,
                                       .rolled_back = rolled_back,
                                       .user = program};
   pry_service_manager_init(&program->manager, program->log);

@@ -30,6 +30,7 @@ struct pry_program_options {
   const char *listen;               /* of the gateway; beyond loopback only when the policies declare clients */
   const char *listen_else;          /* tried when `listen` is taken; NULL: nothing */
   struct pry_text_list allow_hosts; /* globs of names that a gateway without client keys answers to (edge.h) */
+  struct pry_text_list probe_hosts; /* "HOST:PORT" that http.probe may ask although they are not public */
   const char *admin;                /* "unix:PATH" or "ADDR:PORT" */
   const char *admin_token;          /* for an admin listener on TCP */
   const char *state_dir;            /* made when missing (0700); NULL: none */
