@@ -26,6 +26,7 @@ static int push_arguments(lua_State *L, struct pry_decision *decision)
     pry_view_push(L, decision, PRY_VIEW_ATTEMPT);
     return 2;
   case PRY_ON_ERROR:
+  case PRY_ON_FAILURE:
     pry_view_push(L, decision, PRY_VIEW_CALL);
     pry_view_push(L, decision, PRY_VIEW_ERR);
     return 2;

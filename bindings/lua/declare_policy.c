@@ -274,12 +274,16 @@ static void read_only_with(const struct pry_form *form, struct pry_declared_poli
  *                                            after the policies that do not say so
  * ---@field check? fun(self: table): string?    what is wrong with these parameters together; may put into self what
  *                                            handlers are to find worked out already
+ * ---@field when table?                         on_error only: { retryable =, category = { … }, … }
+ * ---@field check? fun(self: table): string?, string?   what is wrong with these parameters together; or nil and what is
+ *                                            worth a warning. May put into self what handlers are to find worked out already
  * ---@field on_request? fun(self: table, call: call): verdict?
  * ---@field on_attempt? fun(self: table, call: call): verdict?
  * ---@field on_outcome? fun(self: table, call: call, attempt: attempt)
  * ---@field on_error? fun(self: table, call: call, err: err): verdict?
  * ---@field on_done? fun(self: table, call: call, outcome: outcome)
  * ---@field on_event? fun(self: table, event: event): verdict?
+ * ---@field on_failure? fun(self: table, call: call, err: err): verdict?   respond{} only, without waiting
  * ---@field every? { seconds: number, run: fun(self: table) }[]
  * ---@param v policy_declaration
  * ---@return policy_declaration
@@ -289,7 +293,7 @@ int pry_declare_policy(lua_State *L)
 {
   static const char *const known[] = {"name",    "doc",        "params",     "when",       "only_with",
                                       "check",   "on_request", "on_attempt", "on_outcome", "on_error",
-                                      "on_done", "on_event",   "every"};
+                                      "on_done", "on_event",   "on_failure", "every"};
   struct pry_declaration *d = pry_declaration_of(L, "policy");
   lua_settop(L, 1);
   struct pry_place place = pry_place_here(L, d);
@@ -313,7 +317,7 @@ int pry_declare_policy(lua_State *L)
   if (form.table && !policy->handlers && errors == d->report->errors)
     pry_complain(d, place,
                  "%s: has no handler; give it at least one of on_request, on_attempt, on_outcome, on_error, "
-                 "on_done, on_event, every",
+                 "on_done, on_event, on_failure, every",
                  subject);
   lua_pushliteral(L, "when");
   if (form.table && lua_rawget(L, form.table) != LUA_TNIL && !(policy->handlers & PRY_HANDLER_BIT(PRY_ON_ERROR)))
@@ -425,7 +429,11 @@ static void run_check(const struct pry_form *form, int slots, int self)
   if (lua_rawgeti(L, slots, SLOT_CHECK) != LUA_TFUNCTION)
     return;
   lua_pushvalue(L, self);
-  int status = lua_pcall(L, 1, 1, 0);
+  int status = lua_pcall(L, 1, 2, 0), warning = lua_gettop(L);
+  if (status == LUA_OK && lua_type(L, warning) == LUA_TSTRING && lua_isnil(L, warning - 1))
+    pry_warn(form->d, form->place, "%s: %.400s", form->subject, lua_tostring(L, warning));
+  if (status == LUA_OK)
+    lua_settop(L, warning - 1);
   if (status == LUA_ERRMEM)
     lua_error(L); /* the door's business */
   if (status != LUA_OK)

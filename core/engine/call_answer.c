@@ -168,6 +168,73 @@ static bool render(struct pry_call *call, const struct pry_failure *failure, enu
   return render_built_in(&told, call->client_dialect && strcmp(call->client_dialect, "anthropic") == 0, form, out);
 }
 
+/* ---- a policy's own shape of failures ----------------------------------------------------------------------- */
+
+/* The call may be older than its script by a reload. */
+static const struct pry_route *route_of_script(const struct pry_call *call)
+{
+  return call->script && call->route
+             ? pry_config_route_by_pattern(call->script->generation->config, call->route->pattern)
+             : NULL;
+}
+
+static void never_stepped(struct pry_pass *pass, enum pry_pass_result result)
+{
+  (void)pass, (void)result; /* whoever waits is cancelled before this could come */
+}
+
+/* Asks on_failure. True: `verdict` is its respond{}, for the caller to end. The client waits for it, so nobody here may. */
+static bool ask_on_failure(struct pry_call *call, const struct pry_failure *failure, struct pry_verdict *verdict)
+{
+  const struct pry_route *route = route_of_script(call);
+  struct pry_failure told = *failure;
+  struct pry_pass pass = {.step = never_stepped};
+  pry_verdict_init(verdict);
+  if (!route)
+    return false;
+  pry_failure_set_message(&told, pry_slice_of(words_for_client(failure)));
+  pry_scrubber_apply_text(call->worker->engine->scrubber, told.message);
+  pass.ask.call = &call->view;
+  pass.ask.failure = &told;
+  bool answered = pry_pass_start(&pass, call->script, route, PRY_ON_FAILURE) == PRY_PASS_VERDICT;
+  if (answered) {
+    *verdict = pass.ask.verdict;
+    pry_verdict_init(&pass.ask.verdict);
+    pry_metrics_add(call->worker->engine->metrics, PRY_M_VERDICTS, pass.ask.instance->name,
+                    pry_verdict_name(verdict->kind), 1);
+  }
+  pry_pass_stop(&pass);
+  return answered;
+}
+
+/* One event of the client's dialect with this data, whatever line breaks it has (WHATWG server-sent events §9.2.6). */
+static bool wrap_event(const struct pry_call *call, struct pry_slice data, struct pry_buffer *out)
+{
+  bool anthropic = call->client_dialect && strcmp(call->client_dialect, "anthropic") == 0;
+  bool ok = !anthropic || pry_buffer_append_text(out, "event: error\n");
+  while (ok && data.size) {
+    const char *end = memchr(data.data, '\n', data.size);
+    struct pry_slice line = {data.data, end ? (size_t)(end - data.data) : data.size};
+    ok = pry_buffer_append_text(out, "data: ") && pry_buffer_append_slice(out, line) &&
+         pry_buffer_append_text(out, "\n");
+    data = end ? (struct pry_slice){end + 1, data.size - line.size - 1} : (struct pry_slice){NULL, 0};
+  }
+  return ok && pry_buffer_append_text(out, "\n");
+}
+
+/* The event that ends a stream which cannot go on, in a policy's shape or the dialect's. */
+static bool render_event(struct pry_call *call, const struct pry_failure *failure, struct pry_buffer *event)
+{
+  struct pry_verdict verdict;
+  bool rendered = ask_on_failure(call, failure, &verdict) && verdict.body.size &&
+                  wrap_event(call, pry_buffer_slice(&verdict.body), event);
+  pry_verdict_fini(&verdict);
+  if (rendered)
+    return true;
+  pry_buffer_clear(event);
+  return render(call, failure, PRY_RENDER_STREAM_EVENT, event);
+}
+
 /* ---- endings ---------------------------------------------------------------------------------------------- */
 
 static void tell_done(struct pry_call *call, bool truncated)
@@ -225,6 +292,25 @@ void pry_call_finish_answer(struct pry_call *call, const struct pry_failure *fai
   pry_call_observe_outcome(call, end_after_outcome);
 }
 
+pry_buffer_init(&event, 2 * PRY_RESPOND_MAX);
+if (render_event(call, failure, &event)) {
+  call->sink.data(call->user, pry_buffer_slice(&event));
+  truncated = false;
+}
+pry_buffer_fini(&event);
+if (call->cancelled) /* from inside the sink: it has seen to everything */
+  return;
+}
+bool failed = failure || call->pace.failed; /* policies hear of a slow stream that the client got all of */
+if (failed)
+  call->failure = failure ? *failure : pry_stream_failure(PRY_STREAM_FAULT_TOO_SLOW);
+pry_call_close_attempt(call, failed ? &call->failure : NULL);
+tell_done(call, truncated);
+call->state = CALL_DONE;
+pry_timer_cancel(&call->stream_timer);
+pry_call_observe_outcome(call, end_after_outcome);
+}
+
 static void answer_whole(struct pry_call *call, int status, struct pry_headers *headers, struct pry_slice body,
                          const char *error, const char *details)
 {
@@ -276,6 +362,35 @@ static double soonest_recovery(const struct pry_call *call)
   return soonest;
 }
 
+static void add_retry_after(const struct pry_call *call, struct pry_headers *headers)
+{
+  char seconds[32];
+  struct pry_slice given;
+  if (call->failure.retry_after < 0 || pry_headers_get(headers, PRY_SLICE("retry-after"), &given))
+    return;
+  snprintf(seconds, sizeof seconds, "%.0f", ceil(call->failure.retry_after));
+  pry_headers_add(headers, PRY_SLICE("Retry-After"), pry_slice_of(seconds));
+}
+
+/* Status, head and body as a policy says; an error never looks like a success. False: none said anything. */
+static bool shape_failure(struct pry_call *call, int *status, struct pry_headers *headers, struct pry_buffer *body)
+{
+  struct pry_verdict verdict;
+  struct pry_slice type;
+  bool shaped = ask_on_failure(call, &call->failure, &verdict) && pry_headers_add_all(headers, &verdict.headers) &&
+                pry_buffer_append_slice(body, pry_buffer_slice(&verdict.body));
+  if (shaped && verdict.status >= 400)
+    *status = verdict.status;
+  pry_verdict_fini(&verdict);
+  if (!shaped) {
+    pry_headers_clear(headers);
+    pry_buffer_clear(body);
+  } else if (!pry_headers_get(headers, PRY_SLICE("content-type"), &type)) {
+    pry_headers_add(headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
+  }
+  return shaped;
+}
+
 void pry_call_finish_failure(struct pry_call *call)
 {
   struct pry_headers headers;
@@ -290,22 +405,22 @@ void pry_call_finish_failure(struct pry_call *call)
   pry_buffer_init(&body, PRY_RESPOND_MAX);
   int status = pry_failure_client_status(&call->failure);
   set_failed_outcome(call, &call->failure, status);
-  if (can_pass_on(call)) {
+  call->failure.retry_after = soonest_recovery(call);
+  call->outcome.failure.retry_after = call->failure.retry_after;
+  bool shaped = shape_failure(call, &status, &headers, &body);
+  call->outcome.status = status;
+  if (!shaped && can_pass_on(call)) {
     /* Some providers repeat the key that they refuse: it is ours, not the client's. */
     pry_scrubber_apply(call->worker->engine->scrubber, &call->answer.body);
     add_provider_fields(call, &headers);
     answer_whole(call, call->answer.status, &headers, pry_buffer_slice(&call->answer.body), NULL, NULL);
     goto done;
   }
-  char seconds[32];
-  call->failure.retry_after = soonest_recovery(call);
-  call->outcome.failure.retry_after = call->failure.retry_after;
-  render(call, &call->failure, PRY_RENDER_BODY, &body);
-  pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
-  if (call->failure.retry_after >= 0) {
-    snprintf(seconds, sizeof seconds, "%.0f", ceil(call->failure.retry_after));
-    pry_headers_add(&headers, PRY_SLICE("Retry-After"), pry_slice_of(seconds));
+  if (!shaped) {
+    render(call, &call->failure, PRY_RENDER_BODY, &body);
+    pry_headers_add(&headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
   }
+  add_retry_after(call, &headers);
   /* A broken answer has a status, and is none all the same. */
   bool is_own = call->failure.source == PRY_SOURCE_PARRY || call->failure.curl_code || !call->answer.status;
   const struct pry_failure *own = is_own ? &call->outcome.failure : NULL;

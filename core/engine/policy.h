@@ -44,6 +44,7 @@ struct pry_attempt {
   struct pry_spending spent;     /* known when it has ended */
   double first_byte;             /* seconds from connecting to the first byte of the answer's body, or to the end of an
                                  answer without one; 0: there was no answer */
+  bool injected;                 /* nothing was sent: an `inject` verdict played the provider */
 };
 
 /* Where the call is being sent. */
@@ -123,7 +124,7 @@ struct pry_ask {
   enum pry_handler handler;
   const struct pry_instance *instance; /* NULL for PRY_REFRESH */
   struct pry_call_view *call;          /* NULL for on_event without a call, every, refresh */
-  const struct pry_failure *failure;   /* on_error; on_event of a failure */
+  const struct pry_failure *failure;   /* on_error, on_failure; on_event of a failure */
   const struct pry_attempt *attempt;   /* on_outcome */
   const struct pry_headers *fields;    /* on_outcome: those of the attempt's answer */
   const struct pry_outcome *outcome;   /* on_done */
@@ -242,6 +243,7 @@ bool pry_when_matches(const struct pry_when *when, const struct pry_failure *fai
  *   on_outcome, on_done     every instance, verdicts ignored
  *   on_error, on_event      in order until one gives a verdict; on_error first of those without `when.last`, then of
  *                           those with it
+ *   on_error, on_event, on_failure   in order until one gives a verdict
  * The owner is told each verdict, and the end, through `step`; never from inside pry_pass_start() or _next(), which
  * return what happened at once when nothing had to wait. */
 enum pry_pass_result {

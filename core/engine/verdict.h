@@ -23,6 +23,7 @@
   X(PRY_ON_ERROR, "on_error", "after a failed or refused attempt")                                                     \
   X(PRY_ON_DONE, "on_done", "once, with the outcome of the call")                                                      \
   X(PRY_ON_EVENT, "on_event", "a host application's own event")                                                        \
+  X(PRY_ON_FAILURE, "on_failure", "once, when a call has failed for good: what its client is told")                    \
   X(PRY_EVERY, "every", "a job that runs periodically, once per engine")                                               \
   X(PRY_REFRESH, "refresh", "a credential's renewal, once per engine")
 
@@ -39,7 +40,8 @@ enum pry_handler {
 #define PRY_VERDICTS(X)                                                                                                \
   X(PRY_VERDICT_ROUTE, "route", PRY_HANDLER_BIT(PRY_ON_REQUEST))                                                       \
   X(PRY_VERDICT_RESPOND, "respond",                                                                                    \
-    PRY_HANDLER_BIT(PRY_ON_REQUEST) | PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_EVENT))                   \
+    PRY_HANDLER_BIT(PRY_ON_REQUEST) | PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_EVENT) |                  \
+        PRY_HANDLER_BIT(PRY_ON_FAILURE))                                                                               \
   X(PRY_VERDICT_FAIL, "fail",                                                                                          \
     PRY_HANDLER_BIT(PRY_ON_REQUEST) | PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_EVENT))                   \
   X(PRY_VERDICT_HOLD, "hold", PRY_HANDLER_BIT(PRY_ON_REQUEST) | PRY_HANDLER_BIT(PRY_ON_ATTEMPT))                       \

@@ -118,7 +118,7 @@ static void test_policies(void **state)
       {"not a table", WITH_POLICY("return policy(7)\n"), "retry.lua:1: retry: needs a table { ... }, got 7\n"},
       {"no handler", WITH_POLICY("return policy { name = \"retry\" }\n"),
        "retry.lua:1: retry: has no handler; give it at least one of on_request, on_attempt, on_outcome, on_error, "
-       "on_done, on_event, every\n"},
+       "on_done, on_event, on_failure, every\n"},
       {"a field that is nearly one",
        WITH_POLICY("return policy {\n name = \"retry\",\n on_eror = 1,\n on_done = function() end\n}"),
        "retry.lua:3: retry: no field \"on_eror\"; did you mean \"on_error\"?\n"},
