@@ -48,6 +48,8 @@ bool pry_verdict_take(lua_State *L, int index, const struct pry_decision *decisi
 
 enum {
   PRY_LUA_JSON_MAX = 1024 * 1024,
+  PRY_LUA_JSON_SKIM_MAX = 16 * 1024 * 1024, /* with long texts cut, of which at most PRY_LUA_JSON_MAX bytes are left */
+  PRY_LUA_JSON_CUT_MIN = 256,
   PRY_LUA_JSON_DEPTH = 32,
   PRY_LUA_BYTE_COST =
       16 /* reading or writing a byte of JSON, in bytes of pry_script_charge_bytes(): a quarter of an instruction */
@@ -57,9 +59,14 @@ enum {
 #define PRY_LUA_JSON_TOO_LONG "the JSON becomes too long"
 
 /* Pushes the value of a JSON text. A member of an object that is null is left out; null elsewhere is json.null. False:
- * not JSON, too deep or longer than PRY_LUA_JSON_MAX; nothing was pushed and `why` is a constant text. Raises when
- * the script's memory is short. */
+ * not JSON, too deep, longer than PRY_LUA_JSON_MAX, or more than scripts have memory for; nothing was pushed and `why` is
+ * a constant text. Raises when the script's memory is short all the same. */
 bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why);
+
+/* The same with texts cut: of one that is longer than `cut` raw bytes, about the first `cut` are left and "...[N bytes]"
+ * behind them, N being its whole length. So a body of PRY_LUA_JSON_SKIM_MAX bytes that is mostly pictures can be looked at,
+ * at a sixteenth of the price for what is cut. cut: at least PRY_LUA_JSON_CUT_MIN; 0: none is. */
+bool pry_lua_json_push_cut(lua_State *L, struct pry_slice text, size_t cut, const char **why);
 
 /* The same as Lua's json.decode: pushes the value, or nil and { category = "invalid_json", message }; returns how many. */
 int pry_lua_json_decode(lua_State *L, struct pry_slice text);

@@ -44,6 +44,7 @@
  *   ---@field output integer
  *   ---@field cached integer       of the input: read from a cache
  *   ---@field total integer        input and output
+ *   ---@field injected boolean    a fault on purpose: nothing was sent
  *   ---@class err
  *   ---@field category string
  *   ---@field origin "client"|"server"|"network"|"billing"
@@ -75,7 +76,8 @@
   X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target) X(vars)
 #define TARGET_FIELDS(X) X(attempts) X(key) X(model) X(name) X(provider)
 #define ATTEMPT_FIELDS(X)                                                                                              \
-  X(category) X(cost) X(ended) X(err) X(first_byte) X(header) X(key) X(started) X(status) X(target) X(tokens)
+  X(category)                                                                                                          \
+  X(cost) X(ended) X(err) X(first_byte) X(header) X(injected) X(key) X(started) X(status) X(target) X(tokens)
 #define ERR_FIELDS(X)                                                                                                  \
   X(call_id)                                                                                                           \
   X(category) X(code) X(curl_code) X(message) X(origin) X(retry_after) X(retryable) X(sent) X(source) X(status)
@@ -273,12 +275,22 @@ static int call_field(lua_State *L)
 
 /* ---@return any value, table? err   the request's body decoded; nil and why when it is not JSON
  * function call:json() end */
+/* ---@param options? { cut?: integer }   texts longer than `cut` bytes (at least 256) are cut and end in "...[N bytes]", N
+ *                                      being their length: so bodies up to 16 MiB can be read, pictures and all
+ * ---@return any value, table? err   the request's body decoded; nil and why when it is not JSON, or longer than 1 MiB
+ * function call:json(options) end */
 static int call_json(lua_State *L)
 {
+  static const char *const names[] = {"cut", NULL};
+  const char *why;
   struct pry_view *view = pry_view_check(L, 1, PRY_VIEW_CALL);
+  lua_settop(L, 2);
+  pry_lua_options(L, 2, "call:json", names, true);
+  size_t cut = (size_t)pry_lua_number_field(L, 2, "call:json", "cut", 0, PRY_LUA_JSON_CUT_MIN, PRY_LUA_JSON_MAX);
   struct pry_read read = pry_read_begin(view->decision, "call.json");
   pry_read_end(&read); /* that it was read; prompts are not recorded */
-  return pry_lua_json_decode(L, view->decision->ask->call->body);
+  return pry_lua_json_push_cut(L, view->decision->ask->call->body, cut, &why) ? 1
+                                                                              : pry_lua_failed(L, "invalid_json", why);
 }
 
 static int push_call_field(lua_State *L, struct pry_view *view, int field)
@@ -433,6 +445,8 @@ static int push_attempt_field(lua_State *L, struct pry_view *view, int field)
       return luaL_error(L, "an answer's headers are there in on_outcome only, as attempt:header(name)");
     lua_pushcfunction(L, attempt_header);
     return 1;
+  case ATTEMPT_injected:
+    return pry_push_boolean(L, attempt->injected);
   case ATTEMPT_started:
     return pry_push_number(L, attempt->started);
   case ATTEMPT_status:

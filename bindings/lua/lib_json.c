@@ -26,6 +26,7 @@ struct reader {
   lua_State *L;
   const char *p, *end;
   const struct pry_lua_keep *keep; /* NULL: everything is built */
+  size_t cut;                      /* raw bytes of a text that are kept; 0: all */
 };
 
 static void build(struct reader *reader);
@@ -42,15 +43,55 @@ static struct pry_slice raw_string(struct reader *reader, bool *escaped)
 {
   const char *start = reader->p++;
   *escaped = false;
-  while (*reader->p != '"') {
-    if (*reader->p == '\\') {
-      *escaped = true;
-      reader->p++;
-    }
-    reader->p++;
+  const char *quote = memchr(reader->p, '"', (size_t)(reader->end - reader->p)), *escape;
+  while ((escape = memchr(reader->p, '\\', (size_t)(quote - reader->p)))) {
+    *escaped = true;
+    reader->p = escape + 2;
+    if (reader->p > quote) /* that one was escaped */
+      quote = memchr(reader->p, '"', (size_t)(reader->end - reader->p));
   }
+  reader->p = quote;
   reader->p++;
   return (struct pry_slice){start, (size_t)(reader->p - start)};
+}
+
+/* Bytes of the escape at `p`; a pair of surrogates is one. */
+static size_t escape_size(const char *p, const char *end)
+{
+  if (p[1] != 'u')
+    return 2;
+  bool high = (p[2] == 'd' || p[2] == 'D') && memchr("89abAB", p[3], 6);
+  return high && end - p > 12 && p[6] == '\\' && p[7] == 'u' ? 12 : 6;
+}
+
+/* How much of the raw string, its first quote included, makes about `cut` bytes: not within an escape or a character. */
+static size_t cut_size(struct pry_slice raw, size_t cut)
+{
+  size_t size = 1, good = 1;
+  while (size < cut) {
+    good = size;
+    size += raw.data[size] == '\\' ? escape_size(raw.data + size, raw.data + raw.size) : 1;
+    while (size < cut && ((unsigned char)raw.data[size] & 0xC0) == 0x80)
+      size++;
+  }
+  return good;
+}
+
+static void build_cut_string(struct reader *reader, struct pry_slice raw)
+{
+  struct pry_buffer *text = pry_lua_buffer(reader->L, 0);
+  size_t kept = cut_size(raw, reader->cut);
+  bool ok = pry_buffer_append(text, raw.data, kept) && pry_buffer_append(text, "\"", 1);
+  struct pry_buffer *decoded = pry_lua_buffer(reader->L, 0);
+  ok = ok && pry_json_string(pry_buffer_slice(text), decoded) &&
+       pry_buffer_append_format(decoded, "...[%zu bytes]", raw.size - 2);
+  if (!ok)
+    luaL_error(reader->L, "not enough memory");
+  lua_pushlstring(reader->L, decoded->data, decoded->size);
+  pry_buffer_fini(text);
+  pry_buffer_fini(decoded);
+  lua_replace(reader->L, -3);
+  lua_pop(reader->L, 1);
 }
 
 static void build_string(struct reader *reader)
@@ -71,6 +112,22 @@ static void build_string(struct reader *reader)
   lua_pushlstring(reader->L, text->data ? text->data : "", text->size);
   pry_buffer_fini(text);
   lua_remove(reader->L, -2);
+}
+
+if (reader->cut && raw.size - 2 > reader->cut) {
+  build_cut_string(reader, raw);
+  return;
+}
+if (!escaped) {
+  lua_pushlstring(reader->L, raw.data + 1, raw.size - 2);
+  return;
+}
+struct pry_buffer *text = pry_lua_buffer(reader->L, 0);
+if (!pry_json_string(raw, text))
+  luaL_error(reader->L, "not enough memory");
+lua_pushlstring(reader->L, text->data ? text->data : "", text->size);
+pry_buffer_fini(text);
+lua_remove(reader->L, -2);
 }
 
 static bool has_any(struct pry_slice text, const char *bytes)
@@ -198,6 +255,7 @@ static void build(struct reader *reader)
   luaL_checkstack(L, 6, "the JSON is nested too deeply");
   if (reader->keep)
     pry_script_charge(L, 1);
+  luaL_checkstack(L, 8, "the JSON is nested too deeply");
   skip_space(reader);
   switch (*reader->p) {
   case '{':
@@ -226,8 +284,17 @@ static void build(struct reader *reader)
   }
 }
 
-/* Raw bytes of the longest string in a text that is known to be valid. */
-static size_t longest_string(struct pry_slice text)
+/* What a text that is known to be valid comes to. */
+struct measure {
+  size_t longest; /* raw bytes of the longest string, after cutting */
+  size_t left;    /* bytes, after cutting */
+  size_t
+      memory; /* of Lua, about: strings have a header, lists and objects a slot for each element, and grow by halves */
+};
+
+enum { SLOT_MEMORY = 32, STRING_MEMORY = 32, TABLE_MEMORY = 64 };
+
+static struct measure measure(struct pry_slice text, size_t cut)
 {
   struct reader reader = {NULL, text.data, text.data + text.size, NULL};
   size_t longest = 0;
@@ -235,25 +302,64 @@ static size_t longest_string(struct pry_slice text)
     bool escaped;
     size_t size = raw_string(&reader, &escaped).size;
     longest = size > longest ? size : longest;
+    struct reader reader = {NULL, text.data, text.data + text.size, 0};
+    struct measure found = {0, text.size, 0};
+    while (reader.p < reader.end) {
+      size_t plain = 0;
+      switch (*reader.p) {
+      case '"': {
+        size_t size = raw_string(&reader, &escaped).size - 2, kept = cut && size > cut ? cut : size;
+        found.longest = kept > found.longest ? kept : found.longest;
+        found.left -= size - kept;
+        found.memory += kept + STRING_MEMORY;
+        continue;
+      }
+      case '{':
+      case '[':
+        plain = TABLE_MEMORY + SLOT_MEMORY;
+        break;
+      case ',':
+        plain = SLOT_MEMORY;
+        break;
+      default:
+        break;
+      }
+      found.memory += plain;
+      reader.p++;
+    }
+    return found;
   }
-  return longest;
-}
 
-bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why)
-{
-  if (text.size > PRY_LUA_JSON_MAX) {
-    *why = "longer than 1 MiB";
-    return false;
+  /* NULL: it can be built. */
+  static const char *measure_complaint(lua_State * L, const struct measure *found)
+  {
+    struct pry_script *script = pry_script_of(L);
+    if (found->left > PRY_LUA_JSON_MAX)
+      return "longer than 1 MiB";
+    if (found->longest > pry_script_string_max(script))
+      return "a text in it is longer than scripts can hold";
+    if (found->memory > pry_script_memory_left(script) / 2) { /* what looks used may be garbage */
+      pry_script_charge_bytes(L, pry_script_memory(script));
+      lua_gc(L, LUA_GCCOLLECT);
+    }
+    return found->memory > pry_script_memory_left(script) / 2 ? "it needs more memory than scripts have" : NULL;
   }
-  pry_script_charge_bytes(L, text.size * PRY_LUA_BYTE_COST);
-  enum pry_json_result result = pry_json_parse(text, NULL);
-  if (result != PRY_JSON_OK) {
-    *why = pry_json_result_text(result);
-    return false;
-  }
-  if (longest_string(text) > pry_script_string_max(pry_script_of(L))) {
-    *why = "a text in it is longer than scripts can hold";
-    return false;
+
+  bool pry_lua_json_push_cut(lua_State * L, struct pry_slice text, size_t cut, const char **why)
+  {
+    if (text.size > (cut ? PRY_LUA_JSON_SKIM_MAX : PRY_LUA_JSON_MAX)) {
+      *why = cut ? "longer than 16 MiB" : "longer than 1 MiB";
+      return false;
+    }
+    pry_script_charge_bytes(L, cut ? text.size : text.size * PRY_LUA_BYTE_COST);
+    enum pry_json_result result = pry_json_parse(text, NULL);
+    if (result != PRY_JSON_OK) {
+      *why = pry_json_result_text(result);
+      return false;
+    }
+    struct measure found = measure(text, cut);
+    if ((*why = measure_complaint(L, &found)))
+      return false;
   }
   struct reader reader = {L, text.data, text.data + text.size, NULL};
   build(&reader);
@@ -269,8 +375,16 @@ bool pry_lua_json_push_kept(lua_State *L, struct pry_slice text, const struct pr
     return false;
   }
   struct reader reader = {L, text.data, text.data + text.size, keep};
+  if (cut)
+    pry_script_charge_bytes(L, found.left * PRY_LUA_BYTE_COST);
+  struct reader reader = {L, text.data, text.data + text.size, cut};
   build(&reader);
   return true;
+}
+
+bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why)
+{
+  return pry_lua_json_push_cut(L, text, 0, why);
 }
 
 /* ---- writing --------------------------------------------------------------------------------------------- */
