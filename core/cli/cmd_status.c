@@ -70,6 +70,15 @@ static void print_call(struct pry_slice call)
   pry_answer_print(stdout, call, "target", 100, "-");
 }
 
+static void print_chaos(struct pry_slice armed)
+{
+  pry_answer_print(stdout, armed, "experiment", 60, "?");
+  printf(" ARMED by ");
+  pry_answer_print(stdout, armed, "instance", 60, "?");
+  printf(", rate %g, ends in ", pry_answer_number(armed, "rate"));
+  print_span(fmax(0, pry_answer_number(armed, "until") - (double)time(NULL)));
+}
+
 static void print_breaker(struct pry_slice breaker)
 {
   pry_answer_print(stdout, breaker, "key", 100, "?");
@@ -228,6 +237,7 @@ static void print_status(struct pry_slice status)
   print_list(status, "worker_list", "workers", print_worker);
   printf("faults       %.0f of policies\n", pry_answer_number(status, "faults"));
   print_list(status, "last_faults", "", print_fault);
+  print_list(status, "chaos", "chaos", print_chaos);
   print_list(status, "breakers", "breakers", print_breaker);
   print_list(status, "credentials", "credentials", print_credential);
   print_list(status, "keys", "keys", print_key);

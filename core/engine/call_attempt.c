@@ -392,6 +392,8 @@ void pry_call_send(struct pry_call *call)
     return;
   }
   call->state = CALL_SEND;
-  call->sent_attempts += call->injection.status || call->injection.curl_code;
+  bool played = call->injection.status || call->injection.curl_code;
+  call->sent_attempts += played;
+  call->ledger[call->view.ledger_count - 1].injected = played;
   pry_call_start_timer(call, &call->phase_timer, call->injection.delay, play_injection);
 }

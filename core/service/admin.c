@@ -258,6 +258,64 @@ static void *post_health(struct pry_admin *admin, struct pry_exchange *exchange,
   return pry_admin_start_health(admin, exchange, query);
 }
 
+/* Copies a name of the query, "" when it is not there. False: it is no name. */
+static bool query_name(struct pry_slice query, const char *key, char *name, size_t size)
+{
+  struct pry_slice given;
+  name[0] = '\0';
+  if (!query_text(query, key, &given))
+    return true;
+  if (!given.size || given.size >= size)
+    return false;
+  memcpy(name, given.data, given.size);
+  name[given.size] = '\0';
+  return strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") == given.size;
+}
+
+static void answer_chaos(struct pry_admin *admin, struct pry_exchange *exchange, const struct pry_admin_chaos *order)
+{
+  struct pry_buffer body;
+  pry_buffer_init(&body, PRY_ADMIN_ANSWER_MAX);
+  bool built = pry_admin_order_chaos(admin, order, &body);
+  pry_admin_reply(exchange, 200, PRY_ADMIN_JSON, built, &body);
+}
+
+static void *get_chaos(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  (void)query;
+  answer_chaos(admin, exchange, &(struct pry_admin_chaos){.action = "list", .rate = -1, .seconds = -1});
+  return NULL;
+}
+
+/* NULL: the order is complete; else what is wrong with the query. */
+static const char *read_chaos(struct pry_slice query, char *action, size_t size, struct pry_admin_chaos *order)
+{
+  enum { SECONDS_MAX = 86400 };
+  bool named = query_name(query, "do", action, size);
+  bool arms = named && strcmp(action, "arm") == 0;
+  if (!arms && !(named && strcmp(action, "off") == 0))
+    return "do is arm or off";
+  if (!query_name(query, "experiment", order->experiment, sizeof order->experiment) ||
+      !query_name(query, "instance", order->instance, sizeof order->instance))
+    return "experiment and instance are names: letters, digits and _ . -";
+  if (!query_number(query, "rate", -1, 1, &order->rate) ||
+      !query_number(query, "for", -1, SECONDS_MAX, &order->seconds))
+    return "rate is a number from 0 to 1, and for is seconds";
+  return arms && (!order->experiment[0] || order->seconds <= 0) ? "do=arm needs experiment=NAME and for=SECONDS" : NULL;
+}
+
+static void *post_chaos(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  char action[8];
+  struct pry_admin_chaos order = {.action = action};
+  const char *complaint = read_chaos(query, action, sizeof action, &order);
+  if (complaint)
+    pry_admin_problem(exchange, 400, "Bad Request", complaint, PRY_SLICE(""), NULL);
+  else
+    answer_chaos(admin, exchange, &order);
+  return NULL;
+}
+
 static const struct route {
   const char *method, *path;
   void *(*serve)(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query);
@@ -270,6 +328,8 @@ static const struct route {
     {"POST", "/api/v1/reload", post_reload},
     {"POST", "/api/v1/rollback", post_rollback},
     {"POST", "/api/v1/health", post_health},
+    {"GET", "/api/v1/chaos", get_chaos},
+    {"POST", "/api/v1/chaos", post_chaos},
 };
 
 static void *on_head(void *server_user, struct pry_exchange *exchange, const struct pry_server_request *request)
@@ -279,6 +339,7 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
     return NULL;
   if (!admit(admin, exchange, request))
     return NULL;
+  const char *allowed = NULL;
   for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
     const struct route *route = &routes[i];
     if (!pry_slice_equal(request->path, pry_slice_of(route->path)))
@@ -286,13 +347,16 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
     bool head = pry_slice_equal(request->method, PRY_SLICE("HEAD")) && strcmp(route->method, "GET") == 0;
     if (head || pry_slice_equal(request->method, pry_slice_of(route->method)))
       return route->serve(admin, exchange, request->query);
-    pry_admin_problem(exchange, 405, "Method Not Allowed", "see Allow", PRY_SLICE("Allow"), route->method);
+    allowed = allowed ? "GET, POST" : route->method;
+  }
+  if (allowed) {
+    pry_admin_problem(exchange, 405, "Method Not Allowed", "see Allow", PRY_SLICE("Allow"), allowed);
     return NULL;
   }
   pry_admin_problem(exchange, 404, "Not Found",
                     "there are /livez, /readyz, /metrics, /api/v1/status, /api/v1/generations, /api/v1/events, "
                     "/api/v1/errors, POST /api/v1/reload, POST /api/v1/rollback and POST /api/v1/health",
-                    PRY_SLICE(""), NULL);
+                    "/api/v1/chaos, POST /api/v1/reload and POST /api/v1/rollback", PRY_SLICE(""), NULL);
   return NULL;
 }
 

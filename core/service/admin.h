@@ -12,6 +12,9 @@
  *                                      report: […]}, 202 {result: "pending"} when `wait` (10; at most 300) has passed
  *   POST /api/v1/health?probe=P&timeout=S&target=T&target=…   checks targets now (health.h): those named, percent-encoded,
  *                                      else those of the routes; 200 with the results, 400 for a probe that does not exist
+ *   GET  /api/v1/chaos                 which experiments policies/chaos.lua has, and which are armed
+ *   POST /api/v1/chaos?do=arm&experiment=NAME&for=SECONDS[&rate=SHARE][&instance=NAME]   arms one
+ *   POST /api/v1/chaos?do=off[&experiment=NAME][&instance=NAME]                         all of them off, or one
  *
  * Status and events ask every worker, each on its own thread; one that does not answer within half a second is shown
  * as such, with the place in the policies where it is stuck.

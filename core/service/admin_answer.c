@@ -452,6 +452,8 @@ bool pry_admin_status(const struct pry_admin *admin, const struct pry_round_answ
   put_load(&writer, admin, answers, worker_count);
   put_faults(&writer, admin->engine);
   put_parts(&writer, admin->engine);
+  name(&writer, "chaos");
+  writer.ok = writer.ok && pry_admin_put_chaos(admin, out);
   if (admin->keeper) {
     name(&writer, "clients");
     writer.ok = writer.ok && pry_client_keeper_json(admin->keeper, out);

@@ -6,6 +6,7 @@
  *   admin_health.c  checks of targets
  *   admin_answer.c  the answers, as JSON
  *   admin_errors.c  one of them: the last failed attempts
+ *   admin_chaos.c   faults on purpose: what is armed, and orders to the policy
  */
 #ifndef PRY_ADMIN_INTERNAL_H
 #define PRY_ADMIN_INTERNAL_H
@@ -22,7 +23,8 @@ struct pry_admin {
   char *folder, *token;
   const bool *last_good;
   bool tcp, draining;
-  double started_at;       /* Unix seconds */
+  double started_at; /* Unix seconds */
+  unsigned long chaos_orders;
   struct pry_list waiting; /* struct pry_admin_request */
 };
 
@@ -99,5 +101,20 @@ bool pry_admin_reload(const struct pry_admin *admin, const struct pry_reload_out
 
 /* The newest failed attempts and the pattern they make (recent_errors.h). */
 bool pry_admin_errors(const struct pry_admin *admin, size_t limit, struct pry_buffer *out);
+/* ---- admin_chaos.c ---- */
+
+/* An order to the instances of policies/chaos.lua. Texts hold letters, digits and _ . - only. */
+struct pry_admin_chaos {
+  const char *action;                /* "arm", "off" or "list" */
+  char experiment[41], instance[65]; /* "": not said */
+  double rate, seconds;              /* negative: not said */
+};
+
+/* Gives the order and appends what the instances say to it: {"instances":[{"instance","report":{known, armed, wrong?}}]}.
+ * An instance that does not answer at once, because another policy's on_event is waiting, is left out. */
+bool pry_admin_order_chaos(struct pry_admin *admin, const struct pry_admin_chaos *order, struct pry_buffer *out);
+
+/* Appends the list of what is armed: [{"instance","experiment","rate","until"}]. */
+bool pry_admin_put_chaos(const struct pry_admin *admin, struct pry_buffer *out);
 
 #endif
