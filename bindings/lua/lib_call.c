@@ -289,7 +289,10 @@ static int call_json(lua_State *L)
   size_t cut = (size_t)pry_lua_number_field(L, 2, "call:json", "cut", 0, PRY_LUA_JSON_CUT_MIN, PRY_LUA_JSON_MAX);
   struct pry_read read = pry_read_begin(view->decision, "call.json");
   pry_read_end(&read); /* that it was read; prompts are not recorded */
-  return pry_lua_json_push_cut(L, view->decision->ask->call->body, cut, &why) ? 1
+  const struct pry_call_view *call = view->decision->ask->call;
+  if (call->body_passes)
+    return pry_lua_failed(L, "invalid_json", "not kept: it is too long");
+  return pry_lua_json_push_cut(L, call->body, cut, &why) ? 1
                                                                               : pry_lua_failed(L, "invalid_json", why);
 }
 

@@ -3,9 +3,10 @@
 #include "sandbox.h"
 
 #include <math.h>
+#include <openssl/evp.h>
 
 /*
- * What is left: time, chance, alerts and a look at queues.
+ * What is left: time, chance, digests, alerts and a look at queues.
  */
 
 /* ---- time and chance -------------------------------------------------------------------------------------- */
@@ -43,6 +44,27 @@ static uint64_t below(uint64_t *state, uint64_t count)
   while (count && word >= limit)
     word = next_random(state);
   return count ? word % count : word;
+}
+
+/* ---@param text string
+ * ---@return string   its SHA-256 in hexadecimal: a key of the store from what is long, or must not be seen
+ * function digest(text) end */
+static int misc_digest(lua_State *L)
+{
+  static const char digits[] = "0123456789abcdef";
+  unsigned char bytes[EVP_MAX_MD_SIZE];
+  char text[2 * EVP_MAX_MD_SIZE];
+  unsigned size = 0;
+  struct pry_slice given = pry_lua_text(L, 1);
+  pry_script_charge_bytes(L, given.size * PRY_LUA_BYTE_COST);
+  if (!EVP_Digest(given.data, given.size, bytes, &size, EVP_sha256(), NULL))
+    return luaL_error(L, "not enough memory");
+  for (unsigned i = 0; i < size; i++) {
+    text[2 * i] = digits[bytes[i] >> 4];
+    text[2 * i + 1] = digits[bytes[i] & 15];
+  }
+  lua_pushlstring(L, text, 2 * (size_t)size);
+  return 1;
 }
 
 /* ---@param first? integer  without arguments: a number from 0 to below 1
@@ -329,6 +351,8 @@ void pry_lib_misc_open(lua_State *L)
   pry_sandbox_set_global(L, "now");
   lua_pushcfunction(L, misc_random);
   pry_sandbox_set_global(L, "random");
+  lua_pushcfunction(L, misc_digest);
+  pry_sandbox_set_global(L, "digest");
   lua_pushcfunction(L, misc_sleep);
   pry_sandbox_set_global(L, "sleep");
   lua_pushcfunction(L, misc_notify);

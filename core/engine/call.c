@@ -200,6 +200,7 @@ struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call
   call->upload.streamed = request->more;
   call->upload.size = request->body_size;
   call->upload.attempt_left = call->upload.deadline_left = -1;
+  call->view.body_passes = request->more;
   if (!request->more)
     call->view.body = pry_buffer_slice(&call->body);
   call->view.headers = &call->headers;

@@ -74,6 +74,7 @@ struct pry_call_view {
   size_t ledger_count;
   const struct pry_headers *headers; /* the client's, credentials stripped */
   struct pry_slice body;             /* for call.json(); never recorded */
+  bool body_passes;                  /* it is too long to be kept, and `body` is empty */
   struct pry_vars *vars;             /* per-call scratch, kept in C, survives reload */
 };
 
