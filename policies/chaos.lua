@@ -1,9 +1,9 @@
 --- Fails attempts on purpose, to see what the other policies make of it.
 --
--- Experiments are declared in the file, where they are checked and reviewed; declared is not armed. They are armed for a
--- time, with `parry chaos arm NAME --for 10m`, or in the file with `armed` and `until_time`; when the time is over they
--- are off again by themselves. A fault is injected where a provider's answer would come in, so breakers, retries,
--- fallbacks, alerts and metrics take it for real; ledger and log say `injected`. Nothing is sent for it.
+-- Experiments are declared in the file, where they are checked and reviewed; declared is not armed. They are armed
+-- for a time, with `parry chaos arm NAME --for 10m`, or in the file with `armed` and `until_time`; when the time is
+-- over they are off again by themselves. A fault is injected where a provider's answer would come in, so breakers,
+-- retries, fallbacks, alerts and metrics take it for real; ledger and log say `injected`. Nothing is sent for it.
 
 local match = require "lib.match"
 local time = require "lib.time"
@@ -30,7 +30,7 @@ local ANSWERS = {
 }
 local BROKEN = { timeout = "timeout", network = "reset" } -- categories that have no answer
 
--- What to inject ------------------------------------------------------------------------------------------------------
+-- What to inject --------------------------------------------------------------------------------------------------
 
 local function body_of(dialect, code, type)
   if code:find("^%-%d+$") then
@@ -50,8 +50,8 @@ local function by_status(status)
   return { status, "injected", status >= 500 and "api_error" or "invalid_request_error" }
 end
 
--- The verdict for a fault { category | status | code | curl, retry_after, delay }; with a delay alone the attempt goes on
--- to the provider after it.
+-- The verdict for a fault { category | status | code | curl, retry_after, delay }; with a delay alone the attempt
+-- goes on to the provider after it.
 local function verdict_of(fault, dialect, why)
   local broken = fault.curl or BROKEN[fault.category]
   if broken then
@@ -65,7 +65,8 @@ local function verdict_of(fault, dialect, why)
   local kimi = code:find("^%-") ~= nil
   return inject {
     status = fault.status or answer and answer[1] or kimi and 200 or 400,
-    headers = { ["content-type"] = "application/json", ["retry-after"] = fault.retry_after and tostring(fault.retry_after) },
+    headers = { ["content-type"] = "application/json",
+                ["retry-after"] = fault.retry_after and tostring(fault.retry_after) },
     body = body_of(dialect, code, answer and answer[3]),
     delay = fault.delay,
     why = why,
@@ -81,7 +82,7 @@ local function fault_of(word)
   return { code = word }
 end
 
--- Faults that a request asks for: only with allow_requests ----------------------------------------------------------------
+-- Faults that a request asks for: only with allow_requests --------------------------------------------------------
 
 local function number(value, most)
   value = tonumber(value)
@@ -123,7 +124,7 @@ local function asked_for(call)
   return read_body((call:json { cut = 256 }))
 end
 
--- What is armed -----------------------------------------------------------------------------------------------------------
+-- What is armed ---------------------------------------------------------------------------------------------------
 
 -- { [experiment] = { rate =, ["until"] = } }, what has expired left out; nil when there is nothing.
 local function armed_now()
@@ -176,7 +177,7 @@ local function concerns(experiment, call)
   return true
 end
 
--- Checking experiments -------------------------------------------------------------------------------------------------------
+-- Checking experiments --------------------------------------------------------------------------------------------
 
 local function check_filter(name, field, value)
   if type(value) ~= "table" then
@@ -238,7 +239,7 @@ local function check_experiment(name, experiment)
   end
 end
 
--- Commands: `parry chaos`, as an event of the core ------------------------------------------------------------------------------
+-- Commands: `parry chaos`, as an event of the core ----------------------------------------------------------------
 
 -- nil, or what is wrong with it.
 local function arm(self, armed, fields)
@@ -279,11 +280,13 @@ return policy {
   doc = "fail attempts on purpose, for a time, to see what the other policies make of it",
 
   params = {
-    experiments    = param { {}, type = "any", doc = "{ [\"name\"] = { category | status | code | curl, delay, rate, "
+    experiments    = param { {}, type = "any",
+                             doc = "{ [\"name\"] = { category | status | code | curl, delay, rate, "
                              .. "retry_after, models, targets, clients, sessions, headers } }" },
     armed          = param { {}, type = "list", of = "string", doc = "experiments that this file arms" },
     until_time     = param { "", doc = "when those end, in UTC: \"2026-11-21T18:00Z\"" },
-    longest        = param { 3600, min = 1, max = 86400, unit = "s", doc = "an experiment may be armed for so long" },
+    longest        = param { 3600, min = 1, max = 86400, unit = "s",
+                             doc = "an experiment may be armed for so long" },
     allow_requests = param { false, doc = "requests may ask for faults themselves: x-parry-fault, simulateError" },
   },
 

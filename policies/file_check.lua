@@ -1,9 +1,9 @@
---- Looks at the files that a request names by URL, before a provider fetches them: are they there, of a type that can be
---- read, not too large, and on the public internet?
+--- Looks at the files that a request names by URL, before a provider fetches them: are they there, of a type that
+--- can be read, not too large, and on the public internet?
 --
--- Each URL is asked with HEAD, or with GET for one byte where HEAD is not answered; nothing of a file is read. A URL that
--- leads into a network that is not public is never connected to, whatever name or redirect it hides behind (http.probe).
--- What was found is remembered for a while, under a digest of the URL.
+-- Each URL is asked with HEAD, or with GET for one byte where HEAD is not answered; nothing of a file is read. A
+-- URL that leads into a network that is not public is never connected to, whatever name or redirect it hides behind
+-- (http.probe). What was found is remembered for a while, under a digest of the URL.
 
 local errors = require "lib.errors"
 local request = require "lib.request"
@@ -31,7 +31,7 @@ local VAGUE = { [""] = true, ["application/octet-stream"] = true, ["binary/octet
 -- Fields that name a file, wherever they stand, and of what kind it is: OpenAI's, Anthropic's and their relatives'.
 local FIELDS = { image_url = "image", file_url = "file", document_url = "file", video_url = "other", audio_url = "other" }
 
--- Finding URLs -----------------------------------------------------------------------------------------------------------
+-- Finding URLs ----------------------------------------------------------------------------------------------------
 
 local function add(found, url, field, kind)
   if url:find("^[dD][aA][tT][aA]:") then return end
@@ -96,7 +96,7 @@ local function find(self, body)
   return found
 end
 
--- Looking at one ---------------------------------------------------------------------------------------------------------
+-- Looking at one --------------------------------------------------------------------------------------------------
 
 -- What may be shown and kept of a URL: neither a query, which holds signatures, nor a user name.
 local function shown(url)
@@ -152,7 +152,7 @@ local function judge(self, answer, url, kind)
   end
   local size = size_of(answer)
   if size and size > self.max_size then
-    return wrong("file_too_large", ("has %d bytes, more than %d"):format(size, self.max_size), true)
+    return wrong("file_too_large", ("has %.0f bytes, more than %d"):format(size, self.max_size), true)
   elseif not size and self.unknown_size == "refuse" then
     return wrong("file_too_large", "does not say how large it is")
   end
@@ -199,7 +199,7 @@ local function check_file(self, file)
   return complaint
 end
 
--- Telling ----------------------------------------------------------------------------------------------------------------
+-- Telling ---------------------------------------------------------------------------------------------------------
 
 local KIMI = { file_too_large = "-2004" } -- all others: -2003, an illegal URL
 
@@ -238,16 +238,22 @@ return policy {
   params = {
     types        = param { { "pdf", "txt", "doc", "docx" }, type = "list", of = "string",
                            doc = "files: extensions that are known here, or media types" },
-    images       = param { { "png", "jpeg", "gif", "webp" }, type = "list", of = "string", doc = "the same for images" },
+    images       = param { { "png", "jpeg", "gif", "webp" }, type = "list", of = "string",
+                           doc = "the same for images" },
     max_size     = param { 104857600, min = 1, doc = "bytes of a file" },
-    max_urls     = param { 8, min = 1, max = 32, doc = "different URLs in one request; they are asked one after the other" },
+    max_urls     = param { 8, min = 1, max = 32,
+                           doc = "different URLs in one request; they are asked one after the other" },
     timeout      = param { 3.0, min = 0.1, max = 10, unit = "s", doc = "for one URL; all of a request have 10 s" },
     redirects    = param { 3, min = 0, max = 3, doc = "that are followed, each checked like the first URL" },
-    remember     = param { 300, min = 0, max = 86400, unit = "s", doc = "for how long a finding counts; 0: not at all" },
+    remember     = param { 300, min = 0, max = 86400, unit = "s",
+                           doc = "for how long a finding counts; 0: not at all" },
     unreachable  = param { "refuse", values = { "refuse", "pass" }, doc = "a file that could not be asked for" },
-    unknown_size = param { "pass", values = { "refuse", "pass" }, doc = "a file whose server does not say how large it is" },
-    too_long     = param { "refuse", values = { "refuse", "pass" }, doc = "a body that is too long to be searched" },
-    paths        = param { {}, type = "list", of = "string", doc = "more places of URLs, as \"metadata.files.*.link\"" },
+    unknown_size = param { "pass", values = { "refuse", "pass" },
+                           doc = "a file whose server does not say how large it is" },
+    too_long     = param { "refuse", values = { "refuse", "pass" },
+                           doc = "a body that is too long to be searched" },
+    paths        = param { {}, type = "list", of = "string",
+                           doc = "more places of URLs, as \"metadata.files.*.link\"" },
     style        = param { "client", values = { "client", "openai", "anthropic", "kimi", "house" },
                            doc = "shape of the answer, as of standard_errors" },
   },

@@ -58,6 +58,16 @@ test("too large: 413", function(t)
   t:eq(r.json.error.param, "input[0].content[0].file_url")
 end)
 
+-- A length beyond what integers hold was a fault, and the file passed.
+test("a server that claims an absurd length", function(t)
+  checked(t)
+  for i, length in ipairs { "99999999999999999999", "18446744073709551616", ("9"):rep(400) } do
+    local url = ("https://files.example/%d.pdf"):format(i)
+    t:probe(url, { { headers = { ["content-type"] = "application/pdf", ["content-length"] = length } } })
+    refused(t, ask(t, url), "file_too_large", "has ")
+  end
+end)
+
 test("a type that cannot be read", function(t)
   checked(t)
   t:probe(URL, { { headers = { ["content-type"] = "text/html; charset=utf-8", ["content-length"] = 5 } } })

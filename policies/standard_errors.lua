@@ -1,9 +1,9 @@
 --- One shape of errors for clients, whatever the provider did and whoever found the error.
 --
 -- Speaks once, when a call has failed for good: after a provider's error that no other policy took, for what parry
--- refuses itself (deadline, limits, open breakers, fail{} of other policies), and for the event that ends a stream which
--- broke after it had begun. Policies that answer by themselves with respond{} are not touched: give validate and
--- file_check the same `style`.
+-- refuses itself (deadline, limits, open breakers, fail{} of other policies), and for the event that ends a stream
+-- which broke after it had begun. Policies that answer by themselves with respond{} are not touched: give validate
+-- and file_check the same `style`.
 
 local category = require "lib.category"
 local errors = require "lib.errors"
@@ -44,7 +44,8 @@ return policy {
   params = {
     style         = param { "house", values = { "house", "client", "openai", "anthropic", "kimi" },
                             doc = "the shape; \"client\" is that of the API the client speaks" },
-    status        = param { {}, type = "any", doc = "other statuses, by category or status: { billing = 503, [\"529\"] = 503 }" },
+    status        = param { {}, type = "any",
+                            doc = "other statuses, by category or status: { billing = 503, [\"529\"] = 503 }" },
     pass_messages = param { false, doc = "pass on what the provider said, scrubbed, instead of a text of our own" },
     pass_codes    = param { false, doc = "the provider's code instead of the category" },
     messages      = param { {}, type = "any", doc = "other texts, by category" },
@@ -62,7 +63,9 @@ return policy {
     for key, text in pairs(self.messages) do
       local wrong = category.complaint(key)
       if wrong then return "messages: " .. wrong end
-      if type(text) ~= "string" or #text > 500 then return ("messages: %s must be a text of at most 500 bytes"):format(key) end
+      if type(text) ~= "string" or #text > 500 then
+        return ("messages: %s must be a text of at most 500 bytes"):format(key)
+      end
     end
   end,
 

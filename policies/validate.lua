@@ -1,7 +1,8 @@
 --- Refuses requests that cannot work, before anything is sent, and names every wrong field at once.
 --
--- Checked are POSTs whose path ends as a generation or embedding request's does; everything else passes. Fields that are
--- not known here pass, too: providers add some every month. Texts are looked at as far as they matter (the first 2 KiB).
+-- Checked are POSTs whose path ends as a generation or embedding request's does; everything else passes. Fields
+-- that are not known here pass, too: providers add some every month. Texts are looked at as far as they matter (the
+-- first 2 KiB).
 
 local errors = require "lib.errors"
 local match = require "lib.match"
@@ -31,7 +32,7 @@ local PARTS = {
 
 local IMAGES = { png = true, jpeg = true, jpg = true, gif = true, webp = true }
 
--- What is wrong, as it is found ------------------------------------------------------------------------------------------
+-- What is wrong, as it is found -----------------------------------------------------------------------------------
 
 local function note(found, field, message, code)
   found.count = found.count + 1
@@ -56,7 +57,7 @@ local function shown(value)
   return type(value) == "table" and "an object or list" or tostring(value)
 end
 
--- Single values ----------------------------------------------------------------------------------------------------------
+-- Single values ---------------------------------------------------------------------------------------------------
 
 local function number(found, field, value, low, high)
   if value == nil then return end
@@ -138,12 +139,13 @@ local function source(self, found, field, value)
     local media = value.media_type
     local kind = type(media) == "string" and media:match("^image/([%w.+-]+)$")
     if not (kind and IMAGES[kind]) and media ~= "application/pdf" then
-      note(found, field .. ".media_type", "must be image/png, jpeg, gif or webp, or application/pdf, got " .. shown(media))
+      note(found, field .. ".media_type",
+        "must be image/png, jpeg, gif or webp, or application/pdf, got " .. shown(media))
     end
   end
 end
 
--- Messages -------------------------------------------------------------------------------------------------------------
+-- Messages --------------------------------------------------------------------------------------------------------
 
 local function part(self, found, kind, field, value)
   if type(value) == "string" and kind == "messages" then
@@ -152,7 +154,9 @@ local function part(self, found, kind, field, value)
   if type(value) ~= "table" then
     return note(found, field, "must be an object with a type, got " .. shown(value), "invalid_type")
   end
-  if not is_text(value.type) then return note(found, field .. ".type", "must be a text that is not empty", "missing") end
+  if not is_text(value.type) then
+    return note(found, field .. ".type", "must be a text that is not empty", "missing")
+  end
   local known = PARTS[kind][value.type]
   if not known then
     if self.strict then note(found, field .. ".type", shown(value.type) .. " is not known") end
@@ -165,9 +169,10 @@ local function part(self, found, kind, field, value)
     image(self, found, field .. ".image_url" .. (type(inner) == "table" and ".url" or ""), url)
   elseif want == "source" then
     source(self, found, field .. ".source", inner)
+  elseif inner == nil then
+    note(found, field .. "." .. name, "is missing", "missing")
   elseif type(inner) ~= want then
-    note(found, field .. "." .. name, inner == nil and "is missing" or "must be " .. (want == "table" and "an object" or "a text"),
-      inner == nil and "missing" or "invalid_type")
+    note(found, field .. "." .. name, "must be " .. (want == "table" and "an object" or "a text"), "invalid_type")
   end
 end
 
@@ -235,7 +240,8 @@ local function messages(self, found, kind, value)
   end
   if #value == 0 then return note(found, "messages", "must not be empty", "empty") end
   if #value > self.max_messages then
-    return note(found, "messages", ("must have at most %d elements, got %d"):format(self.max_messages, #value), "too_many")
+    return note(found, "messages",
+      ("must have at most %d elements, got %d"):format(self.max_messages, #value), "too_many")
   end
   for i, message in ipairs(value) do
     if not step(found) then return end
@@ -243,7 +249,7 @@ local function messages(self, found, kind, value)
   end
 end
 
--- Tools ------------------------------------------------------------------------------------------------------------------
+-- Tools -----------------------------------------------------------------------------------------------------------
 
 local function tools(found, kind, value)
   if value == nil then return end
@@ -270,7 +276,7 @@ local function tools(found, kind, value)
   end
 end
 
--- Whole bodies -----------------------------------------------------------------------------------------------------------
+-- Whole bodies ----------------------------------------------------------------------------------------------------
 
 local function model(self, found, value)
   if not is_text(value) then
@@ -369,7 +375,8 @@ end
 local function unread(self, call, why, too_long)
   if too_long and self.too_long == "pass" then return end
   return errors.respond(call, self.style, errors.of_fields(
-    { { field = "", message = "the body cannot be checked: " .. why, code = too_long and "request_too_large" or "invalid_json" } },
+    { { field = "", message = "the body cannot be checked: " .. why,
+        code = too_long and "request_too_large" or "invalid_json" } },
     too_long and { category = "payload_too_large", status = 413 } or {}), "body " .. why)
 end
 
@@ -378,9 +385,11 @@ return policy {
   doc = "refuse requests that cannot work, before anything is sent, naming every wrong field",
 
   params = {
-    models       = param { {}, type = "list", of = "string", doc = "globs of the models that are offered; none: all" },
+    models       = param { {}, type = "list", of = "string",
+                           doc = "globs of the models that are offered; none: all" },
     max_messages = param { 2048, min = 1, max = 10000, doc = "messages of a request" },
-    max_tokens   = param { type = "integer", optional = true, min = 1, doc = "most that max_tokens and its like may ask for" },
+    max_tokens   = param { type = "integer", optional = true, min = 1,
+                           doc = "most that max_tokens and its like may ask for" },
     max_image    = param { 20971520, min = 1024, doc = "bytes of an image within the request, encoded" },
     strict       = param { false, doc = "roles and types of parts that are not known are wrong" },
     too_long     = param { "pass", values = { "pass", "refuse" },

@@ -134,8 +134,8 @@ function errors.respond(call, style, err, why)
   }
 end
 
---- One error for all that is wrong with a request: `wrong` is a list of { field, message, code }, in order. The message
---- names every field.
+--- One error for all that is wrong with a request: `wrong` is a list of { field, message, code }, in order. The
+--- message names every field.
 function errors.of_fields(wrong, err)
   local texts = {}
   for i, row in ipairs(wrong) do

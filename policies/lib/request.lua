@@ -21,8 +21,8 @@ function request.kind(call)
   end
 end
 
---- The body with texts longer than `cut` bytes cut, or nil, why, and whether it is just too much to be looked at: then the
---- provider may well take it.
+--- The body with texts longer than `cut` bytes cut, or nil, why, and whether it is just too much to be looked at:
+--- then the provider may well take it.
 function request.read(call, cut)
   local coding = call:header("content-encoding")
   if coding and coding:lower() ~= "identity" then return nil, "it is encoded", true end
@@ -48,12 +48,13 @@ end
 
 --- Has the table any field?
 function request.has_fields(value)
-  for _ in pairs(value) do return true end
-  return false
+  local any = false
+  for _ in pairs(value) do any = true end
+  return any
 end
 
---- Calls `visit(value, path)` for all that stands at a path such as "messages.*.content.*.image_url.url", the path written
---- as in JavaScript: messages[3].content[0].image_url.url.
+--- Calls `visit(value, path)` for all that stands at a path such as "messages.*.content.*.image_url.url", the path
+--- written as in JavaScript: messages[3].content[0].image_url.url.
 function request.each(body, path, visit)
   local steps = {}
   for step in path:gmatch("[^.]+") do steps[#steps + 1] = step end

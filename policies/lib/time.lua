@@ -2,7 +2,8 @@
 
 local time = {}
 
--- Days since 1970-01-01 of a date in the Gregorian calendar: years are counted from March, so that the leap day is last.
+-- Days since 1970-01-01 of a date in the Gregorian calendar: years are counted from March, so that the leap day is
+-- last.
 local function days_of(year, month, day)
   if month <= 2 then year, month = year - 1, month + 12 end
   return 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 719469
