@@ -9,8 +9,7 @@ local errors = require "lib.errors"
 local request = require "lib.request"
 
 local CUT = 8192     -- bytes of a text that are read: no URL is longer
-local STEPS = 20000  -- parts of a body that are looked at
-local DEPTH = 24
+local MOST = 60      -- places of files in a request
 local GET_TOO = { [400] = true, [403] = true, [405] = true, [501] = true } -- answers to HEAD that GET may do better
 local FAILED = 30    -- seconds for which a failure to reach a file is remembered, at most
 
@@ -29,70 +28,59 @@ local VAGUE = { [""] = true, ["application/octet-stream"] = true, ["binary/octet
                 ["application/x-download"] = true, ["application/force-download"] = true }
 
 -- Fields that name a file, wherever they stand, and of what kind it is: OpenAI's, Anthropic's and their relatives'.
-local FIELDS = { image_url = "image", file_url = "file", document_url = "file", video_url = "other", audio_url = "other" }
+local FIELDS = {
+  image_url = "image", file_url = "file", document_url = "file", source = "either", video_url = "other",
+  audio_url = "other",
+}
+local NAMES = { "image_url", "file_url", "document_url", "source", "video_url", "audio_url" }
 
 -- Finding URLs ----------------------------------------------------------------------------------------------------
 
-local function add(found, url, field, kind)
-  if url:find("^[dD][aA][tT][aA]:") then return end
-  local known = found.by_url[kind .. " " .. url]
-  if known then
-    if #known.fields < 4 then known.fields[#known.fields + 1] = field end
-    return
-  end
-  found.count = found.count + 1
-  if found.count > found.most then return end
-  local file = { url = url, kind = kind, fields = { field } }
-  found[found.count], found.by_url[kind .. " " .. url] = file, file
-end
-
-local function url_in(value)
-  if type(value) == "string" then return value, "" end
-  if type(value) == "table" and type(value.url) == "string" then return value.url, ".url" end
-end
-
-local walk
-
-local function walk_fields(found, value, where, depth)
-  local kind = value.type
-  for key, inner in pairs(value) do
-    local field = where == "" and key or where .. "." .. key
-    local named = type(key) == "string" and FIELDS[key]
-    local url, behind
-    if named then
-      url, behind = url_in(inner)
-    elseif key == "source" and type(inner) == "table" and type(inner.url) == "string" then -- Anthropic's
-      url, behind, named = inner.url, ".url", kind == "image" and "image" or "file"
-    end
-    if url then add(found, url, field .. behind, named) end
-    if type(inner) == "table" and not (where == "" and key == "tools") then walk(found, inner, field, depth + 1) end
-  end
-end
-
-function walk(found, value, where, depth)
-  found.steps = found.steps + 1
-  if found.steps > STEPS or depth > DEPTH then
-    found.too_long = true
-  elseif #value > 0 then
-    for i, inner in ipairs(value) do
-      if type(inner) == "table" then
-        walk(found, inner, ("%s[%d]"):format(where, i - 1), depth + 1)
-        if found.too_long then return end
+-- The different URLs, each with the fields that it stands in. Texts of Anthropic's `source` that are no URL are its data.
+local function collect(found, list)
+  for _, row in ipairs(list) do
+    local kind = FIELDS[row.name]
+    local skipped = row.value:find("^[dD][aA][tT][aA]:") or (row.name == "source" and not row.path:find("%.url$"))
+    if not skipped then
+      local key = kind .. " " .. row.value
+      local file = found.by_url[key]
+      if not file then
+        file = { url = row.value, kind = kind, fields = {} }
+        found.by_url[key], found[#found + 1] = file, file
       end
+      file.fields[#file.fields + 1] = row.path
     end
-  else
-    walk_fields(found, value, where, depth)
   end
+  return found
 end
 
-local function find(self, body)
-  local found = { count = 0, steps = 0, most = self.max_urls, by_url = {} }
-  walk(found, body, "", 0)
+-- What is named in the places of one's own, which are not found by their last name alone.
+local function find_own(self, call, found)
+  if #self.paths == 0 then return true end
+  local body, why = request.read(call, CUT)
+  if body == nil then return nil, why end
+  local list = {}
   for _, path in ipairs(self.paths) do
     request.each(body, path, function(value, where)
-      if type(value) == "string" then add(found, value, where, "file") end
+      if type(value) == "string" and #list <= MOST then
+        list[#list + 1] = { name = "file_url", path = where, value = value }
+      end
     end)
   end
+  collect(found, list)
+  return true
+end
+
+-- The files, or nil and why the body cannot be searched.
+local function find(self, call)
+  local coding = call:header("content-encoding")
+  if coding and coding:lower() ~= "identity" then return nil, "it is encoded" end
+  local list, err = call:find(NAMES, MOST)
+  if not list then return nil, err.message end
+  local found = collect({ by_url = {} }, list)
+  found.more = #list > MOST
+  local fine, why = find_own(self, call, found)
+  if not fine then return nil, why end
   return found
 end
 
@@ -133,17 +121,17 @@ local function extension_of(answer, url)
 end
 
 local function type_complaint(self, answer, url, kind)
-  local allowed = kind == "image" and self.image_media or kind == "file" and self.media
-  if not allowed then return nil end
+  if kind == "other" then return nil end
   local media = (answer.headers["content-type"] or ""):match("^%s*([^;%s]*)"):lower()
   if VAGUE[media] then
     local extension = extension_of(answer, url)
     media = extension and MEDIA[extension:lower()] or "unknown"
   end
-  if not allowed[media] then
-    return wrong("file_type_not_allowed", ("is %s, not one of %s"):format(media:sub(1, 80),
-      table.concat(kind == "image" and self.images or self.types, ", ")), true)
-  end
+  local fits = kind ~= "image" and self.media[media] or kind ~= "file" and self.image_media[media]
+  if fits then return nil end
+  local names = kind == "file" and "" or table.concat(self.images, ", ")
+  if kind ~= "image" then names = table.concat(self.types, ", ") .. (names ~= "" and ", " .. names or "") end
+  return wrong("file_type_not_allowed", ("is %s, not one of %s"):format(media:sub(1, 80), names), true)
 end
 
 local function judge(self, answer, url, kind)
@@ -214,11 +202,13 @@ local function refuse_all(self, call, list)
   return errors.respond(call, self.style, failure, ("%d wrong, the first %s: %s"):format(#list, list[1].field, first))
 end
 
-local function too_long(self, call, why)
-  if self.too_long == "pass" then return end
+local function unsearched(self, call, why)
+  if self.unsearchable == "pass" then return end
+  local shape = why == "not JSON" and { code = "invalid_json" }
+    or { category = "payload_too_large", status = 413, code = "request_too_large" }
   return errors.respond(call, self.style, errors.of_fields(
-    { { field = "", message = "the body cannot be searched for files: " .. why, code = "request_too_large" } },
-    { category = "payload_too_large", status = 413 }), "body " .. why)
+    { { field = "", message = "the body cannot be searched for files: " .. why, code = shape.code } }, shape),
+    "body " .. why)
 end
 
 local function media_set(names)
@@ -250,8 +240,8 @@ return policy {
     unreachable  = param { "refuse", values = { "refuse", "pass" }, doc = "a file that could not be asked for" },
     unknown_size = param { "pass", values = { "refuse", "pass" },
                            doc = "a file whose server does not say how large it is" },
-    too_long     = param { "refuse", values = { "refuse", "pass" },
-                           doc = "a body that is too long to be searched" },
+    unsearchable = param { "refuse", values = { "refuse", "pass" },
+                           doc = "a body that cannot be searched: too long, encoded, not JSON" },
     paths        = param { {}, type = "list", of = "string",
                            doc = "more places of URLs, as \"metadata.files.*.link\"" },
     style        = param { "client", values = { "client", "openai", "anthropic", "kimi", "house" },
@@ -268,18 +258,13 @@ return policy {
 
   on_request = function(self, call)
     if not request.kind(call) then return end
-    local body, why, long = request.read(call, CUT)
-    if body == nil then
-      if long then return too_long(self, call, why) end
-      return -- no JSON: not for us to say
-    end
-    if type(body) ~= "table" then return end
-    local found = find(self, body)
-    if found.too_long then return too_long(self, call, "it has too many parts") end
-    if found.count == 0 then return end
-    if found.count > self.max_urls then
+    local found, why = find(self, call)
+    if not found then return unsearched(self, call, why) end
+    if #found == 0 then return end
+    if #found > self.max_urls or found.more then
       return refuse_all(self, call, { { field = found[1].fields[1], code = "too_many_files",
-        message = ("the request names %d files, more than %d"):format(found.count, self.max_urls) } })
+        message = ("the request names %s files, more than %d"):format(
+          found.more and ("more than %d"):format(MOST) or ("%d"):format(#found), self.max_urls) } })
     end
     local list = {}
     for _, file in ipairs(found) do

@@ -5,7 +5,7 @@ local URL = "https://files.example/a.pdf"
 local function checked(t, more)
   local params = { types = { "pdf", "txt", "doc", "docx" }, images = { "png", "jpeg" }, max_size = 104857600, max_urls = 4,
                    timeout = 3, redirects = 3, remember = 300, unreachable = "refuse", unknown_size = "pass",
-                   too_long = "refuse", paths = {}, style = "client" }
+                   unsearchable = "refuse", paths = {}, style = "client" }
   for name, value in pairs(more or {}) do params[name] = value end
   t:use("file_check", params)
   t:provider { OK, OK, OK, OK }
@@ -293,19 +293,28 @@ test("a schema of a tool is no file", function(t)
   t:eq(r.status, 200)
 end)
 
-test("a body that cannot be searched is refused, or passes when told so", function(t)
+test("a URL behind more parts than a policy could look at is found", function(t)
   checked(t)
   local many = '{"model":"m","messages":[' .. ("[[]],"):rep(30000) .. '{"image_url":"http://127.0.0.1/"}]}'
   local r = t:call { body = many, path = "/v1/chat/completions" }
-  t:eq(r.status, 413)
+  t:eq(r.status, 400)
   t:eq(#r.faults, 0)
+  local members = {}
+  for i = 1, 4000 do members[i] = ('"k%d":0'):format(i) end
+  local wide = '{"model":"m","metadata":{%s,"file_url":"http://127.0.0.1/"}}'
+  r = t:call { body = wide:format(table.concat(members, ",")), path = "/v1/chat/completions" }
+  t:eq(r.status, 400)
+  t:eq(#r.faults, 0)
+end)
+
+test("a body that cannot be searched is refused, or passes when told so", function(t)
+  checked(t)
   t:eq(t:call({ model = "m", path = "/v1/chat/completions", headers = { ["content-encoding"] = "gzip" } }).status, 413)
 end)
 
 test("and passes when told so", function(t)
-  checked(t, { too_long = "pass" })
-  local many = '{"model":"m","messages":[' .. ("[[]],"):rep(30000) .. '1]}'
-  local r = t:call { body = many, path = "/v1/chat/completions" }
+  checked(t, { unsearchable = "pass" })
+  local r = t:call { model = "m", path = "/v1/chat/completions", headers = { ["content-encoding"] = "gzip" } }
   t:eq(r.status, 200)
   t:eq(#r.faults, 0)
 end)

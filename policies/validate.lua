@@ -2,15 +2,15 @@
 --
 -- Checked are POSTs whose path ends as a generation or embedding request's does; everything else passes. Fields
 -- that are not known here pass, too: providers add some every month. Texts are looked at as far as they matter (the
--- first 2 KiB).
+-- first 512 bytes).
 
 local errors = require "lib.errors"
 local match = require "lib.match"
 local request = require "lib.request"
 
-local CUT = 2048
+local CUT = 512
 local SHOWN = 20      -- wrong fields that are named
-local STEPS = 20000   -- parts of a body that are looked at: more cannot be checked within a handler's budget
+local STEPS = 3000    -- parts of a body that are looked at: more cannot be checked within a handler's budget
 
 local ROLES = {
   chat = { system = true, developer = true, user = true, assistant = true, tool = true, ["function"] = true },

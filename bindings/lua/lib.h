@@ -65,8 +65,12 @@ bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why);
 
 /* The same with texts cut: of one that is longer than `cut` raw bytes, about the first `cut` are left and "...[N bytes]"
  * behind them, N being its whole length. So a body of PRY_LUA_JSON_SKIM_MAX bytes that is mostly pictures can be looked at,
- * at a sixteenth of the price for what is cut. cut: at least PRY_LUA_JSON_CUT_MIN; 0: none is. */
-bool pry_lua_json_push_cut(lua_State *L, struct pry_slice text, size_t cut, const char **why);
+ * at a sixteenth of the price for what is cut. cut: at least PRY_LUA_JSON_CUT_MIN; 0: none is. checked: it is
+ * known to be JSON; what is not is refused above PRY_LUA_JSON_MAX, because reading it would take longer than a handler has. */
+bool pry_lua_json_push_cut(lua_State *L, struct pry_slice text, size_t cut, bool checked, const char **why);
+
+/* Finds members of a body that is known to be JSON, for call:find (lib_find.c). */
+int pry_lua_call_find(lua_State *L, struct pry_slice body, const char *complaint);
 
 /* The same as Lua's json.decode: pushes the value, or nil and { category = "invalid_json", message }; returns how many. */
 int pry_lua_json_decode(lua_State *L, struct pry_slice text);

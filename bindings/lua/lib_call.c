@@ -1,5 +1,7 @@
 #include "lib_view.h"
 
+#include "json.h"
+
 #include <math.h>
 
 /*
@@ -73,6 +75,7 @@
   X(deadline_left)                                                                                                     \
   X(dialect)                                                                                                           \
   X(field)                                                                                                             \
+  X(find)                                                                                                              \
   X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target) X(vars)
 #define TARGET_FIELDS(X) X(attempts) X(key) X(model) X(name) X(provider)
 #define ATTEMPT_FIELDS(X)                                                                                              \
@@ -275,6 +278,29 @@ static int call_field(lua_State *L)
 
 /* ---@return any value, table? err   the request's body decoded; nil and why when it is not JSON
  * function call:json() end */
+static const char not_kept[] = "not kept: it is too long";
+
+/* ---@param names string[]   of members, wherever they stand; at most 32
+ * ---@param most integer     of what is found
+ * ---@return { name: string, path: string, value: string }[]? found   in the order of the body; one more than `most` when
+ *                            there is more
+ * ---@return table? err      the body is not JSON, longer than 16 MiB, or of too many parts
+ * Finds texts in the request's body without reading all of it into Lua: members of these names that are texts, and `url`
+ * of those that are objects ({ "image_url": { "url": "…" } }). Not within the top-level `tools`. path is as in
+ * JavaScript: messages[3].content[0].image_url.url. Values are cut at 8 KiB, ending in "...[N bytes]".
+ * function call:find(names, most) end */
+static int call_find(lua_State *L) const struct pry_call_view *call = view->decision->ask->call;
+struct pry_read read = pry_read_begin(view->decision, "call.find");
+const char *complaint = call->body_passes ? not_kept : NULL;
+if (!complaint && !call->body_is_json) {
+  pry_script_charge_bytes(L, call->body.size <= PRY_LUA_JSON_MAX ? call->body.size * PRY_LUA_BYTE_COST : 0);
+  complaint = call->body.size > PRY_LUA_JSON_MAX                ? "longer than 1 MiB, and not said to be JSON"
+              : pry_json_parse(call->body, NULL) == PRY_JSON_OK ? NULL
+                                                                : "not JSON";
+}
+return pry_lua_call_find(L, call->body, complaint);
+}
+
 /* ---@param options? { cut?: integer }   texts longer than `cut` bytes (at least 256) are cut and end in "...[N bytes]", N
  *                                      being their length: so bodies up to 16 MiB can be read, pictures and all
  * ---@return any value, table? err   the request's body decoded; nil and why when it is not JSON, or longer than 1 MiB
@@ -291,9 +317,9 @@ static int call_json(lua_State *L)
   pry_read_end(&read); /* that it was read; prompts are not recorded */
   const struct pry_call_view *call = view->decision->ask->call;
   if (call->body_passes)
-    return pry_lua_failed(L, "invalid_json", "not kept: it is too long");
-  return pry_lua_json_push_cut(L, call->body, cut, &why) ? 1
-                                                                              : pry_lua_failed(L, "invalid_json", why);
+    return pry_lua_failed(L, "invalid_json", not_kept);
+  return pry_lua_json_push_cut(L, call->body, cut, call->body_is_json, &why) ? 1
+                                                                             : pry_lua_failed(L, "invalid_json", why);
 }
 
 static int push_call_field(lua_State *L, struct pry_view *view, int field)
@@ -311,6 +337,9 @@ static int push_call_field(lua_State *L, struct pry_view *view, int field)
     return push_deadline_left(L, decision);
   case CALL_dialect:
     return pry_push_text(L, call->dialect);
+  case CALL_find:
+    lua_pushcfunction(L, call_find);
+    return 1;
   case CALL_header:
     lua_pushcfunction(L, call_header);
     return 1;

@@ -294,7 +294,8 @@ struct measure {
 
 enum { SLOT_MEMORY = 32, STRING_MEMORY = 32, TABLE_MEMORY = 64 };
 
-static struct measure measure(struct pry_slice text, size_t cut)
+/* `most`: memory at which there is no need to look further. */
+static struct measure measure(struct pry_slice text, size_t cut, size_t most)
 {
   struct reader reader = {NULL, text.data, text.data + text.size, NULL};
   size_t longest = 0;
@@ -366,16 +367,93 @@ static struct measure measure(struct pry_slice text, size_t cut)
   return true;
 }
 
+struct reader reader = {NULL, text.data, text.data + text.size, 0};
+struct measure found = {0, text.size, 0};
+while (reader.p < reader.end && found.memory <= most) {
+  size_t plain = 0;
+  switch (*reader.p) {
+  case '"': {
+    bool escaped;
+    size_t size = raw_string(&reader, &escaped).size - 2, kept = cut && size > cut ? cut : size;
+    found.longest = kept > found.longest ? kept : found.longest;
+    found.left -= size - kept;
+    found.memory += kept + STRING_MEMORY;
+    continue;
+  }
+    return found;
+  }
+
+  /* NULL: it can be built. */
+  static const char *measure_complaint(lua_State * L, const struct measure *found)
+  {
+    struct pry_script *script = pry_script_of(L);
+    if (found->left > PRY_LUA_JSON_MAX)
+      return "longer than 1 MiB";
+    if (found->longest > pry_script_string_max(script))
+      return "a text in it is longer than scripts can hold";
+    if (found->memory > pry_script_memory_left(script) / 2) { /* what looks used may be garbage */
+      pry_script_charge_bytes(L, pry_script_memory(script));
+      lua_gc(L, LUA_GCCOLLECT);
+    }
+    return found->memory > pry_script_memory_left(script) / 2 ? "it needs more memory than scripts have" : NULL;
+  }
+
+  bool pry_lua_json_push_cut(lua_State * L, struct pry_slice text, size_t cut, const char **why)
+  {
+    if (text.size > (cut ? PRY_LUA_JSON_SKIM_MAX : PRY_LUA_JSON_MAX)) {
+      *why = cut ? "longer than 16 MiB" : "longer than 1 MiB";
+      return false;
+    }
+    pry_script_charge_bytes(L, cut ? text.size : text.size * PRY_LUA_BYTE_COST);
+    enum pry_json_result result = pry_json_parse(text, NULL);
+    if (result != PRY_JSON_OK) {
+      *why = pry_json_result_text(result);
+      return false;
+    }
+    struct measure found = measure(text, cut);
+    if ((*why = measure_complaint(L, &found)))
+      return false;
+  }
+  struct reader reader = {L, text.data, text.data + text.size, NULL};
+  build(&reader);
+  return true;
+}
+
 bool pry_lua_json_push_kept(lua_State *L, struct pry_slice text, const struct pry_lua_keep *keep, const char **why)
 {
   pry_script_charge_bytes(L, text.size * 2);
   enum pry_json_result result = pry_json_parse(text, NULL);
+  struct pry_script *script = pry_script_of(L);
+  if (found->left > PRY_LUA_JSON_MAX)
+    return "longer than 1 MiB";
+  if (found->longest > pry_script_string_max(script))
+    return "a text in it is longer than scripts can hold";
+  if (found->memory > pry_script_memory_left(script) / 2) { /* what looks used may be garbage */
+    pry_script_charge_bytes(L, pry_script_memory(script));
+    lua_gc(L, LUA_GCCOLLECT);
+  }
+  return found->memory > pry_script_memory_left(script) / 2 ? "it needs more memory than scripts have" : NULL;
+}
+
+bool pry_lua_json_push_cut(lua_State *L, struct pry_slice text, size_t cut, bool checked, const char **why)
+{
+  bool skim = cut && checked;
+  if (text.size > (skim ? PRY_LUA_JSON_SKIM_MAX : PRY_LUA_JSON_MAX)) {
+    *why = skim ? "longer than 16 MiB" : "longer than 1 MiB";
+    return false;
+  }
+  pry_script_charge_bytes(L, skim ? text.size : text.size * PRY_LUA_BYTE_COST);
+  enum pry_json_result result = checked ? PRY_JSON_OK : pry_json_parse(text, NULL);
   if (result != PRY_JSON_OK) {
     *why = pry_json_result_text(result);
     return false;
   }
   struct reader reader = {L, text.data, text.data + text.size, keep};
   if (cut)
+    struct measure found = measure(text, cut, pry_script_of(L)->limits.memory);
+  if ((*why = measure_complaint(L, &found)))
+    return false;
+  if (skim)
     pry_script_charge_bytes(L, found.left * PRY_LUA_BYTE_COST);
   struct reader reader = {L, text.data, text.data + text.size, cut};
   build(&reader);
@@ -384,7 +462,7 @@ bool pry_lua_json_push_kept(lua_State *L, struct pry_slice text, const struct pr
 
 bool pry_lua_json_push(lua_State *L, struct pry_slice text, const char **why)
 {
-  return pry_lua_json_push_cut(L, text, 0, why);
+  return pry_lua_json_push_cut(L, text, 0, false, why);
 }
 
 /* ---- writing --------------------------------------------------------------------------------------------- */

@@ -424,6 +424,7 @@ static void begin(void *user)
     refuse_request(call, PRY_INVALID_REQUEST, "invalid_body", wrong);
     return;
   }
+  call->view.body_is_json = call->is_json && !call->upload.streamed;
   if (!may_use_model(call)) {
     refuse_model(call);
     return;

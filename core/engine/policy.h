@@ -75,6 +75,7 @@ struct pry_call_view {
   const struct pry_headers *headers; /* the client's, credentials stripped */
   struct pry_slice body;             /* for call.json(); never recorded */
   bool body_passes;                  /* it is too long to be kept, and `body` is empty */
+  bool body_is_json;                 /* all of `body` was read already, and is a JSON object */
   struct pry_vars *vars;             /* per-call scratch, kept in C, survives reload */
 };
 

@@ -41,16 +41,9 @@ function request.length(text)
   return cut and tonumber(cut) or #text
 end
 
---- Is it a list? The empty object and the empty list are told apart by json.encode only, so both are.
+--- Is it a list? Empty lists that came out of JSON are marked as such.
 function request.is_list(value)
-  return type(value) == "table" and (#value > 0 or not request.has_fields(value))
-end
-
---- Has the table any field?
-function request.has_fields(value)
-  local any = false
-  for _ in pairs(value) do any = true end
-  return any
+  return type(value) == "table" and (#value > 0 or getmetatable(value) ~= nil)
 end
 
 --- Calls `visit(value, path)` for all that stands at a path such as "messages.*.content.*.image_url.url", the path

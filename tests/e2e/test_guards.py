@@ -65,6 +65,16 @@ def test_long_bodies_are_checked_within_the_budget_or_passed(start):
     assert len(up.asked) == 0
     assert parry.chat("m", text=[picture]).status == 200
     assert len(up.asked) == 1
+    pictures = b'"' + b"A" * (13 * 1024 * 1024) + b'"'
+    part = b'{"type":"image_url","image_url":{"url":""}},{"type":5},'
+    worst = (b'{"model":"m","x":' + pictures + b',"messages":[' + b'{"role":"critic","content":5},' * 2900
+             + b'{"role":"user","content":[' + part * 80 + b'1]}],"y":"' + b"\\u00e9" * 80 + b'"}')
+    wide = b'{"model":"m","messages":{' + b",".join(b'"k%d":0' % n for n in range(60000)) + b"}}"
+    for text in (worst, wide):
+        reply = parry.post("/v1/chat/completions", text, {"content-type": "application/json"})
+        assert reply.status in (200, 400), reply
+        assert parry.status()["faults"] == 0, parry.status()["last_faults"]
+    del up.asked[:]
     for text in (b'{"model":"m","messages":[' + b"[]," * (5 * 1024 * 1024) + b"1]}",
                  b'{"model":"m","messages":[' + b'{"role":"user","content":"x"},' * 300000 + b"1]}",
                  b'{"model":"m","x":"' + b"\\n" * (8 * 1024 * 1024 - 100) + b'","messages":[{"role":"user","content":"x"}]}',
@@ -208,6 +218,27 @@ def dripping_head(asked):
             asked.provider.stopping.wait(0.1)
     except OSError:
         pass
+
+
+def test_files_are_found_in_any_body(start):
+    """However long the body and however many its parts: a file that is not looked at is not passed on."""
+    up = start.provider()
+    parry = gateway(start, up, 'use "file_check"')
+    bad = b'{"type":"input_file","file_url":"http://127.0.0.1/x.pdf"}'
+    for text, status in (
+            (b'{"model":"m","input":["' + b"A" * (15 * 1024 * 1024) + b'",' + bad + b"]}", 400),
+            (b'{"model":"m","input":[' + b'{"a":0},' * 80000 + bad + b"]}", 400),
+            (b'{"model":"m","metadata":{' + b",".join(b'"k%d":0' % n for n in range(100000)) + b'},"input":[' + bad + b"]}", 400),
+            (b'{"model":"m","input":[' + b"[" * 50 + bad + b"]" * 50 + b"]}", 400),
+            (b'{"model":"m","input":[' + bad.replace(b"file_url", b"file_\\u0075rl") + b"]}", 400),
+            (b'{"model":"m","input":[' + b"[]," * (5 * 1024 * 1024) + bad + b"]}", 413),
+            (b'{"model":"m","input":["' + b"A" * (17 * 1024 * 1024) + b'",' + bad + b"]}", 413)):
+        reply = parry.post("/v1/responses", text, {"content-type": "application/json"})
+        assert reply.status == status, (text[-200:], reply)
+        assert parry.status()["faults"] == 0
+    reply = parry.post("/v1/responses", b'{"model":"m","input":[' + bad + b"]}", {"content-type": "text/plain"})
+    assert reply.status == 400, reply
+    assert len(up.asked) == 0
 
 
 def test_hostile_file_servers_cost_one_answer(start):
