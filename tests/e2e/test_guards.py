@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import PATIENCE, Provider, answer, ok, run_parry, send, stream_head, wait_until
+from harness import PATIENCE, Provider, answer, failure, ok, run_parry, stream_head, wait_until
 
 KEY = {"KEY": "sk-guards-0123456789"}
 
@@ -422,3 +422,63 @@ def test_the_sim_and_chaos_agree(start):
     theirs = parry.chat("m", {"x-sim-fault": "code=429"})
     assert theirs.status == 429
     assert sim.stats()["total"] == 1
+
+
+# --- on_failure, in the hands of a policy that is none of ours --------------------------------------------------------
+
+
+@pytest.mark.parametrize("body, faults", [
+    ('http.probe { url = "https://files.invalid/" } return respond { status = 400, body = "late" }', 0),
+    ('error("broken")', 1),
+    ("return retry { after = 1 }", 1),
+    ("while true do end", 1),
+    ("return nil", 0),
+])
+def test_who_says_nothing_of_use_leaves_the_providers_error(start, body, faults):
+    up = start.provider(otherwise=answer(500, {"error": {"message": "theirs"}}))
+    folder = start.folder(INIT.format(up=up.url, chain='use "shape"'))
+    folder.write("shape.lua", f'return policy {{ name = "shape", on_failure = function(self, call, err) {body} end }}\n')
+    parry = start.gateway(folder, env=KEY)
+    for _ in range(3):
+        reply = parry.chat("m")
+        assert reply.status == 500 and reply.json()["error"]["message"] == "theirs", reply
+    assert parry.status()["faults"] == 3 * faults
+
+
+def test_an_error_never_becomes_a_success(start):
+    up = start.provider(failure(500), failure(503), failure(404))
+    folder = start.folder(INIT.format(up=up.url, chain='use "shape"'))
+    folder.write("shape.lua", 'return policy { name = "shape", on_failure = function(self, call, err)\n'
+                 '  return respond { status = err.status == 500 and 200 or err.status == 503 and 302 or 410,\n'
+                 '                   headers = { ["x-shape"] = err.category }, body = { said = err.status } }\nend }\n')
+    parry = start.gateway(folder, env=KEY)
+    for status, told, shape in ((500, 500, "server"), (503, 503, "overloaded"), (404, 410, "server")):
+        reply = parry.chat("m")
+        assert reply.status == told and reply.json() == {"said": status}, reply
+        assert reply.headers["x-shape"] == shape
+    parry.wait_idle()
+    assert [entry["outcome"] for entry in parry.log("call")] == ["server", "overloaded", "server"]
+
+
+def test_a_failure_is_shaped_by_the_policies_that_serve_now(start):
+    """A stream that began under one generation ends in the shape of the next."""
+    go = threading.Event()
+
+    def cut(asked):
+        event = b'data: {"choices":[{"index":0,"delta":{"content":"hel"}}]}\n\n'
+        asked.send(stream_head() + b"%x\r\n%s\r\n" % (len(event), event))
+        go.wait(PATIENCE)
+
+    up = start.provider(cut)
+    folder = start.folder(INIT.format(up=up.url, chain=""))
+    parry = start.gateway(folder, env=KEY)
+    replies = []
+    thread = threading.Thread(target=lambda: replies.append(parry.chat("m", stream=True)))
+    thread.start()
+    wait_until(lambda: parry.status()["calls_open"] == 1 and up.asked, "the stream")
+    folder.write("init.lua", INIT.format(up=up.url, chain='use "standard_errors"'))
+    assert parry.command("reload", "--wait").returncode == 0
+    go.set()
+    thread.join(PATIENCE)
+    last = replies[0].events()[-1]
+    assert set(last) == FIELDS and last["statusCode"] == 502, replies

@@ -295,19 +295,19 @@ static void test_cut_bodies(void **unused)
   (void)unused;
   static const char head[] = "{\"model\":\"m\",\"url\":\"data:image/png;base64,";
   enum { LONG = 12 * 1024 * 1024 };
-  struct rig *rig =
-      rig_new(ON_REQUEST("local body, err = call:json()\n"
-                         "assert(body == nil and err.message == 'longer than 1 MiB')\n"
-                         "body = call:json { cut = 300 }\n"
-                         "assert(body.model == 'm' and body.after == 7 and #body.url < 340)\n"
-                         "assert(body.url:sub(1, 22) == 'data:image/png;base64,')\n"
-                         "assert(body.url:match('%.%.%.%[(%d+) bytes%]$') == '12582934', body.url)"));
+  struct rig *rig = rig_new(ON_REQUEST("local body, err = call:json()\n"
+                                       "assert(body == nil and err.message == 'longer than 1 MiB')\n"
+                                       "body = call:json { cut = 300 }\n"
+                                       "assert(body.model == 'm' and body.after == 7 and #body.url < 340)\n"
+                                       "assert(body.url:sub(1, 22) == 'data:image/png;base64,')\n"
+                                       "assert(body.url:match('%.%.%.%[(%d+) bytes%]$') == '12582934', body.url)"));
   char *text = malloc(LONG + 256);
   assert_non_null(text);
   int start = snprintf(text, 128, "%s", head);
   memset(text + start, 'A', LONG);
   int end = snprintf(text + start + LONG, 64, "\",\"after\":7}");
   rig->view.body = (struct pry_slice){text, (size_t)(start + LONG + end)};
+  rig->view.body_is_json = true;
   rig_ok(rig, PRY_ON_REQUEST);
   rig_free(rig);
   free(text);
@@ -366,6 +366,62 @@ static void test_a_body_too_large_for_scripts_is_no_fault(void **unused)
   }
 }
 
+/* ---- call:find ------------------------------------------------------------------------------------------------- */
+
+static void test_find(void **unused)
+{
+  (void)unused;
+  static const char body[] =
+      "{ \"image_url\" : \"a\" , "
+      "\"x\":[{\"image_url\":{\"detail\":\"low\",\"url\":\"b\"}},[{\"file\\u005furl\":\"c\\/d\"}],"
+      "{\"image_url\":[\"e\",{\"url\":\"f\"}]},null,-1.5e3,true,{\"url\":\"not asked for\",\"image_url\":5}],"
+      "\"tools\":[{\"image_url\":\"a schema\"}],\"y\":{\"tools\":{\"file_url\":\"g\"}},\"model\":\"m\"}";
+  struct rig *rig = rig_new(ON_REQUEST("local found = call:find({ 'image_url', 'file_url' }, 10)\n"
+                                       "local texts = {}\n"
+                                       "for i, row in ipairs(found) do\n"
+                                       "  texts[i] = row.name .. ' ' .. row.path .. ' ' .. row.value\n"
+                                       "end\n"
+                                       "log.info(table.concat(texts, '; '))\n"
+                                       "assert(#call:find({ 'image_url' }, 2) == 3)\n"
+                                       "assert(#call:find({ 'nothing' }, 2) == 0)\n"
+                                       "assert(not pcall(call.find, call, {}, 1))\n"
+                                       "assert(not pcall(call.find, call, { 'a' }, 64))\n"
+                                       "assert(not pcall(call.find, call, 'a', 1))\n"
+                                       "assert(not pcall(call.find, call, { 5 }, 1))"));
+  rig->view.body = PRY_SLICE(body);
+  rig->view.body_is_json = true;
+  rig_ok(rig, PRY_ON_REQUEST);
+  if (!rig_logged(rig, "image_url image_url a; image_url x[0].image_url.url b; file_url x[1][0].file\\\\u005furl c/d; "
+                       "image_url x[2].image_url[0] e; image_url x[2].image_url[1].url f; file_url y.tools.file_url g"))
+    fail_msg("%s", pry_buffer_text(&rig->lines));
+  rig_free(rig);
+}
+
+/* What is not known to be JSON is read whole first, however it is broken; what is too long or not kept is said to be so. */
+static void test_find_in_what_is_no_json(void **unused)
+{
+  (void)unused;
+  static const char whole[] = "{\"a\":[{\"url\":\"\\\"x\\u00e9\"},[1,[true]]],\"b\":{\"url\":null},\"c\":\"\"}";
+  struct rig *rig =
+      rig_new(ON_REQUEST("local found, err = call:find({ 'url', 'b' }, 5)\n"
+                         "if call:header('x-test') == 'no' then assert(found == nil and err.message) end"));
+  for (size_t size = 0; size <= sizeof whole - 1; size++) {
+    char *text = malloc(size + 1); /* so that a sanitizer sees what is read behind it */
+    assert_non_null(text);
+    memcpy(text, whole, size);
+    rig->view.body = (struct pry_slice){text, size};
+    rig_ok(rig, PRY_ON_REQUEST);
+    free(text);
+  }
+  assert_true(pry_headers_set(&rig->headers, PRY_SLICE("x-test"), PRY_SLICE("no")));
+  rig->view.body = PRY_SLICE("{\"url\":\"x\"");
+  rig_ok(rig, PRY_ON_REQUEST);
+  rig->view.body = PRY_SLICE("");
+  rig->view.body_passes = true;
+  rig_ok(rig, PRY_ON_REQUEST);
+  rig_free(rig);
+}
+
 static void test_digest(void **unused)
 {
   (void)unused;
@@ -392,6 +448,8 @@ int main(void)
       cmocka_unit_test(test_cut_bodies),
       cmocka_unit_test(test_cut_between_characters),
       cmocka_unit_test(test_a_body_too_large_for_scripts_is_no_fault),
+      cmocka_unit_test(test_find),
+      cmocka_unit_test(test_find_in_what_is_no_json),
       cmocka_unit_test(test_digest),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
