@@ -297,7 +297,7 @@ return policy {
       if wrong then return wrong end
       count = count + 1
     end
-    if count > 32 then return "experiments: at most 32" end
+    if count > 24 then return "experiments: at most 24" end
     self.by_file = {}
     for _, name in ipairs(self.armed) do
       if not self.experiments[name] then return ("armed: there is no experiment %q"):format(name) end

@@ -8,7 +8,7 @@
 enum {
   NAMES_MAX = 32,
   FOUND_MAX = 64,
-  PATH_MAX_BYTES = 512,
+  PATH_SIZE = 512,
   KEY_SHOWN = 64,
   VALUE_MAX = 8 * 1024,
   PARTS_MAX = 400 * 1000 /* about 5 ms: a body of nothing but brackets must not hold a worker */
@@ -16,7 +16,13 @@ enum {
 
 struct finding {
   struct pry_slice name, value; /* of `names`; the raw string */
-  char path[PATH_MAX_BYTES];
+  char path[PATH_SIZE];
+};
+
+/* Where a value stands in its object or list. */
+struct place {
+  struct pry_slice key; /* raw; empty: in a list, at `index` */
+  size_t index;
 };
 
 struct finder {
@@ -24,8 +30,8 @@ struct finder {
   struct pry_slice names[NAMES_MAX];
   size_t name_count;
   size_t parts;
-  unsigned muted; /* within the top-level `tools` */
-  struct pry_buffer path;
+  unsigned muted;                              /* within the top-level `tools` */
+  struct place places[PRY_JSON_DEPTH_MAX + 1]; /* of the value that is being walked, by depth */
   struct finding *found;
   size_t count, most;
 };
@@ -59,27 +65,30 @@ static const struct pry_slice *name_of(const struct finder *finder, struct pry_s
   return NULL;
 }
 
-static void keep(struct finder *finder, const struct pry_slice *name, struct pry_slice value)
+/* As in JavaScript; what does not fit is left out. */
+static void write_path(const struct finder *finder, unsigned depth, char *path, size_t size)
+{
+  size_t used = 0;
+  path[0] = '\0';
+  for (unsigned i = 0; i < depth && used < size; i++) {
+    const struct place *place = &finder->places[i];
+    size_t shown = place->key.size - 2 < KEY_SHOWN ? place->key.size - 2 : KEY_SHOWN;
+    int length = place->key.size
+                     ? snprintf(path + used, size - used, "%s%.*s", used ? "." : "", (int)shown, place->key.data + 1)
+                     : snprintf(path + used, size - used, "[%zu]", place->index);
+    used += length > 0 ? (size_t)length : 0;
+  }
+}
+
+static void keep(struct finder *finder, unsigned depth, const struct pry_slice *name, struct pry_slice value)
 {
   if (finder->count < finder->most) {
     struct finding *finding = &finder->found[finder->count];
     finding->name = *name;
     finding->value = value;
-    snprintf(finding->path, sizeof finding->path, "%.*s", (int)finder->path.size,
-             finder->path.data ? finder->path.data : "");
+    write_path(finder, depth, finding->path, sizeof finding->path);
   }
   finder->count++;
-}
-
-/* Names a member or an element at the end of the path; what does not fit is left out. */
-static void enter(struct finder *finder, struct pry_slice key, size_t index)
-{
-  if (!key.size) {
-    pry_buffer_append_format(&finder->path, "[%zu]", index);
-    return;
-  }
-  size_t size = key.size - 2 < KEY_SHOWN ? key.size - 2 : KEY_SHOWN;
-  pry_buffer_append_format(&finder->path, "%s%.*s", finder->path.size ? "." : "", (int)size, key.data + 1);
 }
 
 /* False: stop, from wherever it is. `name`: the value is that of a member which is looked for, or stands in its list. */
@@ -94,7 +103,6 @@ static const struct pry_slice *wanted(const struct finder *finder, struct pry_sl
 
 static bool walk_object(struct finder *finder, unsigned depth, const struct pry_slice *inside)
 {
-  size_t size = finder->path.size;
   finder->p++;
   skip_space(finder);
   while (*finder->p != '}') {
@@ -102,13 +110,12 @@ static bool walk_object(struct finder *finder, unsigned depth, const struct pry_
     skip_space(finder);
     finder->p++; /* the colon */
     skip_space(finder);
-    enter(finder, key, 0);
+    finder->places[depth].key = key;
     bool tools = depth == 0 && pry_json_equals(key, PRY_SLICE("tools"));
     finder->muted += tools;
     if (!walk(finder, depth + 1, wanted(finder, key, inside)))
       return false;
     finder->muted -= tools;
-    finder->path.size = size;
     skip_space(finder);
     if (*finder->p == ',')
       finder->p++;
@@ -120,14 +127,12 @@ static bool walk_object(struct finder *finder, unsigned depth, const struct pry_
 
 static bool walk_array(struct finder *finder, unsigned depth, const struct pry_slice *name)
 {
-  size_t size = finder->path.size;
   finder->p++;
   skip_space(finder);
   for (size_t i = 0; *finder->p != ']'; i++) {
-    enter(finder, (struct pry_slice){NULL, 0}, i);
+    finder->places[depth] = (struct place){{NULL, 0}, i};
     if (!walk(finder, depth + 1, name))
       return false;
-    finder->path.size = size;
     skip_space(finder);
     if (*finder->p == ',')
       finder->p++;
@@ -149,7 +154,7 @@ static bool walk(struct finder *finder, unsigned depth, const struct pry_slice *
   case '"': {
     struct pry_slice value = take_string(finder);
     if (name)
-      keep(finder, name, value);
+      keep(finder, depth, name, value);
     return finder->count <= finder->most;
   }
   default: /* a number, true, false or null */
@@ -220,10 +225,8 @@ int pry_lua_call_find(lua_State *L, struct pry_slice body, const char *complaint
   pry_script_charge_bytes(L, body.size);
   finder.most = (size_t)most + 1; /* one more says that there is more */
   finder.found = lua_newuserdatauv(L, finder.most * sizeof *finder.found, 0);
-  pry_buffer_init(&finder.path, PATH_MAX_BYTES - 1);
   skip_space(&finder);
   bool whole = walk(&finder, 0, NULL) || finder.count > finder.most;
-  pry_buffer_fini(&finder.path);
   if (!whole)
     return pry_lua_failed(L, "invalid_json", "it has too many parts");
   push_found(L, &finder);
