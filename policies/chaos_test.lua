@@ -146,7 +146,8 @@ end)
 
 test("breakers, retries and fallbacks take it for real", function(t)
   chaos(t, { down = { category = "server", targets = { "p/*" } } })
-  t:use("circuit_breaker", { failures = 2, cooldown = 10, successes = 1, permits = 1, by = "target", count = { "server" } })
+  t:use("circuit_breaker", { failures = 2, cooldown = 10, successes = 1, permits = 1, by = "target",
+      count = { "server" } })
   t:use("retry", { max_attempts = 2, base = 1, cap = 1, jitter = "none" })
   t:use("fallback_model", { models = { m = { "q/n" } } })
   t:provider {}

@@ -36,7 +36,8 @@ local NAMES = { "image_url", "file_url", "document_url", "source", "video_url", 
 
 -- Finding URLs ----------------------------------------------------------------------------------------------------
 
--- The different URLs, each with the fields that it stands in. Texts of Anthropic's `source` that are no URL are its data.
+-- The different URLs, each with the fields that it stands in. Texts of Anthropic's `source` that are no URL are
+-- its data.
 local function collect(found, list)
   for _, row in ipairs(list) do
     local kind = FIELDS[row.name]

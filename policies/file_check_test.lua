@@ -3,7 +3,8 @@ local PDF = { status = 200, headers = { ["content-type"] = "application/pdf", ["
 local URL = "https://files.example/a.pdf"
 
 local function checked(t, more)
-  local params = { types = { "pdf", "txt", "doc", "docx" }, images = { "png", "jpeg" }, max_size = 104857600, max_urls = 4,
+  local params = { types = { "pdf", "txt", "doc", "docx" }, images = { "png", "jpeg" }, max_size = 104857600,
+      max_urls = 4,
                    timeout = 3, redirects = 3, remember = 300, unreachable = "refuse", unknown_size = "pass",
                    unsearchable = "refuse", paths = {}, style = "client" }
   for name, value in pairs(more or {}) do params[name] = value end
@@ -110,7 +111,8 @@ test("what is no URL, or leads inside, is never asked for", function(t)
     refused(t, ask(t, url), "invalid_file_url", "input%[0%]%.content%[0%]%.file_url")
   end
   for _, url in ipairs { "http://127.0.0.1/a.pdf", "http://10.1.2.3/a.pdf", "http://169.254.169.254/latest/meta-data",
-                         "http://[::1]/a.pdf", "http://[::ffff:127.0.0.1]/a.pdf", "http://[fe80::1]/", "http://0.0.0.0/",
+                         "http://[::1]/a.pdf", "http://[::ffff:127.0.0.1]/a.pdf", "http://[fe80::1]/",
+                             "http://0.0.0.0/",
                          "https://files.example:22/a.pdf", "http://192.168.0.1:8080/a.pdf", "http://[fd00::1]/x" } do
     refused(t, ask(t, url), "file_not_public", "does not lead to a public web server")
   end
@@ -128,7 +130,8 @@ test("redirects are followed, and each is checked", function(t)
   t:probe(URL, { { status = 302, headers = { location = "/b.pdf?sig=1" } } })
   t:probe("https://files.example/b.pdf?sig=1", { PDF })
   t:eq(ask(t, URL).status, 200)
-  for i, location in ipairs { "http://127.0.0.1/", "http://files.example/x", "https://10.0.0.1/x", "ftp://files.example/",
+  for i, location in ipairs { "http://127.0.0.1/", "http://files.example/x", "https://10.0.0.1/x",
+      "ftp://files.example/",
                               "https://a:b@files.example/", "//169.254.169.254/x", "https://files.example:25/" } do
     local url = ("https://files.example/r%d.pdf"):format(i)
     t:probe(url, { { status = 301, headers = { location = location } } })
@@ -158,7 +161,8 @@ end)
 test("a server that knows no HEAD is asked for one byte", function(t)
   checked(t, { max_size = 500 })
   t:probe(URL, { { status = 405 }, { status = 206, headers = { ["content-type"] = "application/pdf",
-                                                               ["content-range"] = "bytes 0-0/501", ["content-length"] = 1 } } })
+                                                               ["content-range"] = "bytes 0-0/501",
+                                                                   ["content-length"] = 1 } } })
   refused(t, ask(t, URL), "file_too_large", "has 501 bytes")
   local asked = t:requests("probe")
   t:eq(asked[2].method, "GET")
@@ -256,9 +260,11 @@ test("Anthropic's documents and images, in their dialect", function(t)
   t:route { client_dialect = "anthropic" }
   t:provider { dialect = "anthropic" }
   t:probe("https://files.example/a.html", { { headers = { ["content-type"] = "text/html", ["content-length"] = 5 } } })
-  local r = t:call { path = "/v1/messages", body = { model = "m", max_tokens = 5, messages = { { role = "user", content = {
+  local r = t:call { path = "/v1/messages", body = { model = "m", max_tokens = 5, messages = { { role = "user",
+      content = {
     { type = "document", source = { type = "url", url = "https://files.example/a.html" } },
-    { type = "tool_result", content = { { type = "image", source = { type = "url", url = "http://127.0.0.1/x.png" } } } },
+    { type = "tool_result", content = { { type = "image", source = { type = "url",
+        url = "http://127.0.0.1/x.png" } } } },
   } } } } }
   t:eq(r.status, 400)
   t:eq(r.upstream_calls, 0)
@@ -289,7 +295,8 @@ end)
 test("a schema of a tool is no file", function(t)
   checked(t)
   local r = t:call { path = "/v1/chat/completions", body = { model = "m", tools = {
-    { type = "function", ["function"] = { name = "f", parameters = { properties = { file_url = "http://127.0.0.1" } } } } } } }
+    { type = "function", ["function"] = { name = "f",
+        parameters = { properties = { file_url = "http://127.0.0.1" } } } } } } }
   t:eq(r.status, 200)
 end)
 

@@ -1,7 +1,8 @@
 local TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 local function standard(t, more)
-  local params = { style = "house", status = {}, pass_messages = false, pass_codes = false, messages = {}, longest = 300 }
+  local params = { style = "house", status = {}, pass_messages = false, pass_codes = false, messages = {},
+      longest = 300 }
   for name, value in pairs(more or {}) do params[name] = value end
   t:use("standard_errors", params)
 end
@@ -105,7 +106,8 @@ end)
 
 test("what parry refuses itself has the same shape, and keeps its words", function(t)
   standard(t)
-  t:use("circuit_breaker", { failures = 1, cooldown = 10, successes = 1, permits = 1, by = "target", count = { "server" } })
+  t:use("circuit_breaker", { failures = 1, cooldown = 10, successes = 1, permits = 1, by = "target",
+      count = { "server" } })
   t:provider { { status = 500 } }
   t:call { model = "m" }
   local r = t:call { model = "m" }
@@ -183,7 +185,8 @@ end)
 test("and for Anthropic's clients as an error event", function(t)
   standard(t)
   t:route { client_dialect = "anthropic" }
-  t:provider { { sse = { { event = "content_block_delta", data = { type = "content_block_delta", delta = { text = "x" } } } },
+  t:provider { { sse = { { event = "content_block_delta", data = { type = "content_block_delta",
+      delta = { text = "x" } } } },
                  cut = true }, dialect = "anthropic" }
   local r = t:call { model = "m", stream = true }
   t:match(r.body, '\nevent: error\ndata: {"code":"network"[^\n]*}\n\n$')

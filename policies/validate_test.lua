@@ -127,8 +127,8 @@ end)
 
 test("a long body with a picture in it is checked all the same", function(t)
   validate(t, { max_image = 20000000 })
-  local body = '{"model":"m","temperature":9,"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":'
-    .. '"data:image/png;base64,%s"}}]}]}'
+  local body = '{"model":"m","temperature":9,"messages":[{"role":"user","content":[{"type":"image_url",'
+    .. '"image_url":{"url":"data:image/png;base64,%s"}}]}]}'
   local text = ("A"):rep(30000)
   local parts = {}
   for i = 1, 4 do parts[i] = text end

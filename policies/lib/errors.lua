@@ -54,7 +54,8 @@ local OPENAI_TYPES = {
 local ANTHROPIC_TYPES = {
   auth = "authentication_error", permission = "permission_error", billing = "billing_error",
   rate_limit = "rate_limit_error", overloaded = "overloaded_error", server = "api_error", timeout = "timeout_error",
-  network = "api_error", not_found = "not_found_error", payload_too_large = "request_too_large", cancelled = "api_error",
+  network = "api_error", not_found = "not_found_error", payload_too_large = "request_too_large",
+      cancelled = "api_error",
   unknown = "api_error",
 }
 

@@ -75,9 +75,9 @@ def test_long_bodies_are_checked_within_the_budget_or_passed(start):
         assert reply.status in (200, 400), reply
         assert parry.status()["faults"] == 0, parry.status()["last_faults"]
     del up.asked[:]
-    for text in (b'{"model":"m","messages":[' + b"[]," * (5 * 1024 * 1024) + b"1]}",
-                 b'{"model":"m","messages":[' + b'{"role":"user","content":"x"},' * 300000 + b"1]}",
-                 b'{"model":"m","x":"' + b"\\n" * (8 * 1024 * 1024 - 100) + b'","messages":[{"role":"user","content":"x"}]}',
+    for text in (b'{"model":"m","messages":[' + b"[]," * (1024 * 1024) + b"1]}",
+                 b'{"model":"m","messages":[' + b'{"role":"user","content":"x"},' * 100000 + b"1]}",
+                 b'{"model":"m","x":"' + b"\\n" * (2 * 1024 * 1024) + b'","messages":[{"role":"user","content":"x"}]}',
                  b'{"model":"m","x":"' + b"A" * (20 * 1024 * 1024) + b'"}'):
         before = len(up.asked)
         reply = parry.post("/v1/chat/completions", text, {"content-type": "application/json"})
@@ -231,13 +231,18 @@ def test_files_are_found_in_any_body(start):
             (b'{"model":"m","metadata":{' + b",".join(b'"k%d":0' % n for n in range(100000)) + b'},"input":[' + bad + b"]}", 400),
             (b'{"model":"m","input":[' + b"[" * 50 + bad + b"]" * 50 + b"]}", 400),
             (b'{"model":"m","input":[' + bad.replace(b"file_url", b"file_\\u0075rl") + b"]}", 400),
-            (b'{"model":"m","input":[' + b"[]," * (5 * 1024 * 1024) + bad + b"]}", 413),
-            (b'{"model":"m","input":["' + b"A" * (17 * 1024 * 1024) + b'",' + bad + b"]}", 413)):
+            (b'{"model":"m","input":[' + b"[]," * (1024 * 1024) + bad + b"]}", 413)):
         reply = parry.post("/v1/responses", text, {"content-type": "application/json"})
         assert reply.status == status, (text[-200:], reply)
         assert parry.status()["faults"] == 0
     reply = parry.post("/v1/responses", b'{"model":"m","input":[' + bad + b"]}", {"content-type": "text/plain"})
     assert reply.status == 400, reply
+    too_long = b'{"model":"m","input":["' + b"A" * (17 * 1024 * 1024) + b'",' + bad + b"]}"
+    try:
+        reply = parry.post("/v1/responses", too_long, {"content-type": "application/json"})
+        assert reply.status == 413, reply
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it was answered before all of it was sent
     assert len(up.asked) == 0
 
 
@@ -456,7 +461,7 @@ def test_an_error_never_becomes_a_success(start):
         reply = parry.chat("m")
         assert reply.status == told and reply.json() == {"said": status}, reply
         assert reply.headers["x-shape"] == shape
-    parry.wait_idle()
+    wait_until(lambda: len(parry.log("call")) == 3, "the log of three calls")
     assert [entry["outcome"] for entry in parry.log("call")] == ["server", "overloaded", "server"]
 
 
