@@ -272,9 +272,6 @@ static void read_only_with(const struct pry_form *form, struct pry_declared_poli
  *                                            false): { on_done = "to" }. What is not asked costs nothing
  * ---@field when table?                         on_error only: { retryable =, category = { … }, … }; `last = true`: asked
  *                                            after the policies that do not say so
- * ---@field check? fun(self: table): string?    what is wrong with these parameters together; may put into self what
- *                                            handlers are to find worked out already
- * ---@field when table?                         on_error only: { retryable =, category = { … }, … }
  * ---@field check? fun(self: table): string?, string?   what is wrong with these parameters together; or nil and what is
  *                                            worth a warning. May put into self what handlers are to find worked out already
  * ---@field on_request? fun(self: table, call: call): verdict?

@@ -41,12 +41,12 @@
  *   ---@field key string?          name of the secret it was made with
  *   ---@field tokens tokens?       as far as the provider said; known when it has ended
  *   ---@field cost number?         in the currency of the provider's prices; nil: no tokens, or no price
+ *   ---@field injected boolean    a fault on purpose: nothing was sent
  *   ---@class tokens
  *   ---@field input integer        those read from a cache included
  *   ---@field output integer
  *   ---@field cached integer       of the input: read from a cache
  *   ---@field total integer        input and output
- *   ---@field injected boolean    a fault on purpose: nothing was sent
  *   ---@class err
  *   ---@field category string
  *   ---@field origin "client"|"server"|"network"|"billing"
@@ -75,8 +75,8 @@
   X(deadline_left)                                                                                                     \
   X(dialect)                                                                                                           \
   X(field)                                                                                                             \
-  X(find)                                                                                                              \
-  X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target) X(vars)
+  X(find) X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target)     \
+      X(vars)
 #define TARGET_FIELDS(X) X(attempts) X(key) X(model) X(name) X(provider)
 #define ATTEMPT_FIELDS(X)                                                                                              \
   X(category)                                                                                                          \
@@ -276,8 +276,6 @@ static int call_field(lua_State *L)
   return found && pry_lua_json_push(L, value.raw, &why) ? 1 : pry_push_nil(L);
 }
 
-/* ---@return any value, table? err   the request's body decoded; nil and why when it is not JSON
- * function call:json() end */
 static const char not_kept[] = "not kept: it is too long";
 
 /* ---@param names string[]   of members, wherever they stand; at most 32
@@ -289,16 +287,20 @@ static const char not_kept[] = "not kept: it is too long";
  * of those that are objects ({ "image_url": { "url": "…" } }). Not within the top-level `tools`. path is as in
  * JavaScript: messages[3].content[0].image_url.url. Values are cut at 8 KiB, ending in "...[N bytes]".
  * function call:find(names, most) end */
-static int call_find(lua_State *L) const struct pry_call_view *call = view->decision->ask->call;
-struct pry_read read = pry_read_begin(view->decision, "call.find");
-const char *complaint = call->body_passes ? not_kept : NULL;
-if (!complaint && !call->body_is_json) {
-  pry_script_charge_bytes(L, call->body.size <= PRY_LUA_JSON_MAX ? call->body.size * PRY_LUA_BYTE_COST : 0);
-  complaint = call->body.size > PRY_LUA_JSON_MAX                ? "longer than 1 MiB, and not said to be JSON"
-              : pry_json_parse(call->body, NULL) == PRY_JSON_OK ? NULL
-                                                                : "not JSON";
-}
-return pry_lua_call_find(L, call->body, complaint);
+static int call_find(lua_State *L)
+{
+  struct pry_view *view = pry_view_check(L, 1, PRY_VIEW_CALL);
+  const struct pry_call_view *call = view->decision->ask->call;
+  struct pry_read read = pry_read_begin(view->decision, "call.find");
+  pry_read_end(&read);
+  const char *complaint = call->body_passes ? not_kept : NULL;
+  if (!complaint && !call->body_is_json) {
+    pry_script_charge_bytes(L, call->body.size <= PRY_LUA_JSON_MAX ? call->body.size * PRY_LUA_BYTE_COST : 0);
+    complaint = call->body.size > PRY_LUA_JSON_MAX                ? "longer than 1 MiB, and not said to be JSON"
+                : pry_json_parse(call->body, NULL) == PRY_JSON_OK ? NULL
+                                                                  : "not JSON";
+  }
+  return pry_lua_call_find(L, call->body, complaint);
 }
 
 /* ---@param options? { cut?: integer }   texts longer than `cut` bytes (at least 256) are cut and end in "...[N bytes]", N

@@ -102,6 +102,10 @@ static void build_string(struct reader *reader)
     pry_lua_kept_push_text(reader->L, (struct pry_slice){raw.data + 1, raw.size - 2});
     return;
   }
+  if (reader->cut && raw.size - 2 > reader->cut) {
+    build_cut_string(reader, raw);
+    return;
+  }
   if (!escaped) {
     lua_pushlstring(reader->L, raw.data + 1, raw.size - 2);
     return;
@@ -112,22 +116,6 @@ static void build_string(struct reader *reader)
   lua_pushlstring(reader->L, text->data ? text->data : "", text->size);
   pry_buffer_fini(text);
   lua_remove(reader->L, -2);
-}
-
-if (reader->cut && raw.size - 2 > reader->cut) {
-  build_cut_string(reader, raw);
-  return;
-}
-if (!escaped) {
-  lua_pushlstring(reader->L, raw.data + 1, raw.size - 2);
-  return;
-}
-struct pry_buffer *text = pry_lua_buffer(reader->L, 0);
-if (!pry_json_string(raw, text))
-  luaL_error(reader->L, "not enough memory");
-lua_pushlstring(reader->L, text->data ? text->data : "", text->size);
-pry_buffer_fini(text);
-lua_remove(reader->L, -2);
 }
 
 static bool has_any(struct pry_slice text, const char *bytes)
@@ -252,10 +240,9 @@ static void build_object(struct reader *reader)
 static void build(struct reader *reader)
 {
   lua_State *L = reader->L;
-  luaL_checkstack(L, 6, "the JSON is nested too deeply");
+  luaL_checkstack(L, 8, "the JSON is nested too deeply");
   if (reader->keep)
     pry_script_charge(L, 1);
-  luaL_checkstack(L, 8, "the JSON is nested too deeply");
   skip_space(reader);
   switch (*reader->p) {
   case '{':
@@ -297,132 +284,38 @@ enum { SLOT_MEMORY = 32, STRING_MEMORY = 32, TABLE_MEMORY = 64 };
 /* `most`: memory at which there is no need to look further. */
 static struct measure measure(struct pry_slice text, size_t cut, size_t most)
 {
-  struct reader reader = {NULL, text.data, text.data + text.size, NULL};
-  size_t longest = 0;
-  while ((reader.p = memchr(reader.p, '"', (size_t)(reader.end - reader.p)))) {
-    bool escaped;
-    size_t size = raw_string(&reader, &escaped).size;
-    longest = size > longest ? size : longest;
-    struct reader reader = {NULL, text.data, text.data + text.size, 0};
-    struct measure found = {0, text.size, 0};
-    while (reader.p < reader.end) {
-      size_t plain = 0;
-      switch (*reader.p) {
-      case '"': {
-        size_t size = raw_string(&reader, &escaped).size - 2, kept = cut && size > cut ? cut : size;
-        found.longest = kept > found.longest ? kept : found.longest;
-        found.left -= size - kept;
-        found.memory += kept + STRING_MEMORY;
-        continue;
-      }
-      case '{':
-      case '[':
-        plain = TABLE_MEMORY + SLOT_MEMORY;
-        break;
-      case ',':
-        plain = SLOT_MEMORY;
-        break;
-      default:
-        break;
-      }
-      found.memory += plain;
-      reader.p++;
+  struct reader reader = {NULL, text.data, text.data + text.size, NULL, 0};
+  struct measure found = {0, text.size, 0};
+  while (reader.p < reader.end && found.memory <= most) {
+    size_t plain = 0;
+    switch (*reader.p) {
+    case '"': {
+      bool escaped;
+      size_t size = raw_string(&reader, &escaped).size - 2, kept = cut && size > cut ? cut : size;
+      found.longest = kept > found.longest ? kept : found.longest;
+      found.left -= size - kept;
+      found.memory += kept + STRING_MEMORY;
+      continue;
     }
-    return found;
+    case '{':
+    case '[':
+      plain = TABLE_MEMORY + SLOT_MEMORY;
+      break;
+    case ',':
+      plain = SLOT_MEMORY;
+      break;
+    default:
+      break;
+    }
+    found.memory += plain;
+    reader.p++;
   }
-
-  /* NULL: it can be built. */
-  static const char *measure_complaint(lua_State * L, const struct measure *found)
-  {
-    struct pry_script *script = pry_script_of(L);
-    if (found->left > PRY_LUA_JSON_MAX)
-      return "longer than 1 MiB";
-    if (found->longest > pry_script_string_max(script))
-      return "a text in it is longer than scripts can hold";
-    if (found->memory > pry_script_memory_left(script) / 2) { /* what looks used may be garbage */
-      pry_script_charge_bytes(L, pry_script_memory(script));
-      lua_gc(L, LUA_GCCOLLECT);
-    }
-    return found->memory > pry_script_memory_left(script) / 2 ? "it needs more memory than scripts have" : NULL;
-  }
-
-  bool pry_lua_json_push_cut(lua_State * L, struct pry_slice text, size_t cut, const char **why)
-  {
-    if (text.size > (cut ? PRY_LUA_JSON_SKIM_MAX : PRY_LUA_JSON_MAX)) {
-      *why = cut ? "longer than 16 MiB" : "longer than 1 MiB";
-      return false;
-    }
-    pry_script_charge_bytes(L, cut ? text.size : text.size * PRY_LUA_BYTE_COST);
-    enum pry_json_result result = pry_json_parse(text, NULL);
-    if (result != PRY_JSON_OK) {
-      *why = pry_json_result_text(result);
-      return false;
-    }
-    struct measure found = measure(text, cut);
-    if ((*why = measure_complaint(L, &found)))
-      return false;
-  }
-  struct reader reader = {L, text.data, text.data + text.size, NULL};
-  build(&reader);
-  return true;
+  return found;
 }
 
-struct reader reader = {NULL, text.data, text.data + text.size, 0};
-struct measure found = {0, text.size, 0};
-while (reader.p < reader.end && found.memory <= most) {
-  size_t plain = 0;
-  switch (*reader.p) {
-  case '"': {
-    bool escaped;
-    size_t size = raw_string(&reader, &escaped).size - 2, kept = cut && size > cut ? cut : size;
-    found.longest = kept > found.longest ? kept : found.longest;
-    found.left -= size - kept;
-    found.memory += kept + STRING_MEMORY;
-    continue;
-  }
-    return found;
-  }
-
-  /* NULL: it can be built. */
-  static const char *measure_complaint(lua_State * L, const struct measure *found)
-  {
-    struct pry_script *script = pry_script_of(L);
-    if (found->left > PRY_LUA_JSON_MAX)
-      return "longer than 1 MiB";
-    if (found->longest > pry_script_string_max(script))
-      return "a text in it is longer than scripts can hold";
-    if (found->memory > pry_script_memory_left(script) / 2) { /* what looks used may be garbage */
-      pry_script_charge_bytes(L, pry_script_memory(script));
-      lua_gc(L, LUA_GCCOLLECT);
-    }
-    return found->memory > pry_script_memory_left(script) / 2 ? "it needs more memory than scripts have" : NULL;
-  }
-
-  bool pry_lua_json_push_cut(lua_State * L, struct pry_slice text, size_t cut, const char **why)
-  {
-    if (text.size > (cut ? PRY_LUA_JSON_SKIM_MAX : PRY_LUA_JSON_MAX)) {
-      *why = cut ? "longer than 16 MiB" : "longer than 1 MiB";
-      return false;
-    }
-    pry_script_charge_bytes(L, cut ? text.size : text.size * PRY_LUA_BYTE_COST);
-    enum pry_json_result result = pry_json_parse(text, NULL);
-    if (result != PRY_JSON_OK) {
-      *why = pry_json_result_text(result);
-      return false;
-    }
-    struct measure found = measure(text, cut);
-    if ((*why = measure_complaint(L, &found)))
-      return false;
-  }
-  struct reader reader = {L, text.data, text.data + text.size, NULL};
-  build(&reader);
-  return true;
-}
-
-bool pry_lua_json_push_kept(lua_State *L, struct pry_slice text, const struct pry_lua_keep *keep, const char **why)
+/* NULL: it can be built. */
+static const char *measure_complaint(lua_State *L, const struct measure *found)
 {
-  pry_script_charge_bytes(L, text.size * 2);
-  enum pry_json_result result = pry_json_parse(text, NULL);
   struct pry_script *script = pry_script_of(L);
   if (found->left > PRY_LUA_JSON_MAX)
     return "longer than 1 MiB";
@@ -448,14 +341,25 @@ bool pry_lua_json_push_cut(lua_State *L, struct pry_slice text, size_t cut, bool
     *why = pry_json_result_text(result);
     return false;
   }
-  struct reader reader = {L, text.data, text.data + text.size, keep};
-  if (cut)
-    struct measure found = measure(text, cut, pry_script_of(L)->limits.memory);
+  struct measure found = measure(text, cut, pry_script_of(L)->limits.memory);
   if ((*why = measure_complaint(L, &found)))
     return false;
   if (skim)
     pry_script_charge_bytes(L, found.left * PRY_LUA_BYTE_COST);
-  struct reader reader = {L, text.data, text.data + text.size, cut};
+  struct reader reader = {L, text.data, text.data + text.size, NULL, cut};
+  build(&reader);
+  return true;
+}
+
+bool pry_lua_json_push_kept(lua_State *L, struct pry_slice text, const struct pry_lua_keep *keep, const char **why)
+{
+  pry_script_charge_bytes(L, text.size * 2);
+  enum pry_json_result result = pry_json_parse(text, NULL);
+  if (result != PRY_JSON_OK) {
+    *why = pry_json_result_text(result);
+    return false;
+  }
+  struct reader reader = {L, text.data, text.data + text.size, keep, 0};
   build(&reader);
   return true;
 }

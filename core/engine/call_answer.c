@@ -232,7 +232,7 @@ static bool render_event(struct pry_call *call, const struct pry_failure *failur
   if (rendered)
     return true;
   pry_buffer_clear(event);
-  return render(call, failure, PRY_RENDER_STREAM_EVENT, event);
+  return render(call, failure, event_form(call), event);
 }
 
 /* ---- endings ---------------------------------------------------------------------------------------------- */
@@ -273,8 +273,8 @@ void pry_call_finish_answer(struct pry_call *call, const struct pry_failure *fai
         .ok = true, .status = call->answer.status, .attempts = call->sent_attempts, .committed = true};
   if (truncated && call->answer.is_stream && !inside) {
     struct pry_buffer event;
-    pry_buffer_init(&event, PRY_RESPOND_MAX);
-    if (render(call, failure, event_form(call), &event)) {
+    pry_buffer_init(&event, 2 * PRY_RESPOND_MAX);
+    if (render_event(call, failure, &event)) {
       call->sink.data(call->user, pry_buffer_slice(&event));
       truncated = false;
     }
@@ -290,25 +290,6 @@ void pry_call_finish_answer(struct pry_call *call, const struct pry_failure *fai
   call->state = CALL_DONE;
   pry_timer_cancel(&call->stream_timer);
   pry_call_observe_outcome(call, end_after_outcome);
-}
-
-pry_buffer_init(&event, 2 * PRY_RESPOND_MAX);
-if (render_event(call, failure, &event)) {
-  call->sink.data(call->user, pry_buffer_slice(&event));
-  truncated = false;
-}
-pry_buffer_fini(&event);
-if (call->cancelled) /* from inside the sink: it has seen to everything */
-  return;
-}
-bool failed = failure || call->pace.failed; /* policies hear of a slow stream that the client got all of */
-if (failed)
-  call->failure = failure ? *failure : pry_stream_failure(PRY_STREAM_FAULT_TOO_SLOW);
-pry_call_close_attempt(call, failed ? &call->failure : NULL);
-tell_done(call, truncated);
-call->state = CALL_DONE;
-pry_timer_cancel(&call->stream_timer);
-pry_call_observe_outcome(call, end_after_outcome);
 }
 
 static void answer_whole(struct pry_call *call, int status, struct pry_headers *headers, struct pry_slice body,
@@ -330,7 +311,7 @@ static void finish_early_head(struct pry_call *call, const struct pry_failure *f
   struct pry_buffer event;
   pry_buffer_init(&event, PRY_RESPOND_MAX);
   set_failed_outcome(call, failure, 200);
-  bool told = render(call, failure, event_form(call), &event);
+  bool told = render_event(call, failure, &event);
   if (told)
     call->sink.data(call->user, pry_buffer_slice(&event));
   pry_buffer_fini(&event);

@@ -38,13 +38,13 @@ struct pry_attempt {
   double started, ended;         /* Unix seconds; ended 0 while open */
   struct pry_failure failure;    /* valid when category is not PRY_NONE */
   bool refused;                  /* nothing was sent: on_attempt refused it */
+  bool injected;                 /* nothing was sent: an `inject` verdict played the provider */
   bool free;                     /* after a renewal: not charged to the retry budget */
   char key[PRY_SECRET_NAME_MAX]; /* name of the provider's secret that it was sent with; "" where auth is none */
   uint64_t key_version;          /* of that secret's value, see keys.h */
   struct pry_spending spent;     /* known when it has ended */
   double first_byte;             /* seconds from connecting to the first byte of the answer's body, or to the end of an
                                  answer without one; 0: there was no answer */
-  bool injected;                 /* nothing was sent: an `inject` verdict played the provider */
 };
 
 /* Where the call is being sent. */
@@ -243,9 +243,8 @@ bool pry_when_matches(const struct pry_when *when, const struct pry_failure *fai
 /* A pass of one event over a chain. Embedded in its owner (a call). The walk:
  *   on_request, on_attempt  in order; after each verdict the owner executes it and says go on or stop
  *   on_outcome, on_done     every instance, verdicts ignored
- *   on_error, on_event      in order until one gives a verdict; on_error first of those without `when.last`, then of
- *                           those with it
- *   on_error, on_event, on_failure   in order until one gives a verdict
+ *   on_error, on_event, on_failure   in order until one gives a verdict; on_error first of those without `when.last`,
+ *                           then of those with it
  * The owner is told each verdict, and the end, through `step`; never from inside pry_pass_start() or _next(), which
  * return what happened at once when nothing had to wait. */
 enum pry_pass_result {

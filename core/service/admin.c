@@ -263,7 +263,7 @@ static bool query_name(struct pry_slice query, const char *key, char *name, size
 {
   struct pry_slice given;
   name[0] = '\0';
-  if (!query_text(query, key, &given))
+  if (!pry_admin_query_text(query, key, &given))
     return true;
   if (!given.size || given.size >= size)
     return false;
@@ -298,8 +298,8 @@ static const char *read_chaos(struct pry_slice query, char *action, size_t size,
   if (!query_name(query, "experiment", order->experiment, sizeof order->experiment) ||
       !query_name(query, "instance", order->instance, sizeof order->instance))
     return "experiment and instance are names: letters, digits and _ . -";
-  if (!query_number(query, "rate", -1, 1, &order->rate) ||
-      !query_number(query, "for", -1, SECONDS_MAX, &order->seconds))
+  if (!pry_admin_query_number(query, "rate", -1, 1, &order->rate) ||
+      !pry_admin_query_number(query, "for", -1, SECONDS_MAX, &order->seconds))
     return "rate is a number from 0 to 1, and for is seconds";
   return arms && (!order->experiment[0] || order->seconds <= 0) ? "do=arm needs experiment=NAME and for=SECONDS" : NULL;
 }
@@ -355,8 +355,9 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
   }
   pry_admin_problem(exchange, 404, "Not Found",
                     "there are /livez, /readyz, /metrics, /api/v1/status, /api/v1/generations, /api/v1/events, "
-                    "/api/v1/errors, POST /api/v1/reload, POST /api/v1/rollback and POST /api/v1/health",
-                    "/api/v1/chaos, POST /api/v1/reload and POST /api/v1/rollback", PRY_SLICE(""), NULL);
+                    "/api/v1/errors, /api/v1/chaos, POST /api/v1/chaos, POST /api/v1/reload, POST /api/v1/rollback and "
+                    "POST /api/v1/health",
+                    PRY_SLICE(""), NULL);
   return NULL;
 }
 

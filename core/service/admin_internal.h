@@ -101,6 +101,7 @@ bool pry_admin_reload(const struct pry_admin *admin, const struct pry_reload_out
 
 /* The newest failed attempts and the pattern they make (recent_errors.h). */
 bool pry_admin_errors(const struct pry_admin *admin, size_t limit, struct pry_buffer *out);
+
 /* ---- admin_chaos.c ---- */
 
 /* An order to the instances of policies/chaos.lua. Texts hold letters, digits and _ . - only. */
