@@ -247,6 +247,13 @@ static struct pry_slice name_of_file(struct pry_place place)
 
 /* ---- translation --------------------------------------------------------------------------------------- */
 
+/* ---@class dialect_translation
+ * ---@field opaque string[]?       members of objects that are passed on unread
+ * ---@field request fun(body: table, ask: { path: string, model: string, time: number, call_id: string }): table?, any
+ * ---@field answer fun(body: table, memory: table): table?, any
+ * ---@field event fun(memory: table, emit: fun(type_or_data: any, data: any), data: any, type: string): any
+ * ---@field finish fun(memory: table, emit: fun(type_or_data: any, data: any)): any */
+
 /* Copies the pair's functions into the table at `to`. */
 static void keep_pair(const struct pry_form *pair, const char *client, int to)
 {
@@ -347,13 +354,6 @@ static void keep_functions(const struct pry_form *form, struct pry_dialect *dial
  * ---@field render? fun(err: err, form: "body"|"event"): string|table
  * ---@field translate? table<string, dialect_translation>   by the client's dialect
  * ---@field strip? { words: string[], opaque?: string[], run: fun(body: table): table?, string[]? }
- *
- * ---@class dialect_translation
- * ---@field opaque? string[]
- * ---@field request fun(body: table, ask: { path: string, model: string, time: number, call_id: string }): table?, string[]?
- * ---@field answer fun(body: table, memory: table): table
- * ---@field event fun(memory: table, emit: fun(type_or_data: any, data: any), data: any, type: string)
- * ---@field finish fun(memory: table, emit: fun(type_or_data: any, data: any))
  * ---@param v dialect_declaration
  * ---@return dialect_declaration
  * function dialect(v) end */

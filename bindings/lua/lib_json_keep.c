@@ -7,11 +7,10 @@
 /*
  * Parts of a body that scripts pass on without holding them: a Lua state has a few MiB, a body with images has more.
  *
- *   ---@class kept userdata   a long text, or a JSON value that is not looked into
- *   ---@operator concat(string|kept): kept   of texts
- *   ---@field head fun(self: kept, size: integer): string   the beginning of a text, as far as it is plain: it ends
- *                                                           before the first \u, \n, \r, \t, \b or \f escape
- *   ---@field from fun(self: kept, start: integer): kept    a text from a byte on that head() can show, counted from 1
+ * A long text, or a JSON value that is not looked into. `..` joins texts, kept or not.
+ *   ---@class kept
+ *   ---@operator concat(string|kept): kept
+ *   local kept = {}
  */
 
 static const char KEPT_TYPE[] = "parry.kept";
@@ -114,6 +113,9 @@ static struct kept *check_text(lua_State *L, int index)
   return kept;
 }
 
+/* ---@param size integer   at most 1024
+ * ---@return string text   the beginning of a text as far as it is plain: before the first \u, \n, \r, \t, \b or \f
+ * function kept:head(size) end */
 static int head(lua_State *L)
 {
   const struct kept *kept = check_text(L, 1);
@@ -128,6 +130,9 @@ static int head(lua_State *L)
   return 1;
 }
 
+/* ---@param start integer   a byte that head() can show, counted from 1
+ * ---@return kept text   from there on
+ * function kept:from(start) end */
 static int from(lua_State *L)
 {
   const struct kept *kept = check_text(L, 1);
