@@ -367,6 +367,39 @@ static void what_a_provider_keeps_cannot_be_taken_along(void **unused)
   rig_free(rig);
 }
 
+/* ---- declarations ------------------------------------------------------------------------------------------------ */
+
+static void a_declaration_that_lacks_something_is_refused_with_its_line(void **unused)
+{
+  (void)unused;
+  static const char *const cases[][2] = {
+      {"translate = 1", "translate must be a table"},
+      {"translate = { openai = 1 }", "translate.openai must be a table"},
+      {"translate = { openai = { request = 1 } }", "translate.request must be a function"},
+      {"translate = { openai = { requst = 1 } }", "requst"},
+      {"translate = { openai = { opaque = 1 } }", "opaque"},
+      {"strip = { run = function() end }", "strip needs words and a function run"},
+      {"strip = { words = { 'x' } }", "strip needs words and a function run"},
+      {"strip = { words = { 'x' }, run = function() end, wrods = 1 }", "wrods"},
+  };
+  struct rig *rig = rig_new();
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char bad[256];
+    struct pry_report report;
+    struct pry_buffer text;
+    snprintf(bad, sizeof bad, "return dialect {\n  name = 'bad',\n  %s }", cases[i][0]);
+    pry_report_init(&report);
+    pry_buffer_init(&text, 0);
+    assert_false(pry_engine_load(rig->engine, set_of(INIT, bad), false, &report));
+    pry_report_text(&report, &text);
+    if (!strstr(pry_buffer_text(&text), cases[i][1]) || !strstr(pry_buffer_text(&text), "dialects/bad.lua:"))
+      fail_msg("%s: %s", cases[i][0], pry_buffer_text(&text));
+    pry_buffer_fini(&text);
+    pry_report_fini(&report);
+  }
+  rig_free(rig);
+}
+
 /* ---- kept values ------------------------------------------------------------------------------------------------- */
 
 /* What scripts can do with texts and parts that stay in C. `long` is a text over 1 KiB. */
@@ -579,6 +612,7 @@ int main(void)
       cmocka_unit_test(bound_parts_go_and_the_rest_stays),
       cmocka_unit_test(signed_thoughts_do_not_go_to_another_provider),
       cmocka_unit_test(what_a_provider_keeps_cannot_be_taken_along),
+      cmocka_unit_test(a_declaration_that_lacks_something_is_refused_with_its_line),
       cmocka_unit_test(kept_values_are_passed_on_and_looked_at_only_a_little),
       cmocka_unit_test(mutated_bodies_answers_and_streams_are_never_a_fault),
       cmocka_unit_test(an_injected_answer_is_translated),

@@ -81,8 +81,7 @@ static inline void add_file(struct pry_policy_set *set, const char *path)
   pry_buffer_fini(&text);
 }
 
-/* A generation of its own for each `init` and each `bad`. */
-static inline void load(struct rig *rig, const char *init, const char *bad)
+static inline struct pry_policy_set *set_of(const char *init, const char *bad)
 {
   static const char *const files[] = {"dialects/openai.lua",
                                       "dialects/anthropic.lua",
@@ -100,6 +99,13 @@ static inline void load(struct rig *rig, const char *init, const char *bad)
   assert_true(pry_policy_set_add(set, "p.lua", PRY_SLICE(GO)));
   assert_true(pry_policy_set_add(set, "dialects/bad.lua", pry_slice_of(bad)));
   assert_true(pry_policy_set_seal(set));
+  return set;
+}
+
+/* A generation of its own for each `init` and each `bad`. */
+static inline void load(struct rig *rig, const char *init, const char *bad)
+{
+  struct pry_policy_set *set = set_of(init, bad);
   struct pry_report report;
   struct pry_buffer text;
   pry_report_init(&report);
