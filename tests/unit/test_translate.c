@@ -243,6 +243,35 @@ static void an_answer_beyond_the_bound_is_a_failed_attempt(void **unused)
   rig_free(rig);
 }
 
+/* Untranslated, an event that long passes unread; a client of another dialect could not read it either. */
+static void an_event_beyond_the_bound_is_a_failure(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  struct client client;
+  for (int after = 0; after < 2; after++) {
+    struct pry_buffer body;
+    pry_buffer_init(&body, 0);
+    pry_buffer_append_text(&body, after ? CLAUDE_BEGIN CLAUDE_TEXT("x") : CLAUDE_BEGIN);
+    pry_buffer_append_text(
+        &body, "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"");
+    assert_true(pry_buffer_reserve(&body, 5000000));
+    memset(body.data + body.size, 'x', 4900000);
+    body.size += 4900000;
+    pry_buffer_append_text(&body, "\",\"type\":\"text_delta\"},\"index\":0}\n\n" CLAUDE_END);
+    answers(rig, 200, SSE, pry_buffer_slice(&body), false);
+    call(&client, rig, CHAT, ASK, NULL);
+    assert_false(client.outcome.ok);
+    assert_int_equal(client.outcome.committed, after);
+    assert_null(strstr(text_of(&client), "xxxx"));
+    assert_null(strstr(text_of(&client), "[DONE]"));
+    assert_non_null(strstr(text_of(&client), "\"error\":{"));
+    pry_buffer_fini(&client.body);
+    pry_buffer_fini(&body);
+  }
+  rig_free(rig);
+}
+
 /* ---- where a translated request goes ----------------------------------------------------------------------------- */
 
 static void paths_are_joined_whatever_a_base_url_has_of_them(void **unused)
@@ -607,6 +636,7 @@ int main(void)
       cmocka_unit_test(a_fault_in_a_stream_is_a_failed_attempt_before_the_commit_and_an_error_after_it),
       cmocka_unit_test(a_body_beyond_a_scripts_limits_says_so),
       cmocka_unit_test(an_answer_beyond_the_bound_is_a_failed_attempt),
+      cmocka_unit_test(an_event_beyond_the_bound_is_a_failure),
       cmocka_unit_test(paths_are_joined_whatever_a_base_url_has_of_them),
       cmocka_unit_test(bodies_without_bound_parts_pass_byte_for_byte),
       cmocka_unit_test(bound_parts_go_and_the_rest_stays),
