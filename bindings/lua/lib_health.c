@@ -196,8 +196,8 @@ static int health_check(lua_State *L)
   lua_rawgetp(L, LUA_REGISTRYINDEX, &OPERATION_KEY);
   lua_setmetatable(L, -2);
   size_t count = read_targets(L, targets);
-  operation->run = pry_health_start(pry_decision_worker(decision), decision->ask->state, &options, targets, count,
-                                    checked, operation);
+  operation->run = pry_health_start(pry_decision_worker(decision), &pry_decision_script(decision)->state, &options,
+                                    targets, count, checked, operation);
   if (!operation->run)
     return pry_lua_failed(L, "no_memory", "memory is short");
   lua_settop(L, 2);

@@ -152,6 +152,7 @@ struct alone {
   struct pry_loop *loop;
   struct pry_http *http;
   struct pry_engine *engine;
+  struct pry_worker *worker; /* its */
   struct pry_generation *generation;
   struct pry_state *state;
   struct pry_report report;
@@ -189,10 +190,11 @@ static bool load(struct alone *alone, const char *folder)
   alone->http = alone->loop ? pry_http_new(alone->loop, NULL) : NULL;
   struct pry_engine_options options = {.loop = alone->loop, .http = alone->http, .loader = &pry_lua_loader};
   alone->engine = set && alone->http ? pry_engine_new(&options) : NULL;
-  if (alone->engine)
+  alone->worker = alone->engine ? alone->engine->control : NULL;
+  if (alone->worker)
     alone->generation = pry_lua_loader.load(set, &limits, &alone->report);
   if (alone->generation)
-    alone->state = pry_lua_loader.warm(alone->generation, alone->engine->control, &limits, &alone->report);
+    alone->state = pry_lua_loader.warm(alone->generation, alone->worker, &limits, &alone->report);
   else
     pry_policy_set_free(set);
   if (!alone->state) {
@@ -202,7 +204,7 @@ static bool load(struct alone *alone, const char *folder)
     fprintf(stderr, "parry: the policies in %s cannot be used; see: parry check %s\n", folder, folder);
   }
   pry_buffer_fini(&text);
-  return alone->engine && alone->state;
+  return alone->state;
 }
 
 static void run_checks(const struct health *health, struct alone *alone, enum pry_health_probe probe)
@@ -213,7 +215,7 @@ static void run_checks(const struct health *health, struct alone *alone, enum pr
     alone->targets[alone->count++] = health->targets[i];
   if (!alone->count)
     pry_health_targets(alone->generation->config, list_target, alone);
-  if (!pry_health_start(alone->engine->control, alone->state, &options, alone->targets, alone->count, checked, alone))
+  if (!pry_health_start(alone->worker, alone->state, &options, alone->targets, alone->count, checked, alone))
     return;
   while (!alone->done)
     pry_loop_turn(alone->loop, PRY_TIME_NEVER);

@@ -209,6 +209,53 @@ static void use_cancel(void)
   rig_free(rig);
 }
 
+#define CHECKING                                                                                                       \
+  "return policy { name = 'p', every = { { seconds = 60, run = function(self)\n"                                       \
+  "  local found = health.check { targets = { 'up/m', 'kimi/m', 'nobody' }, timeout = 5 }\n"                           \
+  "  if found then log.info(#found .. found[1].target .. tostring(found[1].ok) .. tostring(found[3].hint)) end\n"      \
+  "  log.info(tostring(#health.targets()))\n"                                                                          \
+  "end } } }\n"
+
+/* A list of models that the rig's dialect is told of here. */
+#define CHECKED_DIALECT                                                                                                \
+  "return dialect { name = 'd', stream = { default = 'content' }, "                                                    \
+  "health = { models = '/models', headers = { 'x-version: 1' } } }\n"
+
+static void use_health(void)
+{
+  fail_quiet();
+  struct rig *rig = rig_new_set(CHECKING, NULL, CHECKED_DIALECT, NULL);
+  push_answers(rig);
+  fail_loud();
+  for (int i = 0; i < 2; i++) {
+    enum pry_ask_status status = ask_for(rig, PRY_EVERY);
+    FAIL_CHECK(status == PRY_ASK_DONE || (status == PRY_ASK_FAULT && fail_struck() && *rig->ask.fault));
+  }
+  fail_over();
+  pry_buffer_clear(&rig->lines);
+  FAIL_CHECK(ask_for(rig, PRY_EVERY) == PRY_ASK_DONE);
+  FAIL_CHECK(strstr(pry_buffer_text(&rig->lines), "3up/mtrueinit.lua declares no provider"));
+  FAIL_CHECK(pry_http_open_count(rig->http) == 0);
+  rig_free(rig);
+}
+
+/* A check that is under way when the state goes. */
+static void use_health_cancel(void)
+{
+  fail_quiet();
+  struct rig *rig = rig_new_set(CHECKING, NULL, CHECKED_DIALECT, NULL);
+  push_answers(rig);
+  fail_loud();
+  rig_prepare(rig, &rig->ask, PRY_EVERY);
+  struct pry_state *state = rig->engine->control->state;
+  if (rig_run(rig, &rig->ask) == PRY_ASK_PENDING) {
+    pry_loop_turn(rig->loop, 0);
+    state->ops->cancel(state, &rig->ask);
+  }
+  FAIL_CHECK(pry_http_open_count(rig->http) == 0);
+  rig_free(rig);
+}
+
 static void use_script(void)
 {
   char fault[PRY_FAULT_MAX] = "";
@@ -220,11 +267,12 @@ static void use_script(void)
 int main(void)
 {
   static const struct fail_scenario scenarios[] = {
-      {"a Lua state", use_script, FAIL_BOTH, 100},  {"values", use_values, FAIL_MEMORY, 100},
-      {"json", use_json, FAIL_MEMORY, 100},         {"store, log, alert", use_store, FAIL_BOTH, 100},
-      {"http.request", use_http, FAIL_MEMORY, 100}, {"respond", use_respond, FAIL_MEMORY, 100},
-      {"route", use_route, FAIL_MEMORY, 100},       {"refresh", use_refresh, FAIL_MEMORY, 100},
-      {"dialect", use_dialect, FAIL_MEMORY, 100},   {"cancel", use_cancel, FAIL_MEMORY, 100},
+      {"a Lua state", use_script, FAIL_BOTH, 100},    {"values", use_values, FAIL_MEMORY, 100},
+      {"json", use_json, FAIL_MEMORY, 100},           {"store, log, alert", use_store, FAIL_BOTH, 100},
+      {"http.request", use_http, FAIL_MEMORY, 100},   {"respond", use_respond, FAIL_MEMORY, 100},
+      {"route", use_route, FAIL_MEMORY, 100},         {"refresh", use_refresh, FAIL_MEMORY, 100},
+      {"dialect", use_dialect, FAIL_MEMORY, 100},     {"cancel", use_cancel, FAIL_MEMORY, 100},
+      {"health.check", use_health, FAIL_MEMORY, 100}, {"health.check cancelled", use_health_cancel, FAIL_MEMORY, 100},
   };
   return fail_main(scenarios, sizeof scenarios / sizeof *scenarios);
 }

@@ -26,7 +26,7 @@ static void visit_breaker(void *user, struct pry_slice key, enum pry_breaker_sta
 
 static void use_breaker(struct pry_store *store, struct pry_slice key, struct pry_list *permits)
 {
-  struct pry_breaker_parameters parameters = {1, 1, 1, PRY_SECOND, .half_open_limit = 0};
+  struct pry_breaker_parameters parameters = {1, 1, 1, PRY_SECOND, .ratio = 0.5, .min_calls = 1};
   struct pry_breaker_entry entry;
   enum pry_breaker_state state;
   bool changed;
