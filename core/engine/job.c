@@ -136,14 +136,6 @@ static void job_due(void *user)
     job_ended(job, status);
 }
 
-static struct job *find(const struct pry_jobs *jobs, const struct pry_job_config *config)
-{
-  for (size_t i = 0; i < jobs->count; i++)
-    if (jobs->items[i]->index == config->index && strcmp(jobs->items[i]->name, config->instance->name) == 0)
-      return jobs->items[i];
-  return NULL;
-}
-
 static struct job *make(struct pry_jobs *jobs, const struct pry_job_config *config)
 {
   struct job *job = calloc(1, sizeof *job);
@@ -186,6 +178,18 @@ struct pry_job_plan {
   struct job *items[]; /* those known already, and new ones */
 };
 
+/* The job that goes on as this one, among those that the first `planned` have not taken: two chains may have instances of
+ * the same name, and the first of the old ones is the first of the new ones. */
+static struct job *find(const struct pry_job_plan *plan, size_t planned, const struct pry_job_config *config)
+{
+  const struct pry_jobs *jobs = plan->jobs;
+  for (size_t i = 0; i < jobs->count; i++)
+    if (jobs->items[i]->index == config->index && strcmp(jobs->items[i]->name, config->instance->name) == 0 &&
+        !in_list(plan->items, planned, jobs->items[i]))
+      return jobs->items[i];
+  return NULL;
+}
+
 void pry_jobs_forget(struct pry_job_plan *plan)
 {
   if (!plan)
@@ -204,7 +208,7 @@ struct pry_job_plan *pry_jobs_prepare(struct pry_jobs *jobs, const struct pry_co
   plan->jobs = jobs;
   plan->config = config;
   for (size_t i = 0; i < config->job_count; i++) {
-    struct job *known = find(jobs, &config->jobs[i]);
+    struct job *known = find(plan, i, &config->jobs[i]);
     plan->items[i] = known ? known : make(jobs, &config->jobs[i]);
     if (plan->items[i])
       continue;

@@ -2,6 +2,7 @@
  * job.h: the `every` lists of policies, and events told to on_event handlers.
  *
  * A job runs once per engine and never overlaps itself: a run that is due while the last one still waits is skipped.
+ * Instances of the same name in two chains have a job each.
  * On reload a job that exists in both generations keeps its phase (its next run is not moved), a new one starts one
  * period after the commit, and a run under way finishes on its own generation, within 30 s: then it is cancelled as a fault
  * of its policy, because it would keep a retired generation's state alive (`sleep` may take an hour).

@@ -51,6 +51,28 @@ static void a_reload_keeps_the_phase(void **unused)
   rig_free(rig);
 }
 
+/* The same policy in the chains of two routes, under the same name: a reload took the first one's job for both, lost the
+ * second, and freed the first twice at the end. */
+static void the_same_name_in_two_chains_is_two_jobs(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  for (size_t i = 0; i < 2; i++) {
+    rig_use(rig, "ticker", PRY_HANDLER_BIT(PRY_EVERY), count);
+    rig->policies[i].every = 10 * PRY_SECOND;
+  }
+  rig_commit(rig);
+  pry_loop_advance(rig->loop, 9 * PRY_SECOND);
+  rig_commit(rig);
+  pry_loop_advance(rig->loop, 2 * PRY_SECOND);
+  assert_int_equal(rig->counter, 2); /* both, in phase */
+  rig->policy_count = 1;
+  rig_commit(rig);
+  pry_loop_advance(rig->loop, 10 * PRY_SECOND);
+  assert_int_equal(rig->counter, 3);
+  rig_free(rig);
+}
+
 struct seen {
   struct pry_job_status status;
   unsigned count;
@@ -165,6 +187,7 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(runs_once_per_period),
       cmocka_unit_test(a_reload_keeps_the_phase),
+      cmocka_unit_test(the_same_name_in_two_chains_is_two_jobs),
       cmocka_unit_test(never_over_itself),
       cmocka_unit_test(a_run_may_outlive_its_job),
       cmocka_unit_test(a_run_on_a_replaced_generation_ends_within_thirty_seconds),
