@@ -14,11 +14,13 @@ local CODE = "unhealthy"
 local KEY = 150 -- bytes of an alert's key: model names are as long as clients like
 local DAY = 86400
 
--- In the store, all forgotten when the checks stop (a policy that is no longer used must not keep a target shut):
---   due              when to check next
+-- In the store, all forgotten when the checks stop (a policy that is no longer used must not keep a target shut).
+-- Chains that use this policy under one name share it: what one found all of them know, and the same list is checked
+-- once.
+--   due/TARGETS      when to check these next
 --   bad/T, good/T    checks in a row that ended so
 --   down/T           T is unhealthy: why
---   any              some target is
+--   any              some target is, or was lately: what a call looks at first
 
 local function seconds_to_next(self)
   return self.interval * (1 + self.jitter * random())
@@ -80,21 +82,21 @@ local function take(self, result)
   return true
 end
 
+-- Is it time? An interval that was made shorter counts at once.
+local function is_due(self)
+  local time, due = now(), store.get(self.due)
+  if due and time < due and due <= time + self.interval * (1 + self.jitter) then return false end
+  store.set(self.due, time + seconds_to_next(self), DAY)
+  return true
+end
+
 local function check_all(self)
-  local time = now()
-  if time < (store.get("due") or 0) then return end
-  store.set("due", time + seconds_to_next(self), DAY)
+  if not is_due(self) then return end
   local targets = #self.targets > 0 and self.targets or health.targets()
   local results = health.check { targets = targets, probe = self.probe, timeout = self.timeout }
   if not results then return end -- memory is short: next time
-  local any = false
   for _, result in ipairs(results) do
-    if take(self, result) then any = true end
-  end
-  if any then
-    store.set("any", true, lifetime(self))
-  else
-    store.remove("any")
+    if take(self, result) then store.set("any", true, lifetime(self)) end
   end
 end
 
@@ -122,6 +124,7 @@ return policy {
       end
     end
     self.anyway = self.name .. ".anyway" -- in call.vars, of this instance
+    self.due = ("due/" .. table.concat(self.targets, ",")):sub(1, 400)
   end,
 
   on_attempt = function(self, call)

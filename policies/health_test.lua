@@ -120,6 +120,34 @@ test("tells once that a target is unhealthy, and once that it is healthy again",
   t:eq(t:alerts()[1].key, t:alerts()[2].key)
 end)
 
+test("two chains with the same list check it once, and both know", function(t)
+  checks(t, { failures = 1 })
+  t:declare [[
+    route "/other" { to = "p/m", chain = {
+      use "health" { targets = { "p/m" }, interval = 10, jitter = 0, failures = 1, successes = 2 },
+      use "fallback_model" { models = { ["m"] = { "q/n" } } },
+    } }
+  ]]
+  t:provider { BROKEN }
+  t:provider("q", { OK, OK })
+  t:advance(9)
+  t:eq(#t:requests("provider"), 1)
+  t:eq(t:call({ model = "m" }).target, "q/n")
+  t:eq(t:call({ model = "m", path = "/other" }).target, "q/n")
+end)
+
+test("other lists of other chains are checked by themselves", function(t)
+  checks(t, { failures = 1 })
+  t:declare [[
+    route "/other" { to = "p/n", chain = {
+      use "health" { targets = { "p/n" }, interval = 10, jitter = 0, failures = 1, successes = 2 },
+    } }
+  ]]
+  t:provider { GOOD, GOOD, GOOD, GOOD }
+  t:advance(19)
+  t:eq(#t:requests("provider"), 4)
+end)
+
 test("targets are written out", function(t)
   checks(t, { targets = { "p/*" } })
   local ok, why = pcall(t.call, t, { model = "m" })
