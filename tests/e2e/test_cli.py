@@ -13,7 +13,7 @@ import pytest
 
 from harness import Folder, Process, chain, raw, run_parry, send
 
-COMMANDS = ["serve", "demo", "check", "test", "reload", "status", "client", "classify", "sim", "version"]
+COMMANDS = ["serve", "demo", "check", "test", "reload", "status", "health", "client", "classify", "sim", "version"]
 
 INIT = f"""
 provider "p" {{ base_url = "http://127.0.0.1:9/v1", dialect = "openai", auth = bearer(secret "KEY") }}
