@@ -99,6 +99,25 @@ test("a model that is not in the list is asked for by name", function(t)
   t:match(t:sent(2).url, "/models/other$")
 end)
 
+test("Azure's deployments are in no list: whether somebody is there is all that is asked", function(t)
+  t:use("health", { targets = { "z/our-deployment" }, interval = 10, jitter = 0, failures = 1 })
+  t:provider("z", { { status = 404 }, dialect = "azure" })
+  t:provider { OK }
+  t:advance(3)
+  t:eq(t:sent(1).method, "GET")
+  t:ne(t:sent(1).url:match("/models"), "/models")
+  t:eq(#t:call({ model = "m" }).faults, 0)
+end)
+
+test("Gemini has no list as OpenAI's, and is asked for the model", function(t)
+  t:use("health", { targets = { "g/gemini-pro" }, interval = 10, jitter = 0, failures = 1, successes = 1 })
+  t:provider("g", { { status = 200, body = '{"models":[{"name":"models/gemini-pro"}]}' },
+                    { status = 200, body = '{"name":"models/gemini-pro"}' }, dialect = "gemini" })
+  t:advance(3)
+  t:match(t:sent(1).url, "/models$")
+  t:match(t:sent(2).url, "/models/gemini%-pro$")
+end)
+
 test("a completion asks for one token", function(t)
   checks(t, { probe = "completion" })
   t:provider { OK }

@@ -13,6 +13,7 @@ return dialect {
 
   error_in_200 = { error = openai.FINE },
   stream = openai.stream(),
+  health = { completion = "/chat/completions" }, -- its list has models, and calls name deployments
 
   classify = openai.classifier {
     accessdenied = "permission",

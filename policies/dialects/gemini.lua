@@ -53,6 +53,7 @@ return dialect {
   name = "gemini",
   doc = "Google's generateContent and streamGenerateContent",
 
+  health = { models = "/models", without = "/models" },
   error_in_200 = { error = openai.FINE, ["promptFeedback.blockReason"] = FEEDBACK },
   stream = {
     error_in_data = { error = openai.FINE, ["promptFeedback.blockReason"] = FEEDBACK },
