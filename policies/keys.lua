@@ -62,6 +62,13 @@ local function settle(self, call, attempt)
   }
 end
 
+-- Not all in the same moment: they would meet the limit together again.
+local function wait_for_one(self, err)
+  local asked = err.retry_after
+  if not asked or asked > (self.patience or 0) then return end
+  return retry { after = asked * (1 + 0.1 * random()), why = "every key rests" }
+end
+
 return policy {
   name = "keys",
   doc = "use the next key of a provider when one is refused or at its limit",
@@ -76,6 +83,8 @@ return policy {
                              doc = "categories or codes that say that a key is out of order" },
     shared_account = param { false, doc = "the keys belong to one account: its limit and its balance are theirs, "
                              .. "so that another key helps against neither" },
+    patience       = param { type = "number", optional = true, min = 0, max = 600, unit = "s",
+                             doc = "while every key rests, wait this long at most for the first that is back" },
     to             = param { type = "sink", optional = true, doc = "where to tell that a key was retired" },
   },
 
@@ -100,6 +109,7 @@ return policy {
   end,
 
   on_error = function(self, call, err)
+    if err.code == "no_usable_key" and err.source == "parry" then return wait_for_one(self, err) end
     local key = call.target.key
     if not key or not consequence(self, err) then return end
     return rotate { why = ("key %s: %s"):format(key, err.code or err.category) }

@@ -103,6 +103,18 @@ test("all paused: a new call is told when to come back, and nothing is sent", fu
   t:eq(r.ledger[1].code, "no_usable_key")
 end)
 
+test("all paused: a new call waits for the first that is back, if that is soon enough", function(t)
+  rotating(t, { limited(10), limited(30), OK, keys = { "K1", "K2" } }, { patience = 9 })
+  t:call { model = "m" }
+  t:advance(0.5)
+  t:eq(t:call({ model = "m" }).status, 429)
+  t:advance(1.5)
+  local r = t:call { model = "m" }
+  t:eq(r.status, 200)
+  t:eq(keys_of(r), "none K1")
+  t:ok(r.waited >= 8 and r.waited < 9)
+end)
+
 test("all retired: an auth failure of parry's own, and nothing is sent", function(t)
   rotating(t, { REFUSED, BROKE, REFUSED })
   local r = t:call { model = "m" }

@@ -54,15 +54,21 @@ void pry_call_pick_key(struct pry_call *call)
     take_any(call, provider, &wait);
 }
 
+/* A reload may have come in between, too: with other keys, or another value of this one. */
 bool pry_call_has_key(struct pry_call *call, pry_time *wait)
 {
   const struct pry_provider *provider = call->view.target.provider;
   uint64_t version;
-  if (!provider->key_count || provider->key_count == 1)
+  if (!provider->key_count) {
+    if (call->view.target.key[0])
+      set_key(call, "", 0);
     return true;
+  }
   size_t index = pry_keys_index(provider, call->view.target.key);
-  return (index != SIZE_MAX && pry_keys_usable(keys_of(call), provider, index, false, &version, now_of(call))) ||
-         take_any(call, provider, wait);
+  if (index == SIZE_MAX || !pry_keys_usable(keys_of(call), provider, index, false, &version, now_of(call)))
+    return take_any(call, provider, wait);
+  call->ledger[call->view.ledger_count - 1].key_version = version;
+  return true;
 }
 
 const struct pry_secret *pry_call_key(const struct pry_call *call)

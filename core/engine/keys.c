@@ -189,13 +189,18 @@ static struct pry_key_choice choose(struct pry_keys *keys, const struct pry_prov
   return choice;
 }
 
+/* Nothing is known, and no turn is kept: the table need not be looked at. */
+static bool is_simple(const struct pry_keys *keys, const struct pry_provider *provider)
+{
+  return provider->key_count == 1 ||
+         (provider->rotation == PRY_ROTATE_FIRST && !atomic_load_explicit(&keys->entries, memory_order_acquire));
+}
+
 struct pry_key_choice pry_keys_choose(struct pry_keys *keys, const struct pry_provider *provider, uint64_t passed_over,
                                       bool take, pry_time now)
 {
   const struct pry_secret *first = provider->keys[0];
-  bool simple = provider->key_count == 1 ||
-                (provider->rotation == PRY_ROTATE_FIRST && !atomic_load_explicit(&keys->entries, memory_order_acquire));
-  if (simple && first->value && !(passed_over & 1))
+  if (is_simple(keys, provider) && first->value && !(passed_over & 1))
     return (struct pry_key_choice){.found = true, .version = version_of(keys, first), .wait = -1};
   pthread_mutex_lock(&keys->lock);
   struct pry_key_choice choice = choose(keys, provider, passed_over, take, now);
@@ -216,6 +221,8 @@ bool pry_keys_usable(struct pry_keys *keys, const struct pry_provider *provider,
 {
   pry_time left;
   *version = version_of(keys, provider->keys[index]);
+  if (provider->keys[index]->value && is_simple(keys, provider))
+    return true;
   pthread_mutex_lock(&keys->lock);
   bool usable = state_of(keys, provider, index, now, &left) == PRY_KEY_USABLE;
   if (usable && take)

@@ -170,13 +170,16 @@ end)
 
 test("the record of what a policy saw has tokens and cost", function(t)
   t:use("circuit_breaker", { failures = 5, cooldown = 10 })
-  provider(t, "openai", { { body = CHAT }, secret = "KEY" })
-  local r = t:call { model = "m" }
-  local seen
-  for _, event in ipairs(r.events) do seen = event.handler == "on_outcome" and event or seen end
-  t:eq(seen.tokens.total, 1100)
-  t:near(seen.cost, r.cost, 1e-12)
-  t:eq(seen.key, "KEY")
+  provider(t, "openai", { { body = CHAT },
+    { sse = { delta("a"), { data = { choices = json.array {}, usage = CHAT.usage } }, "[DONE]" } }, secret = "KEY" })
+  for _, stream in ipairs { false, true } do -- a stream's are known at its end, and that is when it is told
+    local r = t:call { model = "m", stream = stream }
+    local seen
+    for _, event in ipairs(r.events) do seen = event.handler == "on_outcome" and event or seen end
+    t:eq(seen.tokens.total, 1100)
+    t:near(seen.cost, r.cost, 1e-12)
+    t:eq(seen.key, "KEY")
+  end
 end)
 
 -- max_cost and max_wait -----------------------------------------------------------------------------------------------

@@ -57,6 +57,9 @@ struct rig {
   pry_time early_head, slow_window;
   double slow_events;
   bool slow_cut;
+  pry_time max_wait;
+  size_t keys;           /* of provider p: K1, K2, … with values key-1, key-2, … */
+  const char *first_key; /* another value of K1 */
   /* what policies saw */
   unsigned runs[PRY_HANDLER_COUNT];
   struct pry_failure last_failure;
@@ -90,6 +93,20 @@ static inline struct pry_dialect *rig_dialect(struct pry_arena *arena, const cha
   return dialect;
 }
 
+static inline void rig_give_keys(const struct rig *rig, struct pry_arena *arena, struct pry_provider *provider)
+{
+  static const char *const names[] = {"K1", "K2", "K3"}, *const values[] = {"key-1", "key-2", "key-3"};
+  const struct pry_secret **keys = pry_arena_array(arena, rig->keys, sizeof *keys);
+  struct pry_secret *secrets = pry_arena_array(arena, rig->keys, sizeof *secrets);
+  for (size_t i = 0; i < rig->keys; i++) {
+    secrets[i] = (struct pry_secret){names[i], i == 0 && rig->first_key ? rig->first_key : values[i], "test"};
+    keys[i] = &secrets[i];
+  }
+  provider->auth = (struct pry_auth){.kind = PRY_AUTH_BEARER, .secret = keys[0]};
+  provider->keys = keys;
+  provider->key_count = rig->keys;
+}
+
 /* ---- configuration --------------------------------------------------------------------------------------- */
 
 static inline struct pry_config *rig_config(struct rig *rig)
@@ -113,6 +130,8 @@ static inline struct pry_config *rig_config(struct rig *rig)
       (struct pry_provider){.name = "p", .base_url = "http://p/v1", .dialect = dialects[0], .timeouts = rig->timeouts};
   if (rig->with_credential)
     providers[0].auth = (struct pry_auth){.kind = PRY_AUTH_BEARER, .credential = credential};
+  if (rig->keys)
+    rig_give_keys(rig, &arena, &providers[0]);
   providers[1] = (struct pry_provider){.name = "q", .base_url = "http://q", .dialect = dialects[0]};
   providers[2] = (struct pry_provider){.name = "alien", .base_url = "http://alien", .dialect = dialects[1]};
   const struct pry_instance **instances = pry_arena_array(&arena, RIG_POLICIES_MAX, sizeof *instances);
@@ -143,6 +162,7 @@ static inline struct pry_config *rig_config(struct rig *rig)
                               .slow_window = rig->slow_window,
                               .slow_events = rig->slow_events,
                               .slow_cut = rig->slow_cut,
+                              .max_wait = rig->max_wait,
                               .repeatable = rig->repeatable,
                               .max_attempts_per_call = PRY_MAX_ATTEMPTS_PER_CALL_DEFAULT,
                               .max_targets = PRY_MAX_TARGETS_DEFAULT,
