@@ -39,7 +39,13 @@ local function tell(self, call, attempt, only)
   if self.to then notify { key = alert_key(call, attempt), to = self.to, text = text } end
 end
 
+local function refusals_of(call, attempt) return "refused/" .. alert_key(call, attempt) end
+
 local function retire(self, call, attempt)
+  if self.refusals > 1 then
+    local count = store.count(refusals_of(call, attempt), 1, self.retire)
+    if count and count < self.refusals then return end
+  end
   local marked = keys.retire(self.retire)
   if marked == "set" then
     tell(self, call, attempt, false)
@@ -53,6 +59,7 @@ local function pause(self, err)
 end
 
 local function settle(self, call, attempt)
+  if self.refusals > 1 then store.remove(refusals_of(call, attempt)) end
   if not keys.worked() then return end
   log.info("key works again", { provider = call.target.provider, key = attempt.key })
   if not self.to then return end
@@ -81,6 +88,7 @@ return policy {
     count          = param { { "auth", "billing", "api_key_frozen", "account_deactivated" },
                              type = "list", of = "string",
                              doc = "categories or codes that say that a key is out of order" },
+    refusals       = param { 1, min = 1, max = 1000, doc = "refusals in a row, no success between, that retire a key" },
     shared_account = param { false, doc = "the keys belong to one account: its limit and its balance are theirs, "
                              .. "so that another key helps against neither" },
     patience       = param { type = "number", optional = true, min = 0, max = 600, unit = "s",

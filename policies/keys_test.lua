@@ -226,6 +226,22 @@ test("other failures say nothing about a key", function(t)
   end
 end)
 
+test("refusals: a client that asks for what no key may do takes no good key out of use", function(t)
+  rotating(t, { OK, REFUSED, REFUSED, OK, REFUSED, REFUSED, OK, keys = { "K1", "K2" } }, { refusals = 2 })
+  t:call { model = "m" }
+  t:eq(keys_of(t:call { model = "forbidden" }), "K1 K2")
+  t:eq(keys_of(t:call { model = "m" }), "K1")
+  t:eq(keys_of(t:call { model = "forbidden" }), "K1 K2", "K2 for the second time, with no success between")
+  t:eq(keys_of(t:call { model = "m" }), "K1")
+end)
+
+test("refusals: as many in a row retire it", function(t)
+  rotating(t, { REFUSED, OK, REFUSED, OK, OK, keys = { "K1", "K2" } }, { refusals = 2 })
+  t:eq(keys_of(t:call { model = "m" }), "K1 K2")
+  t:eq(keys_of(t:call { model = "m" }), "K1 K2")
+  t:eq(keys_of(t:call { model = "m" }), "K2")
+end)
+
 test("round robin takes the keys in turn and passes over a retired one", function(t)
   rotating(t, { OK, OK, OK, REFUSED, OK, OK, OK, rotate = "round_robin" })
   local order = {}
