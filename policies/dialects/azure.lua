@@ -12,6 +12,7 @@ return dialect {
   speaks = "openai",
 
   error_in_200 = { error = openai.FINE },
+  usage = openai.USAGE,
   stream = openai.stream(),
   health = { completion = "/chat/completions" }, -- its list has models, and calls name deployments
 

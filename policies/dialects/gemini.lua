@@ -55,6 +55,13 @@ return dialect {
 
   health = { models = "/models", without = "/models" },
   error_in_200 = { error = openai.FINE, ["promptFeedback.blockReason"] = FEEDBACK },
+  usage = {
+    at = { "usageMetadata" }, -- in every event of a stream: running totals
+    input = { "promptTokenCount + toolUsePromptTokenCount" },
+    output = { "candidatesTokenCount + thoughtsTokenCount" }, -- thoughts are paid for as output
+    cached = { "cachedContentTokenCount" },
+    total = { "totalTokenCount" },
+  },
   stream = {
     error_in_data = { error = openai.FINE, ["promptFeedback.blockReason"] = FEEDBACK },
     content_paths = { "candidates.*.content.parts" },

@@ -104,6 +104,23 @@ test("KIMI: as OpenAI", function(t)
   t:eq(tokens_of(t:call({ model = "m" }).tokens), "1000+100=1100, 400 cached")
 end)
 
+test("Azure: as OpenAI", function(t)
+  provider(t, "azure", { { body = CHAT } })
+  t:eq(tokens_of(t:call({ model = "m" }).tokens), "1000+100=1100, 400 cached")
+end)
+
+test("Gemini: thoughts are output, running totals are not summed", function(t)
+  local function answer(out)
+    return { candidates = { { content = { parts = { { text = "x" } } }, finishReason = "STOP" } },
+             usageMetadata = { promptTokenCount = 8, candidatesTokenCount = out, thoughtsTokenCount = 20,
+                               cachedContentTokenCount = 4, totalTokenCount = 28 + out } }
+  end
+  provider(t, "gemini", { { body = answer(3) }, { sse = { { data = answer(1) }, { data = answer(2) } } } })
+  t:route { client_dialect = "gemini" }
+  t:eq(tokens_of(t:call({ model = "m" }).tokens), "8+23=31, 4 cached")
+  t:eq(tokens_of(t:call({ model = "m", stream = true }).tokens), "8+22=30, 4 cached")
+end)
+
 test("what is not told is not guessed", function(t)
   for _, body in ipairs {
     '{"choices":[]}', '{"usage":null}', '{"usage":{}}', '{"usage":"1000"}', '{"usage":{"prompt_tokens":"7"}}',
