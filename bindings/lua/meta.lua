@@ -22,9 +22,7 @@ local PREFIXES = {
   ["lib_health.c functions"] = "health.", ["lib_http.c functions"] = "http.", ["lib_json.c functions"] = "json.",
   ["lib_log.c functions"] = "log.", ["lib_misc.c queue"] = "queue.", ["lib_keys.c keys"] = "keys.",
   ["lib_store.c functions"] = "store.", ["lib_store.c window_methods"] = "window:",
-  ["lib_http.c functions"] = "http.", ["lib_json.c functions"] = "json.",
-  ["lib_json_keep.c functions"] = "json.", ["lib_json_keep.c methods"] = "kept:", ["lib_log.c functions"] = "log.",
-  ["lib_misc.c queue"] = "queue.", ["lib_store.c functions"] = "store.", ["lib_store.c window_methods"] = "window:",
+  ["lib_json_keep.c functions"] = "json.", ["lib_json_keep.c methods"] = "kept:",
   ["lib_store.c breaker_methods"] = "breaker:", ["lib_test.c methods"] = "t:",
   ["lib_test_call.c pry_test_calling"] = "t:", ["lib_test_check.c pry_test_checks"] = "t:",
 }
