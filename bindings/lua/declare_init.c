@@ -35,8 +35,26 @@ enum { TIMEOUT_MAX = 3600, MODELS_MAX = 1024, CLIENTS_FILE_MAX = 1024 };
  * ---@param name string
  * ---@return fun(v: { base_url: string, auth?: auth })
  * function service(name) end
+ * ---@class sink_declaration   exactly one of webhook, slack, feishu, dingtalk, wecom, pagerduty, sentry, smtp
+ * ---@field webhook secret?      URL that takes JSON
+ * ---@field slack secret?        URL of an incoming webhook
+ * ---@field feishu secret?       URL of a custom bot, also Lark's
+ * ---@field dingtalk secret?     URL of a custom robot, its access_token in it
+ * ---@field wecom secret?        URL of a group robot, its key in it
+ * ---@field pagerduty secret?    routing key of the Events API v2
+ * ---@field sentry secret?       DSN
+ * ---@field smtp string?         "smtps://host:465" or "smtp://host:587"
+ * ---@field sign secret?         signs for webhook, feishu and dingtalk
+ * ---@field url string?          of pagerduty, when it is not https://events.pagerduty.com/v2/enqueue
+ * ---@field from string?         of smtp
+ * ---@field to string|string[]?  of smtp
+ * ---@field user secret?         of smtp
+ * ---@field password secret?     of smtp
+ * ---@field tls "required"|"none"?   of smtp://
+ * ---@field digest number?       seconds within which alerts become one message
+ * ---@field per_minute integer?  messages in any minute
  * ---@param name string
- * ---@return fun(v: { webhook: secret })
+ * ---@return fun(v: sink_declaration)
  * function sink(name) end */
 int pry_declare_head(lua_State *L)
 {
@@ -293,8 +311,7 @@ void pry_declare_service(lua_State *L, struct pry_declaration *d, const struct p
     pry_declare_push(L, d, &d->services, declared);
 }
 
-/* NULL: absent, or no secret (a finding; what stands there is not repeated). */
-static const char *read_secret(const struct pry_form *form, const char *key)
+const char *pry_declare_secret_field(const struct pry_form *form, const char *key)
 {
   const char *name = NULL;
   char shown[PRY_SHOWN_MAX];
@@ -313,9 +330,6 @@ static const char *read_secret(const struct pry_form *form, const char *key)
 
 void pry_declare_sink(lua_State *L, struct pry_declaration *d, const struct pry_object *head, int index)
 {
-  static const char *const known[] = {"webhook"};
-  static const char *const later[] = {"slack", "feishu", "dingtalk", "wecom", "pagerduty", "smtp", "sentry"};
-  static const char *const all[] = {"webhook", "slack", "feishu", "dingtalk", "wecom", "pagerduty", "smtp", "sentry"};
   struct pry_form form = pry_form_open(d, L, index, head->place, make_subject(L, d, head));
   const struct pry_place *earlier = NULL;
   for (size_t i = 0; i < d->sinks.count; i++) {
@@ -324,19 +338,9 @@ void pry_declare_sink(lua_State *L, struct pry_declaration *d, const struct pry_
       earlier = &other->place;
   }
   struct pry_declared_sink *declared = pry_declare_take(L, d, sizeof *declared);
-  pry_form_known(&form, all, sizeof all / sizeof *all, false);
-  bool named = false;
-  for (size_t i = 0; i < sizeof later / sizeof *later; i++)
-    if (has_field(&form, later[i])) {
-      pry_form_complain(&form, later[i], "is not available yet; use webhook = secret \"...\"");
-      named = true;
-    }
-  if (form.table && !named && !has_field(&form, known[0]))
-    pry_complain(d, form.place, "%s: needs webhook = secret \"...\"", form.subject);
   declared->place = head->place;
   declared->sink.name = head->name;
-  declared->sink.kind = "webhook";
-  declared->url = read_secret(&form, "webhook");
+  pry_declare_sink_fields(&form, declared);
   if (is_new(d, head, earlier))
     pry_declare_push(L, d, &d->sinks, declared);
 }
@@ -375,8 +379,8 @@ void pry_declare_credential(lua_State *L, struct pry_declaration *d, const struc
   declared->credential.index = d->credentials.count;
   if (form.table && !has_refresh && !has_field(&form, "refresh_token"))
     pry_complain(d, form.place, "%s: needs refresh_token = secret \"...\"", form.subject);
-  declared->refresh_token = read_secret(&form, "refresh_token");
-  declared->access_token = read_secret(&form, "access_token");
+  declared->refresh_token = pry_declare_secret_field(&form, "refresh_token");
+  declared->access_token = pry_declare_secret_field(&form, "access_token");
   declared->credential.grant = read_grant(&form, has_refresh);
   if (!has_refresh || has_field(&form, "token_url"))
     declared->credential.token_url = read_url(&form, "token_url");

@@ -160,7 +160,7 @@ struct pry_declared_credential {
 struct pry_declared_sink {
   struct pry_sink_config sink; /* first */
   struct pry_place place;
-  const char *url;
+  const char *url, *sign, *user; /* names of secrets; NULL: none */
 };
 
 struct pry_declared_rule {
@@ -181,6 +181,10 @@ void pry_declare_provider(lua_State *L, struct pry_declaration *d, const struct 
 void pry_declare_credential(lua_State *L, struct pry_declaration *d, const struct pry_object *head, int index);
 void pry_declare_service(lua_State *L, struct pry_declaration *d, const struct pry_object *head, int index);
 void pry_declare_sink(lua_State *L, struct pry_declaration *d, const struct pry_object *head, int index);
+/* What a sink is and how it is reached: all of its fields (declare_sink.c). */
+void pry_declare_sink_fields(const struct pry_form *form, struct pry_declared_sink *declared);
+/* A secret's name in a field; NULL: absent, or no secret (a finding; what stands there is not repeated). */
+const char *pry_declare_secret_field(const struct pry_form *form, const char *key);
 void pry_declare_route(lua_State *L, struct pry_declaration *d, const struct pry_object *head, int index);
 int pry_declare_bearer(lua_State *L);
 int pry_declare_header(lua_State *L);

@@ -204,6 +204,8 @@ static void resolve_sinks(lua_State *L, struct pry_declaration *d)
     const struct pry_declared_sink *declared = d->sinks.items[i];
     sinks[i] = declared->sink;
     sinks[i].url = find_secret(d->config, declared->url);
+    sinks[i].sign = find_secret(d->config, declared->sign);
+    sinks[i].user = find_secret(d->config, declared->user);
   }
   d->config->sinks = sinks;
   d->config->sink_count = d->sinks.count;

@@ -103,10 +103,20 @@ static bool is_sink_url(const struct pry_declaration *d, const char *name)
   return false;
 }
 
+static bool is_of_sink(const struct pry_declaration *d, const char *name)
+{
+  for (size_t i = 0; i < d->sinks.count; i++) {
+    const struct pry_declared_sink *sink = d->sinks.items[i];
+    if ((sink->sign && strcmp(sink->sign, name) == 0) || (sink->user && strcmp(sink->user, name) == 0))
+      return true;
+  }
+  return is_sink_url(d, name);
+}
+
 /* What its absence means. */
 static const char *consequence(const struct pry_declaration *d, const struct pry_secret *secret)
 {
-  return is_sink_url(d, secret->name) ? "alerts to its sink are not delivered" : "calls that need it will fail as auth";
+  return is_of_sink(d, secret->name) ? "alerts to its sink are not delivered" : "calls that need it will fail as auth";
 }
 
 /* One search; the text is wiped at its end. */

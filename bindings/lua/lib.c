@@ -17,6 +17,7 @@ void pry_lib_open(lua_State *L)
   pry_lib_misc_open(L);
   pry_lib_keys_open(L);
   pry_lib_health_open(L);
+  pry_lib_notify_open(L);
 }
 
 /* ---- buffers --------------------------------------------------------------------------------------------- */

@@ -4,6 +4,9 @@
  * Globals: `retry fallback rotate renew fail respond route hold refuse inject` (verdict_lua.c), `store` (lib_store.c), `http`, `retry fallback renew fail respond route hold refuse inject` (verdict_lua.c)
  * (lib_http.c), `keys` (lib_keys.c), `log` (lib_log.c), `json` (lib_json.c), `now random digest sleep notify queue` (lib_misc.c). lib_call.c and, `now random sleep notify queue` (lib_misc.c). lib_call.c and, `health` (lib_health.c)
  * lib_event.c have none; their views come as arguments of handlers. Each opener runs inside the door while a script is
+ * Globals: `retry fallback renew fail respond route hold refuse inject` (verdict_lua.c), `store` (lib_store.c), `http`
+ * (lib_http.c), `log` (lib_log.c), `json` (lib_json.c), `now random sleep queue` (lib_misc.c), `notify` (lib_notify.c).
+ * lib_call.c and lib_event.c have none; their views come as arguments of handlers. Each opener runs inside the door while a script is
  * set up.
  *
  * Misuse (wrong type, unknown field, a key that is too long) raises with file and line. Failures of the world are
@@ -31,6 +34,7 @@ void pry_lib_json_open(lua_State *L);
 void pry_lib_misc_open(lua_State *L);
 void pry_lib_keys_open(lua_State *L);
 void pry_lib_health_open(lua_State *L);
+void pry_lib_notify_open(lua_State *L);
 
 /* ---- views (lib_call.c) ---------------------------------------------------------------------------------- */
 

@@ -7,6 +7,7 @@
 
 /*
  * What is left: time, chance, digests, alerts and a look at queues.
+ * What is left: time, chance and a look at queues.
  */
 
 /* ---- time and chance -------------------------------------------------------------------------------------- */
@@ -134,50 +135,6 @@ static int misc_sleep(lua_State *L)
   if (!pry_timer_start(pry_decision_worker(decision)->loop, &nap->timer, pry_time_from_seconds(seconds), wake_up, nap))
     return luaL_error(L, "not enough memory");
   return pry_task_wait(L, &wait, nap);
-}
-
-/* ---- alerts ---------------------------------------------------------------------------------------------- */
-
-static const struct pry_sink_config *check_sink(lua_State *L, const struct pry_decision *decision,
-                                                struct pry_slice name)
-{
-  const struct pry_config *config = pry_decision_config(decision);
-  for (size_t i = 0; i < config->sink_count; i++)
-    if (pry_slice_equal(pry_slice_of(config->sinks[i].name), name))
-      return &config->sinks[i];
-  luaL_error(L, "notify{}: there is no sink \"%s\"; declare it in init.lua", name.data);
-  return NULL;
-}
-
-/* ---@param v { to: string, key?: string, text?: string, resolve?: boolean }
- * Raises an alert under `key` at the sink `to`, or resolves it. Never waits; returns nothing.
- * function notify(v) end */
-static int misc_notify(lua_State *L)
-{
-  static const char *const names[] = {"key", "to", "text", "resolve", NULL};
-  struct pry_decision *decision = pry_decision_check(L, "notify");
-  char key[PRY_KEY_MAX];
-  lua_settop(L, 1);
-  pry_lua_options(L, 1, "notify", names, false);
-  struct pry_slice to = pry_lua_text_field(L, 1, "notify", "to");
-  struct pry_slice text = pry_lua_text_field(L, 1, "notify", "text");
-  lua_pushliteral(L, "resolve");
-  lua_rawget(L, 1);
-  bool resolve = lua_toboolean(L, -1);
-  if (!to.size)
-    return luaL_error(L, "notify{} needs a to, the name of a sink");
-  if (!text.size && !resolve)
-    return luaL_error(L, "notify{} needs a text, or resolve = true");
-  lua_pushliteral(L, "key");
-  if (lua_rawget(L, 1) == LUA_TNIL) {
-    lua_pop(L, 1);
-    lua_pushliteral(L, "alert");
-  }
-  struct pry_alert alert = {
-      .key = pry_lua_key(L, lua_gettop(L), decision, '/', key, sizeof key), .text = text, .resolve = resolve};
-  pry_alerts_notify(pry_decision_engine(decision)->alerts, pry_decision_worker(decision)->loop,
-                    check_sink(L, decision, to), &alert);
-  return 0;
 }
 
 /* ---- queues ---------------------------------------------------------------------------------------------- */
@@ -355,8 +312,6 @@ void pry_lib_misc_open(lua_State *L)
   pry_sandbox_set_global(L, "digest");
   lua_pushcfunction(L, misc_sleep);
   pry_sandbox_set_global(L, "sleep");
-  lua_pushcfunction(L, misc_notify);
-  pry_sandbox_set_global(L, "notify");
   luaL_newlib(L, queue);
   pry_sandbox_set_global(L, "queue");
 }

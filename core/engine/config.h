@@ -69,11 +69,20 @@ struct pry_service {
   struct pry_auth auth;
 };
 
-/* A place alerts go to. */
+/* A place alerts go to. What each kind makes of it: sink.h. */
 struct pry_sink_config {
   const char *name;
-  const char *kind; /* "webhook" */
-  const struct pry_secret *url;
+  const char *kind;              /* "webhook", "slack", …: the names in sink.h */
+  const struct pry_secret *url;  /* of pagerduty the routing key, of sentry the DSN; NULL for smtp */
+  const struct pry_secret *sign; /* what requests are signed with, of smtp the password; NULL: nothing */
+  const struct pry_secret *user; /* of smtp; NULL: no login */
+  const char *endpoint;          /* of smtp and pagerduty: where */
+  const char *from;              /* of smtp */
+  const char *const *to;         /* of smtp */
+  size_t to_count;
+  bool plain;          /* of smtp: without TLS */
+  pry_time digest;     /* 0: as the kind does; negative: none */
+  unsigned per_minute; /* 0: as the kind does */
 };
 
 struct pry_credential_config {

@@ -90,8 +90,12 @@ static size_t sent(struct world *world)
 
 static void assert_sent(struct world *world, size_t i, const char *body)
 {
+  /* What else is known of an alert stands behind that: test_sink.c. */
   const struct pry_http_seen *seen = pry_http_script_seen(world->script, i);
-  assert_true(pry_slice_equal(seen->body, pry_slice_of(body)));
+  struct pry_slice beginning = {body, strlen(body) - 1};
+  assert_true(pry_slice_starts_with(seen->body, beginning));
+  assert_int_equal(seen->body.data[beginning.size], ',');
+  assert_int_equal(pry_json_parse(seen->body, NULL), PRY_JSON_OK);
 }
 
 static double counted(struct world *world, const char *sink, const char *result)

@@ -416,14 +416,56 @@ static void test_other_declarations(void **state)
       {"service", WITH_INIT("service \"s\" { base_url = \"https://s\", auth = passthrough() }\n"),
        "init.lua:3: service \"s\": auth must be bearer(X) or header(\"name\", X); there is no client's own credential "
        "here\n"},
-      {"sink", WITH_INIT("sink \"s\" {}\n"), "init.lua:3: sink \"s\": needs webhook = secret \"...\"\n"},
-      {"a sink that is known", WITH_INIT("sink \"s\" { feishu = secret \"HOOK_URL\" }\n"),
-       "init.lua:3: sink \"s\": feishu is not available yet; use webhook = secret \"...\"\n"},
       {"a secret's name", WITH_INIT("sink \"s\" { webhook = secret \"https://hooks/1\" }\n"),
        "init.lua:3: secret needs the name of a secret, as in secret \"KIMI_API_KEY\"; the name may hold only letters, "
        "digits, \"_\", \"-\" and \".\"\n"},
       {"verdicts", WITH_INIT("policy { name = \"init\", on_done = function() end }\nprovider(\"p\").x = 1\n"),
        "init.lua:4: attempt to index a parry.declaration value\n"},
+  };
+  CHECK(examples);
+}
+
+static void test_sinks(void **state)
+{
+  (void)state;
+#define SINK(fields) WITH_INIT("sink \"s\" { " fields " }\n")
+#define SAYS "init.lua:3: sink \"s\": "
+#define MAIL "smtp = \"smtps://mail.example:465\", from = \"parry@example.com\", to = \"ops@example.com\""
+  static const struct example examples[] = {
+      {"none", SINK(""),
+       SAYS "needs one of webhook, slack, feishu, dingtalk, wecom, pagerduty, sentry = secret \"...\", or smtp = "
+            "\"smtps://host:465\"\n"},
+      {"two", SINK("slack = secret \"HOOK_URL\", feishu = secret \"HOOK_URL\""),
+       SAYS "feishu and slack exclude each other; declare a sink for each\n"},
+      {"a pasted secret", SINK("slack = \"https://hooks.slack.com/T0/B0/x\""),
+       SAYS "slack must be secret \"NAME\", got a text\n"},
+      {"what does not go with it", SINK("slack = secret \"HOOK_URL\", sign = secret \"KEY\", from = \"a@b\""),
+       SAYS "sign does not go with slack, only with webhook feishu dingtalk\n" SAYS
+            "from does not go with slack, only with smtp\n"},
+      {"numbers", SINK("wecom = secret \"HOOK_URL\", digest = 301, per_minute = 0"),
+       SAYS "digest must be a number 0..300 s, got 301\n" SAYS "per_minute must be a whole number 1..600, got 0\n"},
+      {"an unknown field", SINK("webhook = secret \"HOOK_URL\", singn = secret \"X_KEY\""),
+       SAYS "no field \"singn\"; did you mean \"sign\"?\n"},
+      {"another place for PagerDuty", SINK("pagerduty = secret \"KEY\", url = \"ftp://x\""),
+       SAYS "url must begin with \"https://\" or \"http://\"\n"},
+      {"a mail to nobody", SINK("smtp = \"smtps://mail.example:465\", from = \"parry@example.com\""),
+       SAYS "to needs 1 to 16 mail addresses\n"},
+      {"a mail server", SINK("smtp = \"mail.example\", from = \"a@b.c\", to = \"a@b.c\""),
+       SAYS "smtp must be \"smtps://host:465\" or \"smtp://host:587\"\n"},
+      {"a login in the URL", SINK("smtp = \"smtp://me:word@mail.example\", from = \"a@b.c\", to = \"a@b.c\""),
+       SAYS "smtp holds a login; use user = secret \"...\", password = secret \"...\"\n"},
+      {"a header in an address",
+       SINK("smtp = \"smtps://mail.example\", from = \"a@b.c\\r\\nBcc: x@y.z\", to = { \"<a@b.c>\", \"a@b c\" }"),
+       SAYS "from must be a bare mail address, such as ops@example.com\n" SAYS
+            "to [1] must be a bare mail address, such as ops@example.com\n" SAYS
+            "to [2] must be a bare mail address, such as ops@example.com\n"},
+      {"half a login", SINK(MAIL ", user = secret \"USER\""), SAYS "user needs password = secret \"...\", too\n"},
+      {"no TLS where there is nothing else", SINK(MAIL ", tls = \"none\""),
+       SAYS "tls cannot be \"none\" with smtps://\n"},
+      {"a password for all to read",
+       SINK("smtp = \"smtp://mail.example\", from = \"a@b.c\", to = \"a@b.c\", tls = \"none\", user = secret \"USER\", "
+            "password = secret \"WORD\""),
+       SAYS "tls must be \"required\": without TLS the password could be read on its way\n"},
   };
   CHECK(examples);
 }
@@ -692,6 +734,7 @@ int main(void)
       cmocka_unit_test(test_use),
       cmocka_unit_test(test_providers),
       cmocka_unit_test(test_other_declarations),
+      cmocka_unit_test(test_sinks),
       cmocka_unit_test(test_routes),
       cmocka_unit_test(test_dialects),
       cmocka_unit_test(test_libraries),
