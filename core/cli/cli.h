@@ -28,6 +28,7 @@ enum pry_exit {
   X(errors, "show the last failed attempts and what they have in common")                                              \
   X(health, "ask the providers whether they work: connectivity, auth, model")                                          \
   X(chaos, "fail calls on purpose for a while: arm, show and end experiments")                                         \
+  X(alert, "try a sink of alerts, or show which alerts are open")                                                      \
   X(client, "make, show and take back the keys of the gateway's clients")                                              \
   X(classify, "say what each failure on stdin is, in parry's words")                                                   \
   X(sse, "say what parry sees in each recorded event stream on stdin")                                                 \

@@ -316,6 +316,27 @@ static void *post_chaos(struct pry_admin *admin, struct pry_exchange *exchange, 
   return NULL;
 }
 
+static void *get_alerts(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  struct pry_buffer body;
+  (void)query;
+  pry_buffer_init(&body, PRY_ADMIN_ANSWER_MAX);
+  bool built =
+      pry_buffer_append_format(&body, "{\"queued\":%zu,\"alerts\":", pry_alerts_queued(admin->engine->alerts)) &&
+      pry_alerts_list(admin->engine->alerts, &body) && pry_buffer_append_text(&body, "}\n");
+  pry_admin_reply(exchange, 200, PRY_ADMIN_JSON, built, &body);
+  return NULL;
+}
+
+static void *post_alert_test(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
+{
+  struct pry_slice to;
+  if (query_text(query, "to", &to) && to.size && !memchr(to.data, '%', to.size))
+    return pry_admin_start_alert_test(admin, exchange, to);
+  pry_admin_problem(exchange, 400, "Bad Request", "to is the name of a sink", PRY_SLICE(""), NULL);
+  return NULL;
+}
+
 static const struct route {
   const char *method, *path;
   void *(*serve)(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query);
@@ -325,6 +346,8 @@ static const struct route {
     {"GET", "/api/v1/generations", get_generations},
     {"GET", "/api/v1/events", get_events},
     {"GET", "/api/v1/errors", get_errors},
+    {"GET", "/api/v1/alerts", get_alerts},
+    {"POST", "/api/v1/alerts/test", post_alert_test},
     {"POST", "/api/v1/reload", post_reload},
     {"POST", "/api/v1/rollback", post_rollback},
     {"POST", "/api/v1/health", post_health},
@@ -357,6 +380,7 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
                     "there are /livez, /readyz, /metrics, /api/v1/status, /api/v1/generations, /api/v1/events, "
                     "/api/v1/errors, /api/v1/chaos, POST /api/v1/chaos, POST /api/v1/reload, POST /api/v1/rollback and "
                     "POST /api/v1/health",
+                    "/api/v1/alerts, POST /api/v1/alerts/test, POST /api/v1/reload and POST /api/v1/rollback",
                     PRY_SLICE(""), NULL);
   return NULL;
 }

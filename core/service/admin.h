@@ -7,6 +7,9 @@
  *   GET  /api/v1/generations           the serving one first, then those kept before it
  *   GET  /api/v1/events?limit=N        event records, newest first (100; at most 1000)
  *   GET  /api/v1/errors?limit=N        failed attempts and the pattern they make, newest first (100; at most 512)
+ *   GET  /api/v1/alerts                {queued, alerts: [{sink, key, title, severity, count, told, opened, …}]}, those open
+ *   POST /api/v1/alerts/test?to=SINK   sends one test message; 200 {sink, accepted, error} when it has been tried, 409 with
+ *                                      the same when it could not be
  *   POST /api/v1/rollback?to=ID        goes back to a kept generation, the one before without `to`; 200 or 409 like reload
  *   POST /api/v1/reload?wait=SECONDS   looks at the folder now; 200 {result, generation, …}, 409 {result: "refused",
  *                                      report: […]}, 202 {result: "pending"} when `wait` (10; at most 300) has passed

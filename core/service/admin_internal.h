@@ -4,6 +4,7 @@
  *   admin.c         the listener: who may ask, routes, the waiting reload
  *   admin_wait.c    requests whose answer takes time: reload, and what every worker is asked for
  *   admin_health.c  checks of targets
+ *   admin_wait.c    requests whose answer takes time: reload, a sink's test, and what every worker is asked for
  *   admin_answer.c  the answers, as JSON
  *   admin_errors.c  one of them: the last failed attempts
  *   admin_chaos.c   faults on purpose: what is armed, and orders to the policy
@@ -68,6 +69,9 @@ struct pry_admin_request *pry_admin_start_status(struct pry_admin *admin, struct
 struct pry_admin_request *pry_admin_start_health(struct pry_admin *admin, struct pry_exchange *exchange,
                                                  struct pry_slice query);
 struct pry_admin_request *pry_admin_start_events(struct pry_admin *admin, struct pry_exchange *exchange, size_t limit);
+
+struct pry_admin_request *pry_admin_start_alert_test(struct pry_admin *admin, struct pry_exchange *exchange,
+                                                     struct pry_slice sink);
 
 /* ---- admin_answer.c ---- */
 

@@ -74,6 +74,70 @@ struct pry_admin_request *pry_admin_start_reload(struct pry_admin *admin, struct
   return &reload->request;
 }
 
+/* ---- a test of a sink --------------------------------------------------------------------------------------------- */
+
+struct alert_request {
+  struct pry_admin_request request;
+  struct pry_alert_test *test;
+  char sink[64];
+};
+
+static void free_alert_request(struct alert_request *asked)
+{
+  pry_list_remove(&asked->request.link);
+  free(asked);
+}
+
+static void abandon_alert_test(struct pry_admin_request *request)
+{
+  struct alert_request *asked = PRY_CONTAINER_OF(request, struct alert_request, request);
+  pry_alert_test_cancel(asked->test);
+  free_alert_request(asked);
+}
+
+static void reply_alert_test(struct pry_exchange *exchange, int status, struct pry_slice sink, bool accepted,
+                             const char *why)
+{
+  struct pry_buffer body;
+  pry_buffer_init(&body, PRY_ADMIN_ANSWER_MAX);
+  bool built = pry_buffer_append_text(&body, "{\"sink\":\"") && pry_buffer_append_json(&body, sink) &&
+               pry_buffer_append_format(&body, "\",\"accepted\":%s,\"error\":\"", accepted ? "true" : "false") &&
+               pry_buffer_append_json(&body, pry_slice_of(why)) && pry_buffer_append_text(&body, "\"}\n");
+  pry_admin_reply(exchange, status, PRY_ADMIN_JSON, built, &body);
+}
+
+static void alert_test_ended(void *user, const struct pry_alert_test_result *result)
+{
+  struct alert_request *asked = user;
+  reply_alert_test(asked->request.exchange, 200, pry_slice_of(asked->sink), result->accepted, result->why);
+  free_alert_request(asked);
+}
+
+struct pry_admin_request *pry_admin_start_alert_test(struct pry_admin *admin, struct pry_exchange *exchange,
+                                                     struct pry_slice sink)
+{
+  char why[200] = "there is no sink of that name in init.lua";
+  struct alert_request *asked = calloc(1, sizeof *asked);
+  if (!asked) {
+    answer_no_memory(exchange);
+    return NULL;
+  }
+  if (sink.size >= sizeof asked->sink)
+    sink.size = sizeof asked->sink - 1; /* no name is so long */
+  memcpy(asked->sink, sink.data, sink.size);
+  const struct pry_generation *generation = pry_engine_generation(admin->engine);
+  const struct pry_sink_config *config = generation ? pry_config_sink(generation->config, asked->sink) : NULL;
+  if (config)
+    asked->test = pry_alerts_test(admin->engine->alerts, config, why, alert_test_ended, asked);
+  if (!asked->test) {
+    free(asked);
+    reply_alert_test(exchange, 409, sink, false, why);
+    return NULL;
+  }
+  add_request(&asked->request, admin, exchange, abandon_alert_test);
+  return &asked->request;
+}
+
 /* ---- what every worker is asked for ------------------------------------------------------------------------------- */
 
 struct round_request {
