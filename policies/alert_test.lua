@@ -3,7 +3,7 @@ local OK = { status = 200 }
 local function alerts(t, more)
   t:sink("ops")
   local params = {
-    to = "ops", by = "provider", cooldown = 3600,
+    to = "ops", by = "provider", cooldown = 3600, again = 3600, fallback_share = 1,
     rules = { { category = "server", count = 3, window = 60 } },
   }
   for name, value in pairs(more or {}) do params[name] = value end
@@ -57,7 +57,7 @@ test("starts again from zero after firing", function(t)
   t:advance(61)
   succeed(t) -- it is over
   t:eq(#told(t), 2)
-  t:eq(told(t)[2].count, 1) -- raised once, not again by the two
+  t:eq(told(t)[2].count, 5) -- three, and two more that were counted and not told
 end)
 
 test("is silent during the cooldown", function(t)
@@ -257,4 +257,143 @@ test("counts and windows have bounds", function(t)
   local ok, why = pcall(t.call, t, { model = "m" })
   t:eq(ok, false)
   t:match(why, "count must be a whole number 1..1000")
+end)
+
+test("what goes on is counted, and told again after a while with how many since", function(t)
+  alerts(t, { again = 600 })
+  fail(t, 3)
+  t:eq(told(t)[1].count, 3)
+  for _ = 1, 20 do
+    t:advance(50)
+    fail(t, 1)
+  end
+  t:eq(#told(t), 2)
+  t:eq(told(t)[2].count, 15) -- 3 and the 12 of 600 s
+  t:match(told(t)[2].text, "3 x category server at p within 60 s")
+  t:advance(61)
+  succeed(t)
+  t:eq(#told(t), 3)
+  t:eq(told(t)[3].state, "resolved")
+  t:eq(told(t)[3].count, 23)
+end)
+
+-- Complaint 23 of research/gateways.md: LiteLLM #3738, #3208, #3113 sent the same alert 100 to 200 times.
+test("a storm of a thousand errors is one alert and one end", function(t)
+  alerts(t)
+  t:otherwise { status = 500 }
+  t:provider {}
+  for _ = 1, 10 do
+    t:calls(100, { model = "m" })
+    t:advance(1)
+  end
+  t:eq(#told(t), 1)
+  t:advance(61)
+  succeed(t)
+  t:eq(#told(t), 2)
+  t:eq(told(t)[2].state, "resolved")
+  t:eq(told(t)[2].count, 1000)
+end)
+
+test("several sinks, by severity", function(t)
+  t:sink("pager")
+  t:sink("chat")
+  alerts(t, {
+    to = { warning = "ops", critical = { "pager", "chat" } },
+    rules = { { category = "billing", count = 1, window = 60 }, { category = "server", count = 1, window = 60 },
+              { status = 404, severity = "info", count = 1, window = 60 } },
+  })
+  fail(t, 1, { status = 404 }) -- nobody
+  t:eq(#told(t), 0)
+  fail(t, 1)
+  t:eq(#told(t), 1)
+  t:eq(told(t)[1].sink, "ops")
+  fail(t, 1, { status = 402 })
+  t:eq(#told(t), 3)
+  local sinks = { told(t)[2].sink, told(t)[3].sink }
+  table.sort(sinks)
+  t:eq(sinks, { "chat", "pager" })
+  t:advance(61)
+  succeed(t)
+  t:eq(#told(t), 6) -- each is told the end where it was told the beginning
+end)
+
+test("a list of sinks is told everything", function(t)
+  t:sink("chat")
+  alerts(t, { to = { "ops", "chat" } })
+  fail(t, 3)
+  t:eq(#told(t), 2)
+end)
+
+test("sinks and severities that do not exist are refused", function(t)
+  t:sink("ops")
+  t:match(t:refused(function() t:use("alert", { to = { critical = "nobody" } }) end), 'there is no sink "nobody"')
+  t:match(t:refused(function() t:use("alert", { to = { "ops", "nobody" } }) end), 'there is no sink "nobody"')
+  t:match(t:refused(function() t:use("alert", { to = { fatal = "ops" } }) end), "names no severity: fatal")
+  t:match(t:refused(function() t:use("alert", { to = 7 }) end), "must be the name of a sink")
+  t:match(t:refused(function() t:use("alert", { rules = { { status = 500, count = 1, window = 1, severity = "bad" } } }) end),
+          "severity must be info, warning, error or critical")
+end)
+
+test("by client: counts what each key's calls run into", function(t)
+  alerts(t, { by = "client", rules = { { category = "server", count = 2, window = 60 } } })
+  t:provider { { status = 500 }, { status = 500 }, { status = 500 } }
+  t:call { model = "m", client = "team-a" }
+  t:call { model = "m", client = "team-b" }
+  t:eq(#told(t), 0)
+  t:call { model = "m", client = "team-a" }
+  t:eq(#told(t), 1)
+  t:match(told(t)[1].text, "at client team%-a within 60 s")
+end)
+
+-- The silent fallback: hermes-agent #33174, openclaw #39818.
+local function falling_back(t, more)
+  t:provider("q", {})
+  t:use("fallback_model", { models = { ["*"] = { "q/other" } } })
+  local params = { rules = {}, fallback_share = 0.5, fallback_calls = 4, fallback_window = 300 }
+  for name, value in pairs(more or {}) do params[name] = value end
+  alerts(t, params)
+end
+
+local function moved(t, n)
+  for _ = 1, n do
+    t:provider { { status = 500 } }
+    t:provider("q", { OK })
+    t:eq(t:call({ model = "m" }).status, 200)
+  end
+end
+
+test("most calls answered by another target is an alert, though every client was served", function(t)
+  falling_back(t)
+  moved(t, 3)
+  t:eq(#told(t), 0) -- too few to say
+  succeed(t)
+  t:eq(#told(t), 1)
+  t:match(told(t)[1].text, "3 of 4 good calls within 300 s were answered by another target; the last by p/m")
+  moved(t, 5)
+  t:eq(#told(t), 1) -- counted
+  t:advance(300)
+  for _ = 1, 4 do succeed(t) end
+  t:eq(#told(t), 2)
+  t:eq(told(t)[2].state, "resolved")
+  t:match(told(t)[2].text, "p answers its calls again: 0 of 4")
+  for _ = 1, 10 do succeed(t) end
+  t:eq(#told(t), 2)
+end)
+
+test("few calls answered by another target are no alert", function(t)
+  falling_back(t)
+  for _ = 1, 3 do
+    succeed(t)
+    succeed(t)
+    moved(t, 1)
+  end
+  t:eq(#told(t), 0)
+end)
+
+test("a retry at the same target is no fallback", function(t)
+  t:use("retry", { max_attempts = 4, base = 1, cap = 1, jitter = "none" })
+  alerts(t, { rules = {}, fallback_share = 0, fallback_calls = 1 })
+  t:provider { { status = 500 }, OK }
+  t:eq(t:call({ model = "m" }).attempts, 2)
+  t:eq(#told(t), 0)
 end)

@@ -29,7 +29,8 @@
  *
  * param { DEFAULT, … } or param { type = "…", required = true, … }:
  *   type      "number" "integer" "string" "boolean" "list" "map" "secret" "any", or a name that must exist: "provider",
- *             "target" ("provider/model", or a model at the same provider), "sink" "service" "credential" "category".
+ *             "target" ("provider/model", or a model at the same provider), "sink" "service" "credential" "category";
+ *             "sinks": a sink's name, a list of them, or { warning = "ops", critical = { "ops", "pager" } }.
  *             Without it, the default's: a whole number without `unit` is an integer (write 1.0 for a number), a table
  *             is "any": texts, numbers, booleans, secrets and tables of them.
  *   of        "list" and "map" only: the type of each element ("list" again: a list of `of_of`); default "any"

@@ -61,6 +61,7 @@ enum pry_param_type {
   PRY_PARAM_MAP,
   PRY_PARAM_SECRET,
   PRY_PARAM_CATEGORY,
+  PRY_PARAM_SINKS,    /* a sink's name, a list of them, or { severity = one or a list } */
   PRY_PARAM_PROVIDER, /* from here on: names that are resolved at the end */
   PRY_PARAM_TARGET,
   PRY_PARAM_SINK,

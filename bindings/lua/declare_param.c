@@ -9,11 +9,11 @@
 enum { VALUE_DEPTH_MAX = 8 };
 
 static const char *const type_names[PRY_PARAM_TYPE_COUNT] = {
-    [PRY_PARAM_ANY] = "any",           [PRY_PARAM_NUMBER] = "number",        [PRY_PARAM_INTEGER] = "integer",
-    [PRY_PARAM_STRING] = "string",     [PRY_PARAM_BOOLEAN] = "boolean",      [PRY_PARAM_LIST] = "list",
-    [PRY_PARAM_MAP] = "map",           [PRY_PARAM_SECRET] = "secret",        [PRY_PARAM_CATEGORY] = "category",
-    [PRY_PARAM_PROVIDER] = "provider", [PRY_PARAM_TARGET] = "target",        [PRY_PARAM_SINK] = "sink",
-    [PRY_PARAM_SERVICE] = "service",   [PRY_PARAM_CREDENTIAL] = "credential"};
+    [PRY_PARAM_ANY] = "any",           [PRY_PARAM_NUMBER] = "number",   [PRY_PARAM_INTEGER] = "integer",
+    [PRY_PARAM_STRING] = "string",     [PRY_PARAM_BOOLEAN] = "boolean", [PRY_PARAM_LIST] = "list",
+    [PRY_PARAM_MAP] = "map",           [PRY_PARAM_SECRET] = "secret",   [PRY_PARAM_CATEGORY] = "category",
+    [PRY_PARAM_PROVIDER] = "provider", [PRY_PARAM_TARGET] = "target",   [PRY_PARAM_SINK] = "sink",
+    [PRY_PARAM_SINKS] = "sinks",       [PRY_PARAM_SERVICE] = "service", [PRY_PARAM_CREDENTIAL] = "credential"};
 
 /* What findings call a value of that type. */
 static const char *const type_words[PRY_PARAM_TYPE_COUNT] = {[PRY_PARAM_ANY] = "plain data",
@@ -28,6 +28,9 @@ static const char *const type_words[PRY_PARAM_TYPE_COUNT] = {[PRY_PARAM_ANY] = "
                                                              [PRY_PARAM_PROVIDER] = "the name of a provider",
                                                              [PRY_PARAM_TARGET] = "a target \"provider/model\"",
                                                              [PRY_PARAM_SINK] = "the name of a sink",
+                                                             [PRY_PARAM_SINKS] =
+                                                                 "the name of a sink, a list of them, or { severity = "
+                                                                 "name or list }",
                                                              [PRY_PARAM_SERVICE] = "the name of a service",
                                                              [PRY_PARAM_CREDENTIAL] = "the name of a credential"};
 
@@ -343,6 +346,46 @@ static bool accept_map(struct value_check *check, int index, enum pry_param_type
   return ok;
 }
 
+static bool accept_sinks_by_severity(struct value_check *check, int index)
+{
+  static const char *const severities[] = {"info", "warning", "error", "critical"};
+  lua_State *L = check->form->L;
+  char hint[PRY_HINT_MAX];
+  struct pry_form inner = *check->form;
+  size_t path = strlen(check->path), count;
+  inner.table = index;
+  const char *const *keys = pry_form_keys(&inner, &count);
+  bool ok = count || refuse(check, "must be %s, got an empty table", type_words[PRY_PARAM_SINKS]);
+  for (size_t i = 0; i < count; i++) {
+    bool known = false;
+    for (size_t j = 0; j < 4; j++)
+      known = known || strcmp(keys[i], severities[j]) == 0;
+    if (!known)
+      ok = refuse(check, "names no severity: %.40s%s", keys[i], pry_hint(keys[i], severities, 4, "known are", hint));
+    lua_pushstring(L, keys[i]);
+    step_into(check, L, -1, path);
+    lua_rawget(L, index);
+    pry_form_readable(L, lua_gettop(L));
+    enum pry_param_type type = lua_type(L, -1) == LUA_TTABLE ? PRY_PARAM_LIST : PRY_PARAM_SINK;
+    ok = accept(check, lua_gettop(L), type, PRY_PARAM_SINK, PRY_PARAM_ANY, false) && ok;
+    lua_pop(L, 1);
+    check->path[path] = '\0';
+  }
+  return ok;
+}
+
+static bool accept_sinks(struct value_check *check, int index)
+{
+  lua_State *L = check->form->L;
+  char shown[PRY_SHOWN_MAX];
+  if (lua_type(L, index) == LUA_TSTRING)
+    return accept(check, index, PRY_PARAM_SINK, PRY_PARAM_ANY, PRY_PARAM_ANY, false);
+  if (lua_type(L, index) != LUA_TTABLE)
+    return refuse(check, "must be %s, got %s", type_words[PRY_PARAM_SINKS], pry_show_value(L, index, shown));
+  return lua_rawlen(L, index) ? accept_list(check, index, PRY_PARAM_SINK, PRY_PARAM_ANY, false)
+                              : accept_sinks_by_severity(check, index);
+}
+
 /* Numbers, texts, booleans, secrets, and tables of them: what `self` may hold. */
 static bool accept_plain(struct value_check *check, int index, int depth)
 {
@@ -387,6 +430,8 @@ static bool accept(struct value_check *check, int index, enum pry_param_type typ
     return accept_list(check, index, of, of_of, top);
   case PRY_PARAM_MAP:
     return accept_map(check, index, of, of_of);
+  case PRY_PARAM_SINKS:
+    return accept_sinks(check, index);
   case PRY_PARAM_SECRET:
     /* What stands here instead may be the secret itself: its text is not repeated. */
     return pry_declare_secret_name(L, index) ||
