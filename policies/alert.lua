@@ -3,12 +3,12 @@
 -- A failed attempt counts for the first rule that matches it, within that rule's sliding window. When the count is
 -- reached the alert is raised once, the counting starts again from zero, and for `cooldown` seconds the rule is silent
 -- for that provider (or target or client, see `by`). While it is open each further match only counts, with its cause;
--- after `again` seconds it is told once more, with how many since. When nothing has matched for a whole window, the first
--- success says that it is over.
+-- after `again` seconds it is told once more, with how many since. When nothing has matched for a whole window, the
+-- first success says that it is over.
 --
 -- The silent fallback: of the calls that went well within `fallback_window`, at least `fallback_calls`, more than
--- `fallback_share` were answered by another target than the one they were meant for. Clients notice nothing, and neither
--- does anybody who pays for it.
+-- `fallback_share` were answered by another target than the one they were meant for. Clients notice nothing, and
+-- neither does anybody who pays for it.
 --
 -- The text names the rule, the provider and model, the status and the provider's code; never a message or a body,
 -- because those may hold a prompt. Without `to` alerts are in the log only.
@@ -60,7 +60,8 @@ end
 
 -- What people and C's counting of causes see of a failure: "server, HTTP 500", "billing, HTTP 402, code quota".
 local function cause_of(err)
-  return err.category .. (err.status > 0 and ", HTTP " .. err.status or "") .. (err.code and ", code " .. err.code or "")
+  return err.category .. (err.status > 0 and ", HTTP " .. err.status or "")
+         .. (err.code and ", code " .. err.code or "")
 end
 
 -- `raised/KEY` holds when the rule last matched, as long as its alert is open. `any/SCOPE` says that there may be one,
@@ -132,10 +133,10 @@ end
 
 -- Good calls are counted in windows that stand side by side, not in a sliding one: two counters cost a good call one
 -- addition. Judged is at `fallback_calls` calls, then at each call that fell back.
-local function watch_fallback(self, call)
-  local name = call.attempt > 1 and call.ledger[1].target or nil
-  local scope = scope_of(self, call, name)
-  local fell_back = name ~= nil and name ~= call.target.name
+local function watch_fallback(self, call, scope)
+  local meant_for = call.attempt > 1 and call.ledger[1].target or nil
+  local fell_back = meant_for ~= nil and meant_for ~= call.target.name
+  if fell_back then scope = scope_of(self, call, meant_for) end
   local slot = scope .. "/" .. (now() // self.fallback_window)
   local total = store.count("good/" .. slot, 1, self.fallback_window) or 0
   if fell_back then store.count("moved/" .. slot, 1, self.fallback_window) end
@@ -242,12 +243,12 @@ return policy {
 
   on_outcome = function(self, call, attempt)
     local scope, err = scope_of(self, call), attempt.err
-    if not err then return settle(self, scope) end
-    local rule = first_match(self.prepared, err)
-    if rule then count(self, rule, scope, call, err) end
-  end,
-
-  on_done = function(self, call, outcome)
-    if outcome.ok and self.fallback_share < 1 and call.attempt > 0 then watch_fallback(self, call) end
+    if err then
+      local rule = first_match(self.prepared, err)
+      if rule then count(self, rule, scope, call, err) end
+    else
+      settle(self, scope)
+      if self.fallback_share < 1 then watch_fallback(self, call, scope) end
+    end
   end,
 }

@@ -330,7 +330,8 @@ test("sinks and severities that do not exist are refused", function(t)
   t:match(t:refused(function() t:use("alert", { to = { "ops", "nobody" } }) end), 'there is no sink "nobody"')
   t:match(t:refused(function() t:use("alert", { to = { fatal = "ops" } }) end), "names no severity: fatal")
   t:match(t:refused(function() t:use("alert", { to = 7 }) end), "must be the name of a sink")
-  t:match(t:refused(function() t:use("alert", { rules = { { status = 500, count = 1, window = 1, severity = "bad" } } }) end),
+  local rule = { status = 500, count = 1, window = 1, severity = "bad" }
+  t:match(t:refused(function() t:use("alert", { rules = { rule } }) end),
           "severity must be info, warning, error or critical")
 end)
 

@@ -9,8 +9,11 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
-enum { CONNECT_SECONDS = 10, MAIL_SECONDS = 30, REPLY_MAX = 300 };
+/* GOODBYES: how often curl asks whether to go on, about once a second, while it waits for the answer to its QUIT. */
+enum { CONNECT_SECONDS = 10, MAIL_SECONDS = 30, REPLY_MAX = 300, SOCKETS_MAX = 4, GOODBYES = 2 };
 
 struct mailer {
   struct pry_mailer base;
@@ -32,6 +35,9 @@ struct sending {
   struct curl_slist *to;
   bool login, plain;
   size_t uploaded;
+  bool answered; /* the whole mail was sent, and there is an answer to it: `status` */
+  unsigned goodbyes;
+  int sockets[SOCKETS_MAX]; /* open ones; -1: none */
   int status;
   size_t reply_size;
   char reply[REPLY_MAX]; /* the server's last line */
@@ -79,6 +85,9 @@ static size_t hear(char *data, size_t unit, size_t count, void *user)
   bool ends = size >= 3 && (size == 3 || data[3] != '-');
   if (!ends || data[0] < '2' || data[0] > '5' || data[1] < '0' || data[1] > '9' || data[2] < '0' || data[2] > '9')
     return size;
+  if (sending->answered || strncmp(data, "221", 3) == 0)
+    return size; /* to QUIT */
+  sending->answered = sending->uploaded == sending->message.size;
   sending->status = (data[0] - '0') * 100 + (data[1] - '0') * 10 + (data[2] - '0');
   sending->reply_size = size < REPLY_MAX ? size : REPLY_MAX;
   memcpy(sending->reply, data, sending->reply_size);
@@ -90,9 +99,44 @@ static size_t hear(char *data, size_t unit, size_t count, void *user)
 static int go_on(void *user, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
 {
   (void)a, (void)b, (void)c, (void)d;
-  const struct sending *sending = user;
-  return atomic_load(&sending->cancelled);
+  struct sending *sending = user;
+  return atomic_load(&sending->cancelled) || (sending->answered && ++sending->goodbyes > GOODBYES);
 }
+
+/* ---- its sockets ----------------------------------------------------------------------------------------------------- */
+
+static void replace_socket(struct sending *sending, int from, int to)
+{
+  for (size_t i = 0; i < SOCKETS_MAX; i++)
+    if (sending->sockets[i] == from) {
+      sending->sockets[i] = to;
+      return;
+    }
+}
+
+static int opened(void *user, curl_socket_t fd, curlsocktype purpose)
+{
+  (void)purpose;
+  replace_socket(user, -1, fd);
+  return CURL_SOCKOPT_OK;
+}
+
+static int closing(void *user, curl_socket_t fd)
+{
+  replace_socket(user, fd, -1);
+  return close(fd);
+}
+
+/* curl says QUIT and waits for the answer, up to two minutes, also when the mail was given up, and from then on it asks nobody
+ * whether to go on. Where nothing can be said, it does not wait. */
+static void say_no_goodbye(const struct sending *sending)
+{
+  for (size_t i = 0; i < SOCKETS_MAX; i++)
+    if (sending->sockets[i] >= 0)
+      shutdown(sending->sockets[i], SHUT_RDWR);
+}
+
+/* ---- sending ------------------------------------------------------------------------------------------------------------ */
 
 #define SET(option, value) (code = code ? code : curl_easy_setopt(easy, option, value))
 
@@ -113,6 +157,11 @@ static CURLcode set_up(struct sending *sending, CURL *easy)
   SET(CURLOPT_HEADERFUNCTION, hear);
   SET(CURLOPT_HEADERDATA, sending);
   SET(CURLOPT_ERRORBUFFER, sending->error);
+  SET(CURLOPT_FORBID_REUSE, 1L);
+  SET(CURLOPT_SOCKOPTFUNCTION, opened);
+  SET(CURLOPT_SOCKOPTDATA, sending);
+  SET(CURLOPT_CLOSESOCKETFUNCTION, closing);
+  SET(CURLOPT_CLOSESOCKETDATA, sending);
   SET(CURLOPT_NOPROGRESS, 0L);
   SET(CURLOPT_XFERINFOFUNCTION, go_on);
   SET(CURLOPT_XFERINFODATA, sending);
@@ -135,8 +184,10 @@ static void *send_mail(void *user)
   CURLcode code = easy ? set_up(sending, easy) : CURLE_OUT_OF_MEMORY;
   if (code == CURLE_OK)
     code = curl_easy_perform(easy);
-  if (code == CURLE_OK)
-    sending->status = 250; /* what curl hears after that is the answer to its QUIT */
+  if (code != CURLE_OK)
+    say_no_goodbye(sending);
+  if (code == CURLE_OK || (sending->answered && sending->status < 300))
+    sending->status = 250;
   else if (sending->status < 400)
     sending->status = 0; /* a good answer to an earlier command is no answer to the mail */
   if (code != CURLE_OK && !sending->error[0]) {
@@ -200,6 +251,8 @@ static struct pry_mail_sending *start(struct pry_mailer *base, const struct pry_
   sending->user = user;
   sending->plain = mail->plain;
   sending->login = mail->user != NULL;
+  for (size_t i = 0; i < SOCKETS_MAX; i++)
+    sending->sockets[i] = -1;
   pry_list_init(&sending->link);
   pry_list_push(&mailer->sendings, &sending->link);
   pry_buffer_init(&sending->message, 0);
