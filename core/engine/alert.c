@@ -7,6 +7,9 @@
 /* An alert that was lost is worth another try when it is told again, but not at the rate of the failing calls. */
 #define RETELL_AFTER_LOSS (60 * PRY_SECOND)
 
+/* An alert that nobody has raised for so long is no news any more, and nobody will say that it is over. */
+#define STALE_AFTER (24 * 3600 * PRY_SECOND)
+
 enum { CAUSES_MAX = 8, CAUSE_BYTES = 100 };
 
 /* Whom an alert concerns: exact as long as they are few. */
@@ -28,7 +31,7 @@ struct open_alert {
   struct pry_list link;       /* raised longest ago first */
   unsigned long count, told_count;
   unsigned told; /* times */
-  pry_time quiet_until;
+  pry_time quiet_until, raised;
   double opened;
   bool undeliverable; /* what was missing was said once */
   enum pry_alert_severity severity;
@@ -91,6 +94,16 @@ static void close_alert(struct pry_alerts *alerts, struct open_alert *open)
   free(open);
 }
 
+static void forget_stale(struct pry_alerts *alerts, pry_time now)
+{
+  while (!pry_list_empty(&alerts->open)) {
+    struct open_alert *oldest = PRY_CONTAINER_OF(alerts->open.next, struct open_alert, link);
+    if (now - oldest->raised < STALE_AFTER)
+      return;
+    close_alert(alerts, oldest);
+  }
+}
+
 static struct open_alert *open_alert(struct pry_alerts *alerts, struct pry_slice key, double unix_time)
 {
   struct open_alert *open = find_open(alerts, key);
@@ -106,8 +119,6 @@ static struct open_alert *open_alert(struct pry_alerts *alerts, struct pry_slice
     pry_list_init(&open->link);
     pry_table_add(&alerts->table, &open->node);
   }
-  pry_list_remove(&open->link);
-  pry_list_push(&alerts->open, &open->link);
   return open;
 }
 
@@ -278,6 +289,7 @@ static void remember(struct errand *errand, struct open_alert *open)
 {
   const struct pry_note *note = &errand->entry->note;
   unsigned long count = errand->alert->count ? errand->alert->count : 1;
+  open->raised = errand->now;
   open->count += count;
   count_cause(open, note->cause, count);
   count_distinct(errand->alerts, &open->clients, errand->alert->client);
@@ -295,6 +307,7 @@ static void remember(struct errand *errand, struct open_alert *open)
 
 static void raise_alert(struct errand *errand)
 {
+  forget_stale(errand->alerts, errand->now);
   struct open_alert *open = errand->alert->update ? find_open(errand->alerts, errand->key)
                                                   : open_alert(errand->alerts, errand->key, errand->unix_time);
   if (!open) {
@@ -303,6 +316,8 @@ static void raise_alert(struct errand *errand)
     return;
   }
   remember(errand, open);
+  pry_list_remove(&open->link);
+  pry_list_push(&errand->alerts->open, &open->link);
   if (errand->complaint) {
     if (!open->undeliverable)
       lose(errand, "no_secret", errand->complaint);

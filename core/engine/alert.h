@@ -16,7 +16,7 @@
  * down delays no other.
  *
  * Bounded: PRY_ALERT_QUEUE_MAX notes a sink, and how many found no place is told with the next message that does;
- * PRY_ALERTS_OPEN_MAX open alerts, of which the one not raised for longest is forgotten first.
+ * PRY_ALERTS_OPEN_MAX open alerts, of which the one not raised for longest is forgotten first, and any after a day.
  *
  * All of this is the engine's and survives reloads. After a restart nothing is open.
  *

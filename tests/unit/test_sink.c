@@ -415,6 +415,46 @@ static void test_digest(void **state)
   free_world(world);
 }
 
+static void test_digest_for_programs(void **state)
+{
+  (void)state;
+  struct world *world = new_world();
+  struct pry_sink_config sink = {.name = "ops", .kind = "webhook", .url = &hook, .digest = 2 * PRY_SECOND};
+  always(world, 200, NULL);
+  notify(world, &sink, make("a", "first"));
+  notify(world, &sink, make("b", "second \"b\""));
+  wait(world, 2 * PRY_SECOND);
+  assert_int_equal(sent(world), 1);
+  assert_string_equal(member(world, 0, "key"), "digest");
+  assert_string_equal(member(world, 0, "state"), "firing");
+  assert_string_equal(member(world, 0, "alerts.0.key"), "a");
+  assert_string_equal(member(world, 0, "alerts.1.text"), "second \"b\"");
+  assert_string_equal(member(world, 0, "alerts.1.severity"), "error");
+  notify(world, &sink, make("c", "alone"));
+  wait(world, 2 * PRY_SECOND);
+  assert_string_equal(member(world, 1, "key"), "c"); /* one alone looks as ever */
+  free_world(world);
+}
+
+static void test_what_nobody_raises_is_forgotten(void **state)
+{
+  (void)state;
+  struct world *world = new_world();
+  always(world, 200, "ok");
+  notify(world, &slack, make("a", "bad"));
+  wait(world, 23 * 60 * MINUTE);
+  notify(world, &slack, make("b", "bad"));
+  assert_int_equal(pry_alerts_open(world->alerts), 2);
+  wait(world, 60 * MINUTE);
+  notify(world, &slack, make("b", "bad"));
+  assert_int_equal(pry_alerts_open(world->alerts), 1);
+  notify(world, &slack, make("a", "bad again"));
+  wait(world, 5 * PRY_SECOND);
+  assert_has(member(world, sent(world) - 1, "text"),
+             "\nFIRING (error): bad again\n"); /* and not "still", of yesterday */
+  free_world(world);
+}
+
 static void test_updates_in_line_are_one(void **state)
 {
   (void)state;
@@ -908,6 +948,8 @@ int main(void)
       cmocka_unit_test(test_slack),
       cmocka_unit_test(test_life_of_an_alert),
       cmocka_unit_test(test_digest),
+      cmocka_unit_test(test_digest_for_programs),
+      cmocka_unit_test(test_what_nobody_raises_is_forgotten),
       cmocka_unit_test(test_updates_in_line_are_one),
       cmocka_unit_test(test_long_digest),
       cmocka_unit_test(test_texts_are_clean),
