@@ -7,7 +7,13 @@
 #define MINUTE (61 * PRY_SECOND)
 
 static const pry_time pauses[] = {1 * PRY_SECOND, 4 * PRY_SECOND, 16 * PRY_SECOND};
-enum { TRIES_MAX = 1 + sizeof pauses / sizeof *pauses };
+enum { PAUSES = sizeof pauses / sizeof *pauses, TRIES_MAX = 1 + PAUSES };
+
+/* tries: from 1. */
+static pry_time pause_after(unsigned tries)
+{
+  return pauses[tries == 0 ? 0 : tries > PAUSES ? PAUSES - 1 : tries - 1];
+}
 
 /* ---- entries ----------------------------------------------------------------------------------------------- */
 
@@ -227,7 +233,7 @@ static void try_failed(struct pry_alert_lane *lane, const struct pry_sink_answer
     lose_message(lane, "failed", answer->why);
     return;
   }
-  pry_time pause = pauses[lane->tries - 1];
+  pry_time pause = pause_after(lane->tries);
   lane->again_at = pry_loop_now(lane->alerts->loop) + (answer->wait > pause ? answer->wait : pause);
 }
 
@@ -238,7 +244,7 @@ static void sink_is_busy(struct pry_alert_lane *lane, const struct pry_sink_answ
     lose_message(lane, "failed", answer->why);
     return;
   }
-  pry_time pause = pauses[lane->refusals - 1], wait = answer->wait > pause ? answer->wait : pause;
+  pry_time pause = pause_after(lane->refusals), wait = answer->wait > pause ? answer->wait : pause;
   lane->quiet_until = pry_loop_now(lane->alerts->loop) + wait;
   pry_log(lane->alerts->log, PRY_LOG_WARN, "alerts wait for their sink", pry_log_text("sink", lane->sink),
           pry_log_number("seconds", pry_time_to_seconds(wait)), pry_log_text("why", answer->why));
