@@ -247,17 +247,23 @@ static void free_surroundings(struct surroundings *around)
 
 static void use_alerts(void)
 {
-  static const struct pry_secret url = {.name = "HOOK", .value = "http://hooks.test/"};
-  static const struct pry_sink_config sink = {.name = "ops", .kind = "webhook", .url = &url};
+  static const struct pry_secret url = {.name = "HOOK", .value = "http://key@hooks.test/1"};
+  static const struct pry_sink_config sinks[] = {{.name = "ops", .kind = "webhook", .url = &url, .sign = &url},
+                                                 {.name = "cn", .kind = "feishu", .url = &url, .sign = &url},
+                                                 {.name = "issues", .kind = "sentry", .url = &url}};
   struct surroundings around;
   struct pry_alerts *alerts = make_surroundings(&around) ? pry_alerts_new(around.mailbox, around.http, around.log,
                                                                           around.metrics, around.scrubber)
                                                          : NULL;
-  for (int i = 0; alerts && i < 4; i++) {
-    struct pry_alert alert = {.key = i % 2 ? PRY_SLICE("a") : PRY_SLICE("b"), .text = PRY_SLICE("t"), .resolve = i > 2};
-    pry_alerts_notify(alerts, around.loop, &sink, &alert);
-    pry_loop_advance(around.loop, 100 * PRY_SECOND); /* nobody answers: through all its tries */
-    FAIL_CHECK(pry_alerts_queued(alerts) == 0);
+  for (size_t i = 0; alerts && i < sizeof sinks / sizeof *sinks; i++) {
+    struct pry_alert alert = {.key = PRY_SLICE("a"), .text = PRY_SLICE("t"), .title = PRY_SLICE("hook: HOOK")};
+    pry_alerts_notify(alerts, around.loop, &sinks[i], &alert);
+    alert.resolve = true;
+    if (i == 0)
+      pry_alerts_notify(alerts, around.loop, &sinks[i], &alert);
+    pry_loop_advance(around.loop, i ? 6 * PRY_SECOND : 100 * PRY_SECOND); /* nobody answers: the first goes through all
+                                                                             its tries, the others end in theirs */
+    FAIL_CHECK(i || pry_alerts_queued(alerts) == 0);
   }
   pry_alerts_free(alerts);
   free_surroundings(&around);
