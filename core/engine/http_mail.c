@@ -8,6 +8,7 @@
 #include <curl/curl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@ struct sending {
   struct mailer *mailer;
   struct pry_list link;
   pthread_t thread;
+  bool threaded; /* false in virtual time, where nothing leaves the machine */
   struct pry_message ended;
   atomic_bool cancelled;
   pry_mail_done done;
@@ -205,7 +207,8 @@ static void *send_mail(void *user)
 static void deliver(struct pry_message *message)
 {
   struct sending *sending = PRY_CONTAINER_OF(message, struct sending, ended);
-  pthread_join(sending->thread, NULL); /* posting was the last thing it did */
+  if (sending->threaded)
+    pthread_join(sending->thread, NULL); /* posting was the last thing it did */
   char text[REPLY_MAX + 1];
   bool replied = sending->status >= 400;
   memcpy(text, sending->reply, sending->reply_size);
@@ -237,6 +240,16 @@ static bool copy_recipients(struct sending *sending, const struct pry_mail *mail
   return true;
 }
 
+static bool begin(struct sending *sending)
+{
+  if (pry_loop_is_virtual(pry_mailbox_loop(sending->mailer->mailbox))) {
+    snprintf(sending->error, sizeof sending->error, "no mail is sent in virtual time");
+    return pry_mailbox_post(sending->mailer->mailbox, &sending->ended);
+  }
+  sending->threaded = pry_thread_start(&sending->thread, send_mail, sending);
+  return sending->threaded;
+}
+
 static struct pry_mail_sending *start(struct pry_mailer *base, const struct pry_mail *mail, pry_mail_done done,
                                       void *user)
 {
@@ -259,8 +272,7 @@ static struct pry_mail_sending *start(struct pry_mailer *base, const struct pry_
   if (copy_text(&sending->url, "", mail->url, "") && copy_text(&sending->from, "<", mail->from, ">") &&
       copy_text(&sending->user_name, "", mail->user ? mail->user : "", "") &&
       copy_text(&sending->password, "", mail->password ? mail->password : "", "") &&
-      pry_buffer_append_slice(&sending->message, mail->message) && copy_recipients(sending, mail) &&
-      pry_thread_start(&sending->thread, send_mail, sending))
+      pry_buffer_append_slice(&sending->message, mail->message) && copy_recipients(sending, mail) && begin(sending))
     return &sending->base;
   sending_free(sending);
   return NULL;
@@ -278,7 +290,8 @@ static void mailer_free(struct pry_mailer *base)
     cancel(&PRY_CONTAINER_OF(link, struct sending, link)->base);
   while (!pry_list_empty(&mailer->sendings)) {
     struct sending *sending = PRY_CONTAINER_OF(mailer->sendings.next, struct sending, link);
-    pthread_join(sending->thread, NULL);
+    if (sending->threaded)
+      pthread_join(sending->thread, NULL);
     pry_mailbox_withdraw(mailer->mailbox, &sending->ended);
     sending_free(sending);
   }

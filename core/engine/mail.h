@@ -10,6 +10,8 @@
  * TLS: from the first byte with smtps://, by STARTTLS with smtp://, without which nothing is sent, login and mail included,
  * unless `plain`. Certificate and name are checked against the system's list.
  *
+ * On a virtual loop nothing leaves the machine: each mail fails, and says so.
+ *
  * Thread: the mailbox's. `done` comes from its loop, never from inside pry_mail_start().
  */
 #ifndef PRY_MAIL_H

@@ -826,6 +826,7 @@ static void test_mail_subject(void **state)
     assert_true(size + 12 <= 75);
     memcpy(word, subject + 10, size);
     decode(word, text, sizeof text);
+    assert_true(((unsigned char)text[0] & 0xC0) != 0x80); /* whole characters (RFC 2047 §5) */
     strncat(decoded, text, sizeof decoded - strlen(decoded) - 1);
     subject += 10 + size + 2;
     subject += strncmp(subject, "\r\n ", 3) == 0 ? 3 : 0;
@@ -852,6 +853,21 @@ static void test_mail_is_refused(void **state)
     assert_has(logged(world), "no such user");
     free_world(world);
   }
+}
+
+/* Policies' tests run in virtual time, and may declare what they like. */
+static void test_no_mail_in_virtual_time(void **state)
+{
+  (void)state;
+  struct world *world = new_world();
+  pry_alerts_set_mailer(world->alerts, pry_mailer_new(world->mailbox));
+  notify(world, &mail, make("k", "x"));
+  wait(world, 10 * MINUTE);
+  assert_has(logged(world), "no mail is sent in virtual time");
+  assert_true(counted(world, "failed") == 1);
+  notify(world, &mail, make("k", "x")); /* and with one on its way */
+  wait(world, 5 * PRY_SECOND - 1);
+  free_world(world);
 }
 
 /* ---- trying a sink ------------------------------------------------------------------------------------------------ */
@@ -963,6 +979,7 @@ int main(void)
       cmocka_unit_test(test_mail),
       cmocka_unit_test(test_mail_subject),
       cmocka_unit_test(test_mail_is_refused),
+      cmocka_unit_test(test_no_mail_in_virtual_time),
       cmocka_unit_test(test_trying),
       cmocka_unit_test(test_list),
   };
