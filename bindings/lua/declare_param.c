@@ -15,6 +15,8 @@ static const char *const type_names[PRY_PARAM_TYPE_COUNT] = {
     [PRY_PARAM_PROVIDER] = "provider", [PRY_PARAM_TARGET] = "target",   [PRY_PARAM_SINK] = "sink",
     [PRY_PARAM_SINKS] = "sinks",       [PRY_PARAM_SERVICE] = "service", [PRY_PARAM_CREDENTIAL] = "credential"};
 
+#define SINKS_WORDS "the name of a sink, a list of them, or { severity = name or list }"
+
 /* What findings call a value of that type. */
 static const char *const type_words[PRY_PARAM_TYPE_COUNT] = {[PRY_PARAM_ANY] = "plain data",
                                                              [PRY_PARAM_NUMBER] = "a number",
@@ -28,9 +30,7 @@ static const char *const type_words[PRY_PARAM_TYPE_COUNT] = {[PRY_PARAM_ANY] = "
                                                              [PRY_PARAM_PROVIDER] = "the name of a provider",
                                                              [PRY_PARAM_TARGET] = "a target \"provider/model\"",
                                                              [PRY_PARAM_SINK] = "the name of a sink",
-                                                             [PRY_PARAM_SINKS] =
-                                                                 "the name of a sink, a list of them, or { severity = "
-                                                                 "name or list }",
+                                                             [PRY_PARAM_SINKS] = SINKS_WORDS,
                                                              [PRY_PARAM_SERVICE] = "the name of a service",
                                                              [PRY_PARAM_CREDENTIAL] = "the name of a credential"};
 
