@@ -580,6 +580,42 @@ static void test_log_and_notify(void **unused)
   rig_free(rig);
 }
 
+static void test_notify(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new(ON_ERROR(
+      "local function refused(v, why)\n"
+      "  v.to, v.text = v.to or 'ops', v.text or 'x'\n"
+      "  local ok, said = pcall(notify, v)\n"
+      "  assert(not ok and said:find(why, 1, true), said)\n"
+      "end\n"
+      "refused({ severity = 'bad' }, 'severity must be \"info\", \"warning\", \"error\" or \"critical\", got "
+      "\"bad\"')\n"
+      "refused({ fields = 7 }, 'fields must be a table')\n"
+      "refused({ fields = { 'a' } }, 'fields must be { name = text, number or boolean }')\n"
+      "refused({ fields = { a = {} } }, 'fields must be { name = text, number or boolean }')\n"
+      "refused({ fields = { a=1, b=1, c=1, d=1, e=1, f=1, g=1, h=1, i=1 } }, 'takes at most 8 fields')\n"
+      "refused({ count = 0 }, 'count')\n"
+      "refused({ repeat_after = -1 }, 'repeat_after')\n"
+      "refused({ titel = 'x' }, 'has no field \"titel\"')\n"
+      "notify { to = 'ops', key = 'never', update = true }\n"
+      "notify { to = 'ops', key = 'never', resolve = true }\n"
+      "notify { to = 'ops', key = 'k', text = 'down', title = 't', severity = 'warning', cause = 'c', count = 3,\n"
+      "         fields = { z = 1, a = true, m = 'test-UP_KEY' } }\n"
+      "notify { to = 'ops', key = 'k', update = true, cause = 'c' }"));
+  assert_true(pry_http_script_push(rig->script, &(struct pry_http_step){.status = 204}));
+  rig_ok(rig, PRY_ON_ERROR);
+  pry_loop_advance(rig->loop, PRY_SECOND);
+  assert_int_equal(pry_http_script_seen_count(rig->script), 1);
+  struct pry_slice body = pry_http_script_seen(rig->script, 0)->body;
+  static const char *const expected[] = {
+      "\"count\":3,", "\"title\":\"t\",\"cause\":\"c\",\"cause_count\":3,", "\"sample\":\"",
+      "\"fields\":{\"a\":\"true\",\"m\":\"***\",\"z\":\"1\"},\"severity\":\"warning\""};
+  for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
+    assert_non_null(memmem(body.data, body.size, expected[i], strlen(expected[i])));
+  rig_free(rig);
+}
+
 /* ---- dialects -------------------------------------------------------------------------------------------- */
 
 static const struct pry_dialect *only_dialect(const struct rig *rig)
@@ -716,6 +752,7 @@ int main(void)
       cmocka_unit_test(test_reads_are_bounded),
       cmocka_unit_test(test_random_follows_the_seed),
       cmocka_unit_test(test_log_and_notify),
+      cmocka_unit_test(test_notify),
       cmocka_unit_test(test_classify),
       cmocka_unit_test(test_render),
   };
