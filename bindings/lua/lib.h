@@ -1,12 +1,10 @@
 /*
  * lib.h: the Lua functions that policies call, one file per table of them.
  *
- * Globals: `retry fallback rotate renew fail respond route hold refuse inject` (verdict_lua.c), `store` (lib_store.c), `http`, `retry fallback renew fail respond route hold refuse inject` (verdict_lua.c)
- * (lib_http.c), `keys` (lib_keys.c), `log` (lib_log.c), `json` (lib_json.c), `now random digest sleep notify queue` (lib_misc.c). lib_call.c and, `now random sleep notify queue` (lib_misc.c). lib_call.c and, `health` (lib_health.c)
- * lib_event.c have none; their views come as arguments of handlers. Each opener runs inside the door while a script is
- * Globals: `retry fallback renew fail respond route hold refuse inject` (verdict_lua.c), `store` (lib_store.c), `http`
- * (lib_http.c), `log` (lib_log.c), `json` (lib_json.c), `now random sleep queue` (lib_misc.c), `notify` (lib_notify.c).
- * lib_call.c and lib_event.c have none; their views come as arguments of handlers. Each opener runs inside the door while a script is
+ * Globals: `retry fallback rotate renew fail respond route hold refuse inject` (verdict_lua.c), `store` (lib_store.c), `http`
+ * (lib_http.c), `health` (lib_health.c), `keys` (lib_keys.c), `log` (lib_log.c), `json` (lib_json.c), `notify` (lib_notify.c),
+ * `now random digest sleep queue` (lib_misc.c). lib_call.c and lib_event.c have none; their views come as arguments of
+ * handlers. Each opener runs inside the door while a script is
  * set up.
  *
  * Misuse (wrong type, unknown field, a key that is too long) raises with file and line. Failures of the world are

@@ -6,8 +6,7 @@
 #include <openssl/evp.h>
 
 /*
- * What is left: time, chance, digests, alerts and a look at queues.
- * What is left: time, chance and a look at queues.
+ * What is left: time, chance, digests and a look at queues.
  */
 
 /* ---- time and chance -------------------------------------------------------------------------------------- */

@@ -331,7 +331,7 @@ static void *get_alerts(struct pry_admin *admin, struct pry_exchange *exchange, 
 static void *post_alert_test(struct pry_admin *admin, struct pry_exchange *exchange, struct pry_slice query)
 {
   struct pry_slice to;
-  if (query_text(query, "to", &to) && to.size && !memchr(to.data, '%', to.size))
+  if (pry_admin_query_text(query, "to", &to) && to.size && !memchr(to.data, '%', to.size))
     return pry_admin_start_alert_test(admin, exchange, to);
   pry_admin_problem(exchange, 400, "Bad Request", "to is the name of a sink", PRY_SLICE(""), NULL);
   return NULL;
@@ -378,9 +378,8 @@ static void *on_head(void *server_user, struct pry_exchange *exchange, const str
   }
   pry_admin_problem(exchange, 404, "Not Found",
                     "there are /livez, /readyz, /metrics, /api/v1/status, /api/v1/generations, /api/v1/events, "
-                    "/api/v1/errors, /api/v1/chaos, POST /api/v1/chaos, POST /api/v1/reload, POST /api/v1/rollback and "
-                    "POST /api/v1/health",
-                    "/api/v1/alerts, POST /api/v1/alerts/test, POST /api/v1/reload and POST /api/v1/rollback",
+                    "/api/v1/errors, /api/v1/alerts, /api/v1/chaos, and with POST /api/v1/reload, /api/v1/rollback, "
+                    "/api/v1/health, /api/v1/alerts/test and /api/v1/chaos",
                     PRY_SLICE(""), NULL);
   return NULL;
 }

@@ -2,7 +2,6 @@
  * admin_internal.h: what the files of the admin listener share. Nobody else includes it.
  *
  *   admin.c         the listener: who may ask, routes, the waiting reload
- *   admin_wait.c    requests whose answer takes time: reload, and what every worker is asked for
  *   admin_health.c  checks of targets
  *   admin_wait.c    requests whose answer takes time: reload, a sink's test, and what every worker is asked for
  *   admin_answer.c  the answers, as JSON

@@ -90,6 +90,8 @@ def test_check_is_silent_about_what_is_good(folder):
     report = json.loads(run_parry("check", folder.path, "--json", env=ENV).stdout)
     policies = [path for path in folder.path.glob("*.lua") if path.name != "init.lua"]
     assert report["ok"] and report["policies"] == len(policies) >= 5 and report["findings"] == []
+    policies = [file for file in folder.path.glob("*.lua") if file.name != "init.lua" and "_test" not in file.name]
+    assert report["ok"] and report["policies"] == len(policies) and report["findings"] == []
     assert [(secret["name"], secret["found"]) for secret in report["secrets"]] == [("KEY", True)], report
     verbose = run_parry("check", folder.path, "-v", env=ENV)
     assert "KEY" in verbose.stdout and ENV["KEY"] not in verbose.stdout + verbose.stderr
