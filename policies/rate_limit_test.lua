@@ -124,6 +124,18 @@ test("a 429 stops everybody for its Retry-After, and drains the bucket", functio
   t:near(calls[2].elapsed, 32, 0.001)
 end)
 
+test("a 429 sends those in line away at once, when their turn would come too late", function(t)
+  limit(t, { limit = 1, per = 5, max_wait = 20 })
+  t:provider { { status = 429, delay = 1, headers = { ["retry-after"] = "60" } } }
+  local calls = t:calls(3, { model = "m" })
+  for i = 2, 3 do
+    t:eq(calls[i].status, 429)
+    t:eq(calls[i].json.error.code, "rate_limited")
+    t:near(calls[i].elapsed, 1, 0.001)
+    t:eq(calls[i].headers["retry-after"], "60")
+  end
+end)
+
 test("a 429 without a Retry-After pauses for a while", function(t)
   limit(t, { limit = 100, per = 60, pause = 7 })
   t:provider { { status = 429 }, OK }

@@ -96,9 +96,9 @@ void pry_call_react(struct pry_call *call)
     pry_call_observe_outcome(call, ask_on_error);
 }
 
-/* ---- hold ---------------------------------------------------------------------------------------------- */
+/* ---- on_request and on_attempt: waiting ---------------------------------------------------------------------- */
 
-static void fail_request(struct pry_call *call, const struct pry_failure *failure)
+void pry_call_fail_request(struct pry_call *call, const struct pry_failure *failure)
 {
   pry_pass_stop(&call->pass);
   call->failure = *failure;
@@ -217,18 +217,7 @@ static void begin_hold(struct pry_call *call)
   const struct pry_verdict *verdict = &call->pass.ask.verdict;
   double wait = verdict->until_time > 0 ? verdict->until_time - pry_loop_unix_time(call->worker->loop) : 0;
   tell_verdict(call, verdict, NULL, wait > 0 ? wait : 0, NULL);
-  if (wait <= 0) {
-    hold_time_came(call);
-    return;
-  }
-  pry_time until = pry_time_from_seconds(wait);
-  if (until > longest_hold(call, verdict)) {
-    bool deadline = until > pry_call_deadline_left(call) && call->pass.ask.handler == PRY_ON_REQUEST;
-    hold_failed(call, deadline ? PRY_TIMEOUT : PRY_RATE_LIMIT, "the time to wait for is too far away", until);
-    return;
-  }
-  pry_call_begin_wait(call, CALL_HOLD, "hold");
-  pry_call_start_timer(call, &call->wait_timer, until, hold_time_came);
+  pry_call_hold(call);
 }
 
 /* ---- on_request ------------------------------------------------------------------------------------------ */
@@ -318,7 +307,7 @@ static bool request_verdict(struct pry_call *call)
   default:
     tell_verdict(call, verdict, NULL, 0, NULL);
     failure = failure_of_verdict(call, verdict, category_of_status(verdict->status));
-    fail_request(call, &failure);
+    pry_call_fail_request(call, &failure);
     return false;
   }
 }
@@ -681,7 +670,7 @@ static bool error_verdict(struct pry_call *call)
   default:
     tell_verdict(call, verdict, NULL, 0, NULL);
     failure = failure_of_verdict(call, verdict, call->failure.category);
-    fail_request(call, &failure);
+    pry_call_fail_request(call, &failure);
     return true;
   }
 }

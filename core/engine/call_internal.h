@@ -3,6 +3,7 @@
  *
  *   call.c          life: start, understanding the request, cancel, end
  *   call_decide.c   chain passes and the execution of verdicts
+ *   call_hold.c     hold{}: waiting for a place or a time
  *   call_wait.c     time spent waiting, and its bound
  *   call_attempt.c  one attempt: target, credential, request
  *   call_keys.c     the key of an attempt, and what it used
@@ -200,6 +201,9 @@ void pry_call_react(struct pry_call *call);
 void pry_call_observe_outcome(struct pry_call *call, void (*next)(struct pry_call *call));
 void pry_call_observe_done(struct pry_call *call, void (*next)(struct pry_call *call));
 
+/* The call ends with this failure, in the middle of a pass. */
+void pry_call_fail_request(struct pry_call *call, const struct pry_failure *failure);
+
 /* Goes on with the pass that a hold or a renewal interrupted. */
 void pry_call_resume_pass(struct pry_call *call);
 
@@ -217,6 +221,11 @@ pry_time pry_call_wait_left(const struct pry_call *call);
 
 /* Whatever waits for a verdict, a place, a token or a time stops waiting. */
 void pry_call_stop_waiting(struct pry_call *call);
+
+/* ---- call_hold.c ---- */
+
+/* Waits as the pass's verdict, a hold{}, says: resumes the pass, or refuses the attempt, or fails the request. */
+void pry_call_hold(struct pry_call *call);
 
 /* ---- call_attempt.c ---- */
 

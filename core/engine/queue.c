@@ -217,6 +217,14 @@ static bool waits(const struct pry_queue *queue, const struct pry_mailbox *mailb
   return false;
 }
 
+static void leave_set(struct pry_queue_waiter *waiter)
+{
+  waiter->coming = false;
+  waiter->queue = NULL;
+  waiter->set = NULL;
+  waiter->permit = NULL;
+}
+
 static pry_time clock_of(const struct pry_queue_waiter *waiter)
 {
   return pry_loop_clock(pry_mailbox_loop(waiter->mailbox));
@@ -263,36 +271,39 @@ static void serve(struct pry_queue *queue, pry_time now)
 static void look_again(void *user)
 {
   struct pry_queue_waiter *waiter = user;
-  struct pry_queue_set *set = waiter->queue->set;
+  struct pry_queue_set *set = waiter->set;
   pthread_mutex_lock(&set->lock);
   waiter->look_at = PRY_TIME_NEVER;
-  serve(waiter->queue, clock_of(waiter));
+  if (waiter->queue)
+    serve(waiter->queue, clock_of(waiter));
   pthread_mutex_unlock(&set->lock);
 }
 
-/* A grant, or the time to look again. */
+/* A grant, that it will be none, or the time to look again. */
 static void deliver_word(struct pry_message *message)
 {
   struct pry_queue_waiter *waiter = PRY_CONTAINER_OF(message, struct pry_queue_waiter, grant);
-  struct pry_permit *permit = waiter->permit;
-  struct pry_queue_set *set = waiter->queue->set; /* lives: it has somebody inside or in line */
+  struct pry_permit *permit = NULL;
+  struct pry_queue_set *set = waiter->set;
   pthread_mutex_lock(&set->lock);
-  bool granted = waiter->coming;
-  if (granted) {
+  bool over = waiter->coming || !waiter->queue;
+  if (over) {
+    if (waiter->coming)
+      permit = waiter->permit;
+    else
+      free_place(set, &place_of(waiter)->gate);
     pry_list_remove(&waiter->link);
-    waiter->coming = false;
-    waiter->queue = NULL;
-    pry_mailbox_withdraw(waiter->mailbox, &waiter->grant); /* the grant overtook the word about the time */
+    leave_set(waiter);
+    pry_mailbox_withdraw(waiter->mailbox, &waiter->grant); /* this overtook the word about the time */
   } else if (waiter->look_at != PRY_TIME_NEVER) {
     struct pry_loop *loop = pry_mailbox_loop(waiter->mailbox);
     pry_time now = pry_loop_now(loop);
     pry_timer_start(loop, &waiter->timer, waiter->look_at > now ? waiter->look_at - now : 0, look_again, waiter);
   }
   pthread_mutex_unlock(&set->lock);
-  if (!granted)
+  if (!over)
     return;
   pry_timer_cancel(&waiter->timer);
-  waiter->permit = NULL;
   waiter->granted(waiter, permit, waiter->user);
 }
 
@@ -371,7 +382,9 @@ static enum pry_queue_status enter(struct pry_queue *queue, const struct pry_que
       (rule->max_waiting >= 0 && queue->waiting >= (size_t)rule->max_waiting))
     return PRY_QUEUE_FULL;
   waiter->permit = &place->permit;
+  waiter->set = set;
   waiter->queue = queue;
+  waiter->until = rule->longest < PRY_TIME_NEVER - now ? now + rule->longest : PRY_TIME_NEVER;
   join_line(queue, &queue->line, waiter);
   serve(queue, now);
   return PRY_QUEUE_WAITING;
@@ -416,18 +429,19 @@ enum pry_queue_status pry_queue_enter(struct pry_queue_set *set, struct pry_mail
 
 void pry_queue_leave(struct pry_queue_waiter *waiter)
 {
-  struct pry_queue *queue = waiter->queue;
-  if (!queue)
+  struct pry_queue_set *set = waiter->set;
+  if (!set)
     return;
-  struct pry_queue_set *set = queue->set;
   bool last = false;
   pry_timer_cancel(&waiter->timer);
   pthread_mutex_lock(&set->lock);
+  struct pry_queue *queue = waiter->queue;
   pry_mailbox_withdraw(waiter->mailbox, &waiter->grant); /* cannot be too late: this is the thread it goes to */
   if (waiter->coming) {
     pry_list_remove(&waiter->link);
-    waiter->coming = false;
     last = give_back(place_of(waiter));
+  } else if (!queue) {
+    free_place(set, &place_of(waiter)->gate);
   } else {
     pry_time now = clock_of(waiter);
     leave_line(waiter);
@@ -435,9 +449,8 @@ void pry_queue_leave(struct pry_queue_waiter *waiter)
     serve(queue, now); /* somebody else is first, or nobody is starved any more */
     forget_if_empty(queue, now);
   }
-  waiter->queue = NULL;
+  leave_set(waiter);
   pthread_mutex_unlock(&set->lock);
-  waiter->permit = NULL;
   if (last)
     free_set(set);
 }
@@ -506,13 +519,30 @@ void pry_queue_readmit(struct pry_queue_set *set, struct pry_mailbox *mailbox)
 
 /* ---- what a provider said ------------------------------------------------------------------------------- */
 
+/* Nobody passes before `opens`: whoever does not wait so long need not wait at all. */
+static void dismiss_late(struct pry_queue *queue, pry_time opens, pry_time now)
+{
+  struct pry_list *next;
+  for (struct pry_list *link = queue->line.next; link != &queue->line; link = next) {
+    struct pry_queue_waiter *waiter = PRY_CONTAINER_OF(link, struct pry_queue_waiter, link);
+    next = link->next;
+    if (waiter->until >= opens)
+      continue;
+    leave_line(waiter);
+    waiter->queue = NULL;
+    pry_mailbox_post(waiter->mailbox, &waiter->grant);
+  }
+  serve(queue, now);
+  forget_if_empty(queue, now);
+}
+
 bool pry_queue_pause(struct pry_queue_set *set, struct pry_slice key, pry_time until, pry_time now)
 {
   pthread_mutex_lock(&set->lock);
   struct pry_queue *queue = has_room(set, false, now) ? find_or_make_queue(set, key) : NULL;
   if (queue) {
     pry_gate_pause(&queue->gate, until, now);
-    forget_if_empty(queue, now);
+    dismiss_late(queue, queue->gate.paused_until, now);
   }
   pthread_mutex_unlock(&set->lock);
   return queue;
@@ -524,8 +554,7 @@ bool pry_queue_allow(struct pry_queue_set *set, struct pry_slice key, double rem
   struct pry_queue *queue = has_room(set, false, now) ? find_or_make_queue(set, key) : NULL;
   if (queue) {
     pry_gate_allow(&queue->gate, remaining, reset, now);
-    serve(queue, now);
-    forget_if_empty(queue, now);
+    dismiss_late(queue, queue->gate.allowed > 0 ? now : queue->gate.allowed_until, now);
   }
   pthread_mutex_unlock(&set->lock);
   return queue;

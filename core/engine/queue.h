@@ -10,7 +10,8 @@
  * Grants never come from inside pry_queue_enter(), pry_queue_leave() or a release: a grant is a message to the mailbox
  * of the waiter's worker, whoever released the place on whatever thread. A grant whose waiter has left meanwhile goes to
  * the next in line; no place is ever lost, and none is given twice. Where only time opens a gate, the first in line is
- * told when, and looks again then, by a timer of its own loop; who becomes first later is told then.
+ * told when, and looks again then, by a timer of its own loop; who becomes first later is told then. When a provider's
+ * word (below) makes it certain that some will be late, they hear of it at once, in the same way.
  *
  * Order: the order of entering, over all workers. It yields in one case: a worker that is stuck. Its grants that it has
  * not picked up are taken back, its waiters keep their places in line (those taken back stand in front again), and
@@ -64,9 +65,11 @@ struct pry_queue_waiter {
   struct pry_permit *permit;
   void (*granted)(struct pry_queue_waiter *waiter, struct pry_permit *permit, void *user);
   void *user;
-  struct pry_queue *queue; /* NULL while not waiting */
-  bool coming;             /* a place is its own, the grant is on its way */
+  struct pry_queue_set *set; /* NULL while not waiting */
+  struct pry_queue *queue;   /* of which it is in line, or has a place of; NULL when it is late */
+  bool coming;               /* a place is its own, the grant is on its way */
   double cost;
+  pry_time until;         /* it does not wait longer */
   struct pry_timer timer; /* while first in line before a gate that time opens */
   pry_time look_at;       /* when it is to look again; PRY_TIME_NEVER: nobody told it to */
 };
@@ -79,7 +82,8 @@ void pry_queue_set_free(struct pry_queue_set *set);
 
 /* Asks to pass under `key` by `rule` (the rule of the latest asker counts for all: an edited policy widens or narrows the
  * gate at once, see pry_gate_set(); nobody is thrown out). `waiter` is used only when the answer is WAITING; then
- * `granted` comes on the mailbox's thread, unless the waiter leaves first. Nobody overtakes: with others in line the
+ * `granted` comes on the mailbox's thread, unless the waiter leaves first; its permit is NULL when it is certain by now that its turn would come
+ * after `longest`. Nobody overtakes: with others in line the
  * asker joins the end although the gate is open, except past those of stuck workers. Needs room for one timer on the
  * mailbox's loop (pry_loop_reserve()). */
 enum pry_queue_status pry_queue_enter(struct pry_queue_set *set, struct pry_mailbox *mailbox, struct pry_slice key,

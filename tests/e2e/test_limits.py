@@ -94,7 +94,7 @@ def exceeded(arrivals, limit, per):
 def test_a_window_is_never_exceeded(start):
     """60 callers at once and some that leave, 10 in any half second."""
     provider = start.keep(Clock())
-    gateway = start.gateway(init_for(provider.url, 'use "rate_limit" { limit = 10, per = 0.5, margin = 0.05 }'))
+    gateway = start.gateway(init_for(provider.url, 'use "rate_limit" { limit = 10, per = 0.5, margin = 0.1 }'))
     callers = Callers(gateway)
     leavers = []
     for i in range(60):
@@ -124,8 +124,8 @@ def test_a_bucket_is_never_exceeded(start):
     arrivals = provider.arrivals()
     for i, first in enumerate(arrivals):
         for j in range(i, len(arrivals)):
-            # one more for those 25 ms that requests may take longer than others
-            assert j - i + 1 <= 10 + 40 * (arrivals[j] - first) + 1
+            # two more: those that some requests may need 50 ms longer than others for
+            assert j - i + 1 <= 10 + 40 * (arrivals[j] - first) + 2
 
 
 def test_turns_come_in_order(start):
@@ -230,6 +230,8 @@ class Counting(Clock):
 
     def serve(self, asked):
         session = asked.headers.get("x-session-id")
+        if asked.json()["model"] == "leaver":  # its turn ends when it leaves, whatever is still done about it here
+            session = "leavers"
         with self.lock:
             self.count("all", 1)
             self.count(session, 1)

@@ -22,7 +22,7 @@ struct crowd {
   struct pry_queue_rule rule;
   unsigned left, open;
   pry_time sent[CALLS];
-  unsigned count, unsent, died;
+  unsigned count, unsent, died, late;
   struct asker askers[ASKERS];
   atomic_bool over;
 };
@@ -50,6 +50,10 @@ static void held_long_enough(void *user)
     crowd->sent[crowd->count++] = pry_loop_clock(crowd->worker->loop); /* it counts from a little later on */
     asker->permit->sent(asker->permit);
   }
+  if (rig_random(crowd->worker, 100) == 0) { /* a 429: the impatient among those in line hear that they will be late */
+    pry_time now = pry_loop_now(crowd->worker->loop);
+    pry_queue_pause(crowd->set, PRY_SLICE("k"), now + 15 * PRY_MILLISECOND, now);
+  }
   asker->permit->release(asker->permit);
   end_call(asker);
 }
@@ -66,7 +70,13 @@ static void on_granted(struct pry_queue_waiter *waiter, struct pry_permit *permi
 {
   struct asker *asker = user;
   RIG_CHECK(waiter == &asker->waiter && asker->waits);
-  hold(asker, permit);
+  if (permit) {
+    hold(asker, permit);
+    return;
+  }
+  asker->crowd->late++;
+  asker->waits = false;
+  end_call(asker);
 }
 
 static void client_leaves(void *user)
@@ -78,20 +88,31 @@ static void client_leaves(void *user)
   end_call(asker);
 }
 
-static void begin_call(struct asker *asker)
+static void ask(void *user)
 {
+  struct asker *asker = user;
   struct crowd *crowd = asker->crowd;
-  crowd->left--;
-  crowd->open++;
   struct pry_queue_answer answer;
-  enum pry_queue_status status = pry_queue_enter(crowd->set, crowd->worker->mailbox, PRY_SLICE("k"), &crowd->rule,
+  struct pry_queue_rule rule = crowd->rule;
+  if (rig_random(crowd->worker, 2))
+    rule.longest = 10 * PRY_MILLISECOND;
+  enum pry_queue_status status = pry_queue_enter(crowd->set, crowd->worker->mailbox, PRY_SLICE("k"), &rule,
                                                  &asker->waiter, on_granted, asker, &answer);
-  RIG_CHECK(status == PRY_QUEUE_GRANTED || status == PRY_QUEUE_WAITING);
   asker->waits = status == PRY_QUEUE_WAITING;
   if (status == PRY_QUEUE_GRANTED)
     hold(asker, answer.permit);
+  else if (status == PRY_QUEUE_LATE)
+    pry_timer_start(crowd->worker->loop, &asker->timer, PRY_MILLISECOND, ask, asker);
   else if (rig_random(crowd->worker, 10) == 0)
     pry_timer_start(crowd->worker->loop, &asker->timer, rig_random(crowd->worker, 20000), client_leaves, asker);
+  RIG_CHECK(status != PRY_QUEUE_FULL && status != PRY_QUEUE_NO_MEMORY);
+}
+
+static void begin_call(struct asker *asker)
+{
+  asker->crowd->left--;
+  asker->crowd->open++;
+  ask(asker);
 }
 
 static void begin_crowd(struct rig_worker *worker, void *user)
@@ -120,7 +141,7 @@ static int by_time(const void *a, const void *b)
 static struct scene *run_scene(struct pry_queue_rule rule)
 {
   struct scene *scene = calloc(1, sizeof *scene);
-  unsigned unsent = 0, died = 0;
+  unsigned unsent = 0, died = 0, late = 0;
   scene->set = pry_queue_set_new(0, 0);
   rig_make(scene->workers, RIG_WORKERS);
   for (unsigned i = 0; i < RIG_WORKERS; i++) {
@@ -141,9 +162,10 @@ static struct scene *run_scene(struct pry_queue_rule rule)
     scene->count += crowd->count;
     unsent += crowd->unsent;
     died += crowd->died;
+    late += crowd->late;
   }
-  assert_int_equal(scene->count + unsent + died, CALLS);
-  assert_true(unsent > 0 && died > 0);
+  assert_int_equal(scene->count + unsent + died + late, CALLS);
+  assert_true(unsent > 0 && died > 0 && late > 0);
   qsort(scene->sent, scene->count, sizeof *scene->sent, by_time);
   return scene;
 }

@@ -33,10 +33,11 @@ struct world {
   pry_time retry_in; /* of the last refusal */
 };
 
+/* permit NULL: it would be late. */
 static void passed(struct asker *asker, struct pry_permit *permit)
 {
   struct world *world = asker->world;
-  asker->state = INSIDE;
+  asker->state = permit ? INSIDE : OUTSIDE;
   asker->permit = permit;
   asker->granted_at = pry_loop_now(world->loop);
 }
@@ -307,6 +308,40 @@ static void test_a_pause_holds_the_whole_line(void **state)
   free_world(world);
 }
 
+/* Nobody need stand in line until his patience ends when it is known that it will. */
+static void test_who_will_be_late_hears_of_it(void **state)
+{
+  (void)state;
+  struct world *world = new_world();
+  struct pry_queue_rule patient = window(1, 10), impatient = window(1, 10);
+  impatient.longest = 20 * PRY_SECOND;
+  enter(world, 0, patient);
+  enter(world, 1, impatient);
+  enter(world, 2, patient);
+  enter(world, 4, impatient);
+  send_out(world, 0);
+  release(world, 0);
+  pry_loop_advance(world->loop, PRY_SECOND);
+  pry_queue_pause(world->set, KEY, 20 * PRY_SECOND, PRY_SECOND); /* no longer than they wait */
+  pry_loop_advance(world->loop, 0);
+  assert_int_equal(world->askers[1].state, WAITING);
+  pry_queue_pause(world->set, KEY, 30 * PRY_SECOND, PRY_SECOND);
+  assert_int_equal(pry_queue_waiting_total(world->set), 1);
+  leave(world, 4); /* before it heard */
+  pry_loop_advance(world->loop, 0);
+  assert_int_equal(world->askers[1].state, OUTSIDE);
+  assert_int_equal(world->askers[1].granted_at, PRY_SECOND);
+  run_out(world);
+  assert_int_equal(world->askers[2].granted_at, 30 * PRY_SECOND);
+  pry_time now = pry_loop_now(world->loop);
+  enter(world, 1, impatient);
+  pry_queue_allow(world->set, KEY, 0, now + 60 * PRY_SECOND, now);
+  assert_int_equal(pry_queue_key_count(world->set), 1);
+  pry_loop_advance(world->loop, 0);
+  assert_int_equal(world->askers[1].state, OUTSIDE);
+  free_world(world);
+}
+
 static void test_an_allowance_ends_and_vanishes(void **state)
 {
   (void)state;
@@ -428,6 +463,10 @@ static void random_world(unsigned seed, struct pry_queue_rule rule)
       stuck[worker] = !stuck[worker];
       (stuck[worker] ? pry_queue_reclaim : pry_queue_readmit)(world->set, world->mailboxes[worker]);
     }
+    if (random() % 1000 == 0) {
+      pry_time now = pry_loop_now(world->loop);
+      pry_queue_pause(world->set, KEY, now + random() % (2 * PRY_SECOND), now);
+    }
     if (random() % 3 == 0)
       pry_loop_advance(world->loop, random() % (PRY_SECOND / 20));
   }
@@ -476,6 +515,7 @@ int main(void)
       cmocka_unit_test(test_who_would_be_late_is_told_at_once),
       cmocka_unit_test(test_places_alone_do_not_know_when),
       cmocka_unit_test(test_a_pause_holds_the_whole_line),
+      cmocka_unit_test(test_who_will_be_late_hears_of_it),
       cmocka_unit_test(test_an_allowance_ends_and_vanishes),
       cmocka_unit_test(test_a_stuck_worker_does_not_keep_the_watch),
       cmocka_unit_test(test_a_grant_taken_back_is_no_call),
