@@ -50,9 +50,9 @@ static void held_long_enough(void *user)
     crowd->sent[crowd->count++] = pry_loop_clock(crowd->worker->loop); /* it counts from a little later on */
     asker->permit->sent(asker->permit);
   }
-  if (rig_random(crowd->worker, 100) == 0) { /* a 429: the impatient among those in line hear that they will be late */
+  if (rig_random(crowd->worker, 120) == 0) { /* a 429: the impatient among those in line hear that they will be late */
     pry_time now = pry_loop_now(crowd->worker->loop);
-    pry_queue_pause(crowd->set, PRY_SLICE("k"), now + 15 * PRY_MILLISECOND, now);
+    pry_queue_pause(crowd->set, PRY_SLICE("k"), now + 90 * PRY_MILLISECOND, now);
   }
   asker->permit->release(asker->permit);
   end_call(asker);
@@ -95,7 +95,7 @@ static void ask(void *user)
   struct pry_queue_answer answer;
   struct pry_queue_rule rule = crowd->rule;
   if (rig_random(crowd->worker, 2))
-    rule.longest = 10 * PRY_MILLISECOND;
+    rule.longest = 60 * PRY_MILLISECOND;
   enum pry_queue_status status = pry_queue_enter(crowd->set, crowd->worker->mailbox, PRY_SLICE("k"), &rule,
                                                  &asker->waiter, on_granted, asker, &answer);
   asker->waits = status == PRY_QUEUE_WAITING;
