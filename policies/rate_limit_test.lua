@@ -181,6 +181,17 @@ test("targets of one account share one limit", function(t)
   t:match(t:call({ model = "a2" }).json.error.message, "group:org")
 end)
 
+test("keys of a provider may have a limit each", function(t)
+  limit(t, { limit = 1, per = 60, max_wait = 0, by = "key" })
+  t:use("keys", { retire = 600, pause = 5, count = { "auth" }, shared_account = false })
+  t:provider { { status = 401, body = { error = { message = "no", code = "invalid_api_key" } } }, OK,
+               keys = { "K1", "K2" } }
+  t:eq(t:call({ model = "m" }).attempts, 2) -- the second with a key that was not used before
+  local r = t:call { model = "m" }
+  t:eq(r.json.error.code, "rate_limited")
+  t:match(r.json.error.message, "p K2")
+end)
+
 test("a limit for each client", function(t)
   limit(t, { limit = 1, per = 60, max_wait = 0, by = "client" })
   t:provider { OK, OK, OK }

@@ -10,8 +10,8 @@ local limits = {}
 
 local HEAD, TAIL = 110, 70 -- bytes that are kept of a key that is too long for a queue
 
---- What `by` may be where a call has its target, and where it has not yet.
-limits.BY = { "target", "provider", "model", "client", "session" }
+--- What `by` may be. "key": the provider's key that the attempt is made with.
+limits.BY = { "target", "provider", "model", "key", "client", "session" }
 
 --- Models and sessions are as long as clients like; a key of hold{} is not. Of what is too long both ends count.
 function limits.fit(text)
@@ -30,6 +30,7 @@ function limits.key(by, call)
   if by == "target" then return limits.fit(call.target.name) end
   if by == "provider" then return call.target.provider end
   if by == "model" then return limits.fit(call.target.model or "-") end
+  if by == "key" then return call.target.provider .. " " .. (call.target.key or "-") end
   if by == "client" then return call.client or "-" end
   return limits.session(call, call.session)
 end
