@@ -114,6 +114,7 @@ test("a refusal later in the pass gives the place back", function(t)
   t:eq(t:call({ model = "b" }).status, 200) -- its window was not used
 end)
 
+-- LiteLLM 3646: wait for the first model to come back instead of failing.
 test("a 429 stops everybody for its Retry-After, and drains the bucket", function(t)
   limit(t, { rate = 1, burst = 50 })
   t:route { deadline = 300 }
@@ -124,6 +125,7 @@ test("a 429 stops everybody for its Retry-After, and drains the bucket", functio
   t:near(calls[2].elapsed, 32, 0.001)
 end)
 
+-- langwatch 7027: four hours of calls into a target that said 429, although a fallback was there.
 test("a 429 sends those in line away at once, when their turn would come too late", function(t)
   limit(t, { limit = 1, per = 5, max_wait = 20 })
   t:provider { { status = 429, delay = 1, headers = { ["retry-after"] = "60" } } }
@@ -167,6 +169,34 @@ test("learn = false does not listen", function(t)
                                            ["x-ratelimit-reset-requests"] = "12s" } }, OK }
   t:call { model = "m" }
   t:eq(t:call({ model = "m" }).elapsed, 0)
+end)
+
+-- LiteLLM 34399: with more than one deployment the Retry-After of one was dropped, and the others, on the same quota,
+-- were asked at once.
+test("a 429 of one target stops the others of its account", function(t)
+  limit(t, { limit = 100, per = 60, max_wait = 0, groups = { org = { "p/*", "q/*" } } })
+  t:use("fallback_model", { models = { ["p/*"] = { "q/n" } } })
+  t:provider { { status = 429, headers = { ["retry-after"] = "20" } } }
+  t:provider("q", {})
+  local r = t:call { model = "m" }
+  t:eq(r.status, 429)
+  t:eq(r.upstream_calls, 1)
+  t:eq(r.headers["retry-after"], "20")
+end)
+
+-- LiteLLM 27823: with all deployments cooling down the client got a 429 without a Retry-After.
+test("when no target can take the call the soonest place is told", function(t)
+  limit(t, { limit = 1, per = 60, max_wait = 0 })
+  t:use("fallback_model", { models = { ["p/*"] = { "q/n" } } })
+  t:provider { OK }
+  t:provider("q", { OK })
+  t:call { model = "m" }
+  t:advance(25)
+  t:call { model = "m" } -- q's
+  t:advance(5)
+  local r = t:call { model = "m" }
+  t:eq(r.status, 429)
+  t:eq(r.headers["retry-after"], "30")
 end)
 
 test("targets of one account share one limit", function(t)
