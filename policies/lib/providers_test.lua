@@ -42,3 +42,22 @@ test("the same code at different providers", function(t)
     t:eq(r.upstream_calls, retried and 2 or 1, name .. " " .. code)
   end
 end)
+
+-- An answer with that code, as `classify` gets it.
+local function answer(code)
+  return { status = 429, category = "rate_limit", provider = "openai", body = "", header = function() end,
+           mentions = function() end, error = function() return { code:lower(), code = code } end }
+end
+
+test("a dialect may choose a family itself, or none", function(t)
+  local openai = require "lib.openai"
+  local own = { queue_full = { category = "overloaded", retryable = false } }
+  t:eq(openai.classifier(own)(answer "insufficient_quota").category, "billing")
+  t:eq(openai.classifier(own, "alibaba")(answer "insufficient_quota").category, "rate_limit")
+  t:eq(openai.classifier(own, "alibaba")(answer "Throttling.RateQuota").category, "rate_limit")
+  t:eq(openai.classifier(own, "alibaba")(answer "queue_full").retryable, false)
+  local qwen = answer "insufficient_quota"
+  qwen.provider = "qwen"
+  t:eq(openai.classifier(own)(qwen).category, "rate_limit")
+  t:eq(openai.classifier(own, false)(qwen).category, "billing")
+end)
