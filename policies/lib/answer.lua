@@ -104,6 +104,9 @@ end
 local LONG = { "per day", "per-day", "perday", "byday", "daily", "tpd", "rpd", "per month", "/ month", "monthly",
                "weekly", "per hour", "86400s", "be replenished in" }
 
+-- In Google's names of quotas and metrics.
+local DAY = { "perday", "_per_day" }
+
 -- What a status means that stands inside an answer, as in a stream's {"error": {"code": 429}}: there the built-in table
 -- has seen only the 200 around it.
 local INNER = {
@@ -184,7 +187,7 @@ local function timing(a, said, row)
     if not length and said.message then long = a:mentions(said.message, LONG) end
     if long then retryable = false end
   end
-  if said.quota and said.quota:find("PerDay", 1, true) then
+  if said.quota and a:mentions(said.quota, DAY) or said.state and said.message and a:mentions(said.message, DAY) then
     retryable = false -- Google's retryDelay is about the minute even when the day is used up
   end
   return retryable, wait
