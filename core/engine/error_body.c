@@ -13,7 +13,7 @@ struct reading {
   unsigned texts; /* texts that were JSON around */
 };
 
-static void read_text(struct reading *reading, struct pry_slice text);
+static void read_text(struct reading *reading, struct pry_slice string);
 static void read_container(struct reading *reading, struct pry_slice text);
 
 /* ---- a lenient walk ------------------------------------------------------------------------------------------ */
@@ -521,93 +521,6 @@ static void read_plain(struct pry_error_body *error, struct pry_slice text)
   error->message[length] = '\0';
 }
 
-/* ---- when to come back ---------------------------------------------------------------------------------------- */
-
-static double take_digits(const char **p, const char *end)
-{
-  double number = 0, place = 1;
-  bool fraction = false;
-  for (; *p < end && ((**p >= '0' && **p <= '9') || (**p == '.' && !fraction)); (*p)++) {
-    if (**p == '.') {
-      fraction = true;
-      continue;
-    }
-    number = number * 10 + (**p - '0');
-    place *= fraction ? 10 : 1;
-  }
-  return number / place;
-}
-
-static double take_unit(const char **p, const char *end)
-{
-  static const struct {
-    struct pry_slice name;
-    double seconds;
-  } units[] = {
-      {PRY_SLICE_INIT("ms"), 0.001},   {PRY_SLICE_INIT("s"), 1},      {PRY_SLICE_INIT("sec"), 1},
-      {PRY_SLICE_INIT("secs"), 1},     {PRY_SLICE_INIT("second"), 1}, {PRY_SLICE_INIT("seconds"), 1},
-      {PRY_SLICE_INIT("m"), 60},       {PRY_SLICE_INIT("min"), 60},   {PRY_SLICE_INIT("minute"), 60},
-      {PRY_SLICE_INIT("minutes"), 60}, {PRY_SLICE_INIT("h"), 3600},   {PRY_SLICE_INIT("hour"), 3600},
-      {PRY_SLICE_INIT("hours"), 3600}, {PRY_SLICE_INIT("d"), 86400},  {PRY_SLICE_INIT("day"), 86400},
-      {PRY_SLICE_INIT("days"), 86400},
-  };
-  if (*p < end && **p == ' ')
-    (*p)++;
-  const char *start = *p;
-  while (*p < end && **p >= 'a' && **p <= 'z')
-    (*p)++;
-  struct pry_slice word = {start, (size_t)(*p - start)};
-  for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-    if (pry_slice_equal(word, units[i].name))
-      return units[i].seconds;
-  return -1;
-}
-
-/* hh:mm:ss, as API managements say it. */
-static double clock_time(struct pry_slice text)
-{
-  if (text.size < 8 || text.data[2] != ':' || text.data[5] != ':')
-    return -1;
-  double parts[3];
-  for (size_t i = 0; i < 3; i++) {
-    const char *p = text.data + 3 * i, *end = p + 2;
-    if (*p < '0' || *p > '9' || p[1] < '0' || p[1] > '9')
-      return -1;
-    parts[i] = take_digits(&p, end);
-  }
-  return parts[0] * 3600 + parts[1] * 60 + parts[2];
-}
-
-double pry_error_body_duration(struct pry_slice text)
-{
-  enum { PARTS = 4, SIZE_MAX_READ = 40 };
-  double total = clock_time(text);
-  if (total >= 0 || !text.size)
-    return total;
-  const char *p = text.data, *end = p + (text.size < SIZE_MAX_READ ? text.size : SIZE_MAX_READ);
-  for (int i = 0; i < PARTS && p < end && *p >= '0' && *p <= '9'; i++) {
-    double number = take_digits(&p, end), unit = take_unit(&p, end);
-    if (unit < 0)
-      break;
-    total = (i ? total : 0) + number * unit;
-  }
-  return total;
-}
-
-static double wait_in(struct pry_slice message)
-{
-  static const struct pry_slice leads[] = {PRY_SLICE_INIT("again in "),       PRY_SLICE_INIT("again after "),
-                                           PRY_SLICE_INIT("etry after "),     PRY_SLICE_INIT("etry in "),
-                                           PRY_SLICE_INIT("replenished in "), PRY_SLICE_INIT("lease wait ")};
-  for (size_t i = 0; i < sizeof leads / sizeof *leads; i++) {
-    const char *lead = memmem(message.data, message.size, leads[i].data, leads[i].size);
-    double seconds = lead ? pry_error_body_duration(after(message, lead + leads[i].size)) : -1;
-    if (seconds >= 0)
-      return seconds;
-  }
-  return -1;
-}
-
 static struct pry_slice without_mark_and_space(struct pry_slice body)
 {
   const char *end = body.data + body.size;
@@ -659,5 +572,5 @@ void pry_error_body_read(struct pry_error_body *error, struct pry_slice body)
     read_body(&reading, body);
   error->wait = pry_error_body_duration(pry_slice_of(reading.wait));
   if (error->wait < 0)
-    error->wait = wait_in(pry_slice_of(error->message));
+    error->wait = pry_error_body_wait(pry_slice_of(error->message));
 }

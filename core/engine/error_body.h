@@ -51,4 +51,7 @@ void pry_error_body_read(struct pry_error_body *error, struct pry_slice body);
  * in small letters. */
 double pry_error_body_duration(struct pry_slice text);
 
+/* What a message says about that: "Please try again in 6m0s", "Retry after 7 seconds", "... be replenished in 02:11:14". */
+double pry_error_body_wait(struct pry_slice message);
+
 #endif
