@@ -115,7 +115,8 @@ void pry_calls_follow(struct pry_worker *worker);
 /* ---- pieces that classify and tests use, too ------------------------------------------------------------ */
 
 /* Classifies a whole answer by the dialect: status table, retry_after from headers, error fields in a 200, then the
- * dialect's own `classify`, then x-should-retry. PRY_NONE: no error. `unix_time` for Retry-After dates. */
+ * dialect's own `classify`, then x-should-retry (which makes no `billing` retryable). PRY_NONE: no error. `unix_time`
+ * for Retry-After dates. */
 struct pry_failure pry_classify(struct pry_state *state, const struct pry_dialect *dialect,
                                 const struct pry_answer_view *answer, double unix_time);
 

@@ -142,7 +142,7 @@ struct pry_failure pry_classify(struct pry_state *state, const struct pry_dialec
   }
   enum pry_should_retry should = pry_should_retry(answer->headers);
   if (should != PRY_SHOULD_RETRY_UNSAID)
-    failure.retryable = should == PRY_SHOULD_RETRY_YES;
+    failure.retryable = should == PRY_SHOULD_RETRY_YES && failure.category != PRY_BILLING; /* waiting brings no money */
   failure.retry_forbidden = should == PRY_SHOULD_RETRY_NO;
   return failure;
 }
