@@ -110,6 +110,17 @@ struct pry_failure pry_failure_from_curl(int curl_code, bool sent)
   return failure;
 }
 
+/* Bytes at `p` that steer a terminal or break a line for some reader: controls of ASCII and of Latin-1 (U+0080 to U+009F),
+ * U+2028 and U+2029. 0: none. */
+static size_t control_length(const unsigned char *p, size_t left)
+{
+  if (*p < 0x20 || *p == 0x7F)
+    return 1;
+  if (*p == 0xC2 && left > 1 && p[1] >= 0x80 && p[1] < 0xA0)
+    return 2;
+  return *p == 0xE2 && left > 2 && p[1] == 0x80 && (p[2] == 0xA8 || p[2] == 0xA9) ? 3 : 0;
+}
+
 /* Copies at most size - 1 bytes, never half a UTF-8 sequence, and nothing that would break a log line. */
 static void copy_text(char *to, size_t size, struct pry_slice from)
 {
@@ -117,9 +128,14 @@ static void copy_text(char *to, size_t size, struct pry_slice from)
   if (length < from.size)
     while (length && ((unsigned char)from.data[length] & 0xC0) == 0x80)
       length--;
-  for (size_t i = 0; i < length; i++) {
-    unsigned char c = (unsigned char)from.data[i];
-    to[i] = (char)(c < 0x20 || c == 0x7F ? ' ' : c);
+  size_t i = 0;
+  while (i < length) {
+    size_t control = control_length((const unsigned char *)from.data + i, length - i);
+    if (control)
+      memset(to + i, ' ', control);
+    else
+      to[i] = from.data[i];
+    i += control ? control : 1;
   }
   to[length] = '\0';
 }

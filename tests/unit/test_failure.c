@@ -88,6 +88,24 @@ static void texts_are_cut_at_characters(void **unused)
   assert_int_equal(strlen(failure.code), PRY_FAILURE_CODE_MAX - 2);
   pry_failure_set_message(&failure, PRY_SLICE("two\r\nlines\x7F"));
   assert_string_equal(failure.message, "two  lines ");
+  /* line ends of other alphabets, and what steers a terminal */
+  pry_failure_set_message(&failure, PRY_SLICE("a\xC2\x85"
+                                              "b\xE2\x80\xA8"
+                                              "c\xE2\x80\xA9\xC2\x9B"
+                                              "d\xE2\x80\xA6\xC2\xA0"));
+  assert_string_equal(failure.message, "a  b   c     d\xE2\x80\xA6\xC2\xA0");
+  pry_failure_set_message(&failure, PRY_SLICE("cut \xE2\x80"));
+  assert_string_equal(failure.message, "cut \xE2\x80");
+}
+
+static void test_what_was_sent(void **state)
+{
+  (void)state;
+  static const int before[] = {3, 5, 6, 7, 35, 60, 77}, after[] = {16, 18, 28, 52, 55, 56, 92, 0, 999};
+  for (size_t i = 0; i < sizeof before / sizeof *before; i++)
+    assert_false(pry_curl_code_sent(before[i]));
+  for (size_t i = 0; i < sizeof after / sizeof *after; i++)
+    assert_true(pry_curl_code_sent(after[i]));
 }
 
 int main(void)
@@ -98,6 +116,7 @@ int main(void)
       cmocka_unit_test(transport_failures_are_network_or_timeout),
       cmocka_unit_test(own_failures_have_the_contracts_statuses),
       cmocka_unit_test(texts_are_cut_at_characters),
+      cmocka_unit_test(test_what_was_sent),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
