@@ -204,6 +204,7 @@ static const struct name {
     {PRY_SLICE_INIT("details"), DETAILS, 1},
     {PRY_SLICE_INIT("quotaId"), QUOTA, 1},
     {PRY_SLICE_INIT("response"), BOX, 4},
+    {PRY_SLICE_INIT("Response"), BOX, 4},
     {PRY_SLICE_INIT("metadata"), METADATA, 1},
     {PRY_SLICE_INIT("errorCode"), CODE, 4},
     {PRY_SLICE_INIT("errorcode"), CODE, 4},

@@ -1,40 +1,26 @@
 --- Anthropic's Messages API, and everybody who speaks like it.
 
-local answer_of = require "lib.answer"
 local from_openai = require "lib.translate_openai_to_anthropic"
+local openai = require "lib.openai"
 local strip = require "lib.strip"
 
-local CODES = {
-  invalid_api_key = "auth",
-  authentication_error = "auth",
+-- On top of what everybody says. invalid_request_error is also sent for a prompt that is too long and for an empty
+-- balance: there the message says it.
+local classify = openai.classifier {
   billing_error = "billing",
-  permission_error = "permission",
-  not_found_error = "not_found",
-  request_too_large = "payload_too_large",
-  rate_limit_error = "rate_limit",
-  api_error = answer_of.VAGUE,
-  timeout_error = "timeout",
   overloaded_error = "overloaded", -- 529
   -- the same models behind AWS
   throttlingexception = "rate_limit",
+  servicequotaexceededexception = { category = "rate_limit", retryable = false },
   serviceunavailableexception = "overloaded",
   modelnotreadyexception = "overloaded",
+  modelerrorexception = "server",
   modeltimeoutexception = "timeout",
-  internalserverexception = answer_of.VAGUE,
   accessdeniedexception = "permission",
   resourcenotfoundexception = "not_found",
-  -- and behind Google
-  resource_exhausted = "rate_limit",
-  unavailable = "overloaded",
-  deadline_exceeded = "timeout",
-  internal = "server",
-  unauthenticated = "auth",
-  permission_denied = "permission",
-  not_found = "not_found",
+  expiredtokenexception = "auth",
+  unrecognizedclientexception = "auth",
 }
-
--- Also sent for a prompt that is too long and for an empty balance: there the message says it.
-local WEAK = { invalid_request_error = true, validationexception = true, invalid_argument = true }
 
 -- The SDKs map the HTTP status to an exception; what their users read is `type`.
 local TYPES = {
@@ -89,9 +75,7 @@ return dialect {
     default = "content", -- an event that is new to us may be what the client waits for
   },
 
-  classify = function(answer)
-    return answer_of.classify(answer, CODES, WEAK)
-  end,
+  classify = classify,
 
   translate = { openai = from_openai },
   strip = { words = { "thinking", "redacted_thinking" }, opaque = { "input", "input_schema" }, run = strip.messages },

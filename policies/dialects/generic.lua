@@ -13,6 +13,7 @@ local ERRORS = {
   error_code = FINE_TEXTS,
   error_type = FINE_TEXTS,
   ["base_resp.status_code"] = { 0, "0" }, -- MiniMax
+  ["Response.Error.Code"] = { "" },       -- Tencent
 }
 
 return dialect {
@@ -40,5 +41,9 @@ return dialect {
     invalidparameter = "invalid_request",
     datainspectionfailed = "content_policy",
     arrearage = "billing",
+    authfailure = "auth",
+    requestlimitexceeded = "rate_limit",
+    limitexceeded = "rate_limit",
+    resourceinsufficient = "overloaded",
   },
 }

@@ -16,11 +16,17 @@ function answer.read(a)
   elseif said.cut and not (said.message or said[1]) then
     said.message = "an answer that is not whole JSON"
   end
+  if not said[1] then
+    local kind = a:header("x-amzn-errortype") -- AWS: "ThrottlingException:http://internal..."
+    said.type = kind and kind:match("^[%w.]+")
+    said[1] = said.type and said.type:lower()
+  end
   return said
 end
 
 -- Statuses of proxies and CDNs that the built-in table knows only as "some 4xx" and "some 5xx".
 local STATUSES = {
+  [410] = { category = "not_found" },             -- a model that was withdrawn
   [421] = { category = "network" },               -- misdirected: another connection may do
   [424] = { category = "server" },                -- Azure: what the model depends on failed
   [425] = { category = "network" },               -- too early: the same over a fresh connection
@@ -57,7 +63,9 @@ local PHRASES = {
     "not enough balance", "balance is not enough", "quota is not enough", "any credits yet", "credits are depleted",
     "billing hard limit", "billing to be enabled", "check your billing details",
     "payment required", "free quota has been used up", "free trial quota", "overdue balance", "overdue payment",
-    "bill is overdue", "in arrears", "budget has been exceeded", "reached your specified api usage limits" },
+    "bill is overdue", "in arrears", "budget has been exceeded", "reached your specified api usage limits",
+    "pay past invoices", "spending limit", "used all available credits", "more credits", "included credits",
+    "credits expired", "余额不足", "欠费", "额度不足" },
   { category = "billing", unless = CLEAR, soft = true, -- Google says so of any limit
     "exceeded your current quota", "check your plan and billing" },
   { category = "rate_limit", retryable = false, unless = CLEAR, -- larger than the limit itself
@@ -66,14 +74,17 @@ local PHRASES = {
     "maximum context length", "context_length_exceeded", "context length exceeded", "prompt is too long",
     "exceeded model token limit", "input token length too long", "input is too long for requested model",
     "exceeds the context window", "exceed context limit", "reduce the length of the messages",
-    "exceeds the maximum number of tokens", "range of input length", "prompt exceeds max length" },
+    "exceeds the maximum number of tokens", "range of input length", "prompt exceeds max length",
+    "available context size", "inputs` must have less than" },
   { category = "content_policy", unless = CLEAR_OR_BUSY,
     "content management policy", "content_filter", "content filtering policy", "content policy", "content_policy",
     "usage policy", "usage policies", "safety system", "responsibleaipolicy", "considered high risk",
-    "your input was flagged", "inappropriate content", "unsafe or sensitive", "contain sensitive information" },
+    "your input was flagged", "inappropriate content", "unsafe or sensitive", "contain sensitive information",
+    "for safety reasons" },
   { category = "overloaded", unless = CLEAR,
     "overloaded", "at capacity", "no capacity", "capacity exceeded", "high demand", "high load", "too busy",
-    "server busy", "not ready for inference" },
+    "server busy", "not ready for inference", "high traffic", "capacity temporarily", "currently loading",
+    "负载已饱和" },
   { category = "rate_limit", unless = { [401] = true, [404] = true, [503] = true, [529] = true },
     "rate limit", "rate_limit", "ratelimit", "rate-limit", "too many requests", "call volume quota",
     "error code: 1015" },
@@ -81,6 +92,10 @@ local PHRASES = {
     "invalid api key", "incorrect api key", "api key not valid", "api key expired", "token has expired",
     "token is expired", "access token expired", "expired token", "jwt expired", "in the request is expired",
     "unregistered callers", "access token invalid" },
+  { category = "invalid_request", unless = { [401] = true, [403] = true, [404] = true, [429] = true, [503] = true,
+                                             [529] = true }, -- for those who say 500 to it
+    "unknown parameter", "unsupported parameter", "missing required parameter", "unrecognized request argument",
+    "is a required property", "failed to deserialize" },
 }
 
 local ALL = providers.flat(PHRASES)

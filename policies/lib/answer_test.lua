@@ -4,6 +4,7 @@ local answer = require "lib.answer"
 local function made(said, status, provider)
   local a = { status = status or 500, category = "server", provider = provider, body = "", json = function() end }
   a.error = function() return said end
+  a.header = function() end
   a.mentions = function(_, text, phrases, from)
     for i = from or 1, #phrases do
       if text:lower():find(phrases[i], 1, true) then return i end
@@ -30,7 +31,7 @@ test("by_words: words that only sound like it are left alone", function(t)
     "max_tokens: 200000 > 64000, which is the maximum allowed number of output tokens",
     "tokens must be a list of strings",
     "quota is not a known field",
-    "Unrecognized request argument: billing_address",
+    "billing_address must be a text",
   } do
     t:eq(by_words(message, 400), nil, message)
   end

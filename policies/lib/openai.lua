@@ -62,6 +62,13 @@ local CODES = {
   unavailable_model = "not_found",
   tokens_limit_reached = "context_length",
   invalid_token = "auth",
+  insufficient_funds = "billing",
+  queue_exceeded = "overloaded",
+  exceed_context_size_error = "context_length",
+  censorship_blocked = "content_policy",
+  organization_restricted = { category = "permission", fallback = true },
+  model_deprecated = "not_found",
+  modeldeprecated = "not_found",
   -- Azure
   contentfilter = "content_policy",
   permissiondenied = "permission", -- comes with 401, too: the principal lacks a role
@@ -96,6 +103,9 @@ local CODES = {
   failed_precondition = "permission", -- region, or no billing account
   not_found = "not_found",
   -- and the reasons that go with them
+  ratelimitexceeded = "rate_limit",
+  userratelimitexceeded = "rate_limit",
+  dailylimitexceeded = { category = "rate_limit", retryable = false },
   api_key_invalid = "auth",
   access_token_expired = "auth",
   access_token_type_unsupported = "auth",
@@ -117,6 +127,7 @@ local WEAK = {
   bad_request_error = true,
   invalid_argument = true,
   validation_error = true,
+  validationexception = true, -- AWS
 }
 
 --- Values of an `error` field that mean "no error" (null always does).
