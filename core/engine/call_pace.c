@@ -20,7 +20,7 @@ static void window_ended(void *user)
 {
   struct pry_call *call = user;
   double wanted = call->route->slow_events * pry_time_to_seconds(call->route->slow_window);
-  if (call->stream.state == PRY_STREAM_ENDED)
+  if (call->stream.state == PRY_STREAM_ENDED || !call->route->slow_window)
     return;
   if ((double)(call->stream.news - call->pace.seen) >= wanted)
     start_window(call);
