@@ -552,6 +552,8 @@ static enum sniffed sniff(struct pry_slice text)
     text = (struct pry_slice){text.data + mark.size, text.size - mark.size};
   while (text.size && memchr("\r\n", text.data[0], 2))
     text = (struct pry_slice){text.data + 1, text.size - 1};
+  if (!text.size)
+    return SNIFFED_NOTHING_YET;
   bool may_be = pry_slice_starts_with(mark, text);
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
     if (pry_slice_starts_with(text, fields[i]))
