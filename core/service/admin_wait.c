@@ -134,7 +134,7 @@ struct pry_admin_request *pry_admin_start_alert_test(struct pry_admin *admin, st
     reply_alert_test(exchange, 409, sink, false, why);
     return NULL;
   }
-  add_request(&asked->request, admin, exchange, abandon_alert_test);
+  pry_admin_add_request(&asked->request, admin, exchange, abandon_alert_test);
   return &asked->request;
 }
 
