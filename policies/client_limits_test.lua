@@ -99,6 +99,19 @@ test("tokens a day, until midnight UTC", function(t)
   t:eq(t:call(of "a").status, 200)
 end)
 
+test("money a day", function(t)
+  limit(t, { ["*"] = { cost_per_day = 1 } })
+  t:provider { used(500000, 0), used(600000, 0), OK, models = { ["*"] = { input = 1, output = 2 } } }
+  t:eq(t:call(of "a").status, 200)
+  t:eq(t:call(of "a").status, 200) -- half of it was left
+  local r = t:call(of "a")
+  t:eq(r.status, 429)
+  t:eq(r.json.error.code, "daily_cost_limit")
+  t:near(tonumber(r.headers["retry-after"]), 86400 - t:now() % 86400, 1)
+  t:advance(86400)
+  t:eq(t:call(of "a").status, 200)
+end)
+
 test("an answer that tells no tokens counts for none", function(t)
   limit(t, { ["*"] = { tokens_per_day = 1, cost_per_day = 0.001 } })
   t:provider { { status = 200, body = '{"choices":[]}' }, OK }
