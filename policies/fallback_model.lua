@@ -136,8 +136,8 @@ return policy {
     never      = param { {}, type = "list", of = "category", doc = "categories that end the call here" },
     weights    = param { {}, type = "map", of = "number", doc = "targets that stand side by side in a list share by "
                          .. "weight: { [\"provider/model\"] = 3 }" },
-    strip      = param { true, doc = "at another provider take out of the request what only this one understands: signed "
-                         .. "thinking, sealed reasoning, thought signatures" },
+    strip      = param { true, doc = "at another provider take out of the request what only this one understands: "
+                         .. "signed thinking, sealed reasoning, thought signatures" },
     stick      = param { type = "number", optional = true, min = 1, max = 86400, unit = "s",
                          doc = "a conversation answered by a fallback stays there until it was silent for this long" },
   },

@@ -53,7 +53,8 @@ credential "kimi" {
   grant = "kimi",
 }
 
--- Where alerts go: a POST of a JSON object to this URL ---------------------------------------------------------------
+-- Where alerts go: a POST of a JSON object to this URL. Or slack, feishu, dingtalk, wecom, pagerduty, sentry, smtp. Try
+-- it with `parry alert test ops`.
 
 sink "ops" { webhook = secret "OPS_WEBHOOK" }
 
@@ -73,6 +74,24 @@ sink "ops" { webhook = secret "OPS_WEBHOOK" }
 --   retry            waits and tries again where the failure may pass
 --   fallback_model   goes to another model: name yours below
 --   alert            watches, and tells people
+--
+-- More are ready and not in use, each with a section in README.md. Where they belong in a chain:
+--
+--   use "client_limits" { limits = { ["*"] = { calls_per_minute = 60, tokens_per_day = 2000000 } } },
+--   use "validate",                                      -- refuses wrong requests before they cost anything
+--   use "file_check",                                    -- looks at the files that requests name
+--   use "session_queue",                                 -- one call of a conversation at a time
+--   use "concurrency" { slots = 64, max_wait = 10 },     -- at most so many calls at a target
+--   use "rate_limit" { limit = 500, per = 60 },          -- your account's limit, kept before the provider says 429
+--   use "circuit_breaker",
+--   use "health" { interval = 30, to = "ops" },          -- asks targets on purpose; sends requests of its own
+--   use "chaos" { experiments = { busy = { category = "overloaded", rate = 0.2 } } },   -- armed by `parry chaos arm`
+--   use "token_refresh",
+--   use "keys" { to = "ops" },                           -- several keys of one provider
+--   use "retry",
+--   use "fallback_model",
+--   use "alert",
+--   use "standard_errors" { style = "client" },          -- one shape of errors, whatever the provider said
 
 -- OpenAI's chat completions, completions, Responses, embeddings, ... and whoever speaks like it.
 route "/v1/*" {
@@ -104,7 +123,8 @@ route "/v1/*" {
   },
 }
 
--- Anthropic's Messages API. Its own route because its clients speak another dialect, so fallbacks differ, too.
+-- Anthropic's Messages API: its own route because its clients speak another dialect. A fallback may all the same go to
+-- an OpenAI-shaped provider, and the other way round: the core translates (README.md, "Across dialects").
 route "/v1/messages*" {
   to = "anthropic",
   deadline = 120,
@@ -114,7 +134,7 @@ route "/v1/messages*" {
     use "retry" { max_attempts = 4 },
     use "fallback_model" {
       models = {
-        -- ["claude-opus-*"] = { "anthropic/claude-sonnet-4-5" },
+        -- ["claude-opus-*"] = { "anthropic/claude-sonnet-4-5", "openai/gpt-5.1" },
       },
     },
     use "alert" { to = "ops" },
