@@ -89,6 +89,7 @@
  *       finish_paths    = { "choices.*.finish_reason" },
  *       default         = "content",         -- or "lifecycle": what an event is that fits no rule
  *       json            = true,              -- all data but end_data is JSON; other data is a malformed stream
+ *       open_end        = true,              -- a stream may end well without any of these, with its connection
  *       bare_errors     = true,              -- its clients throw for error_in_data, whatever the event's type
  *     },
  *     classify = function(answer) … end,     -- → nil, or { category =, code =, message =, retryable =, fallback =,

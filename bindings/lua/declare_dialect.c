@@ -140,7 +140,8 @@ static void read_stream(const struct pry_form *dialect_form, struct pry_dialect 
 {
   static const char *const known[] = {"type_field",   "end_data",        "error_types",   "error_in_data",
                                       "end_types",    "lifecycle_types", "content_types", "content_paths",
-                                      "finish_paths", "default",         "json",          "bare_errors"};
+                                      "finish_paths", "default",         "json",          "bare_errors",
+                                      "open_end"};
   struct pry_form form;
   int top = lua_gettop(dialect_form->L);
   if (pry_form_enter(dialect_form, "stream", "stream.", &form)) {
@@ -160,6 +161,7 @@ static void read_stream(const struct pry_form *dialect_form, struct pry_dialect 
     read_paths(&form, "finish_paths", &dialect->finish_paths);
     pry_form_boolean(&form, "json", &dialect->json);
     pry_form_boolean(&form, "bare_errors", &dialect->bare_errors);
+    pry_form_boolean(&form, "open_end", &dialect->open_end);
     const char *otherwise = pry_form_text(&form, "default", PRY_OPTIONAL);
     dialect->default_lifecycle = otherwise && strcmp(otherwise, "lifecycle") == 0;
     if (otherwise && !dialect->default_lifecycle && strcmp(otherwise, "content") != 0)

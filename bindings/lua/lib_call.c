@@ -29,7 +29,6 @@
  *   ---@field model string?
  *   ---@field name string          "provider/model"
  *   ---@field attempts integer     at this target in this call, the open one included
- *   ---@field first_byte number?   seconds from connecting to the first byte of the answer's body
  *   ---@field key string?          name of the secret it is made with
  *   ---@class attempt
  *   ---@field target string
@@ -37,6 +36,7 @@
  *   ---@field status integer       0: none
  *   ---@field started number       Unix seconds
  *   ---@field ended number?
+ *   ---@field first_byte number?   seconds from connecting to the first byte of the answer's body
  *   ---@field err err?
  *   ---@field key string?          name of the secret it was made with
  *   ---@field tokens tokens?       as far as the provider said; known when it has ended

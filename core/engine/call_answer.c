@@ -265,7 +265,8 @@ void pry_call_finish_answer(struct pry_call *call, const struct pry_failure *fai
   if (call->cancelled)
     return;
   bool truncated = failure && !error_event_passed;
-  bool inside = call->stream_open && call->stream.inside; /* an event there would be a part of the broken one */
+  /* An event there would be a part of the broken one; of a translated stream the client has whole events only. */
+  bool inside = call->stream_open && call->stream.inside && !call->translation.active;
   if (failure)
     set_failed_outcome(call, failure, call->answer.status);
   else

@@ -92,6 +92,7 @@ struct pry_dialect {
   struct pry_path_list finish_paths;  /* a non-null value: from here on EOF is a clean end, too */
   bool default_lifecycle;
   bool json;        /* every event's data is JSON, but for end_data; blank data is a heartbeat */
+  bool open_end;    /* the connection's good end is the stream's, whatever markers there are */
   bool bare_errors; /* its clients see an error by `error_in_data`, else by the type in the `event:` line */
 
   /* Translation, when a client speaks something else. */

@@ -222,9 +222,11 @@ static bool is_other_body(const struct pry_stream *stream, struct pry_slice *bod
   return !stream->committed && !stream->any && body->size && memchr(openings, body->data[0], sizeof openings - 1);
 }
 
-/* Nothing that its dialect knows says where a stream ends: then the connection does. */
+/* Nothing that its dialect knows says where a stream ends, or not surely: then the connection does. */
 static bool has_end_marker(const struct pry_dialect *dialect)
 {
+  if (dialect->open_end)
+    return false;
   return dialect->end_data.count || dialect->end_types.count || dialect->finish_paths.count;
 }
 

@@ -26,7 +26,7 @@ return dialect {
     end_data = { "[DONE]" },
     error_types = { "error" },
     error_in_data = ERRORS,
-    finish_paths = { "*" },
+    open_end = true,
     default = "content",
   },
 

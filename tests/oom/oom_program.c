@@ -241,7 +241,8 @@ static void use_admin(void)
   ask_status(&stand, "GET /api/v1/status", "\"generation\"");
   wire_close(&operator);
   ask_status(&stand, "GET /api/v1/events?limit=3", "]");
-  ask_status(&stand, "GET /api/v1/errors?limit=3", "]");
+  wire_close(&operator);
+  ask_status(&stand, "GET /api/v1/errors?limit=3", "\"errors\"");
   wire_close(&operator);
   ask_status(&stand, "GET /metrics", "parry_build");
   wire_close(&operator);

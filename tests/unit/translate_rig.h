@@ -87,6 +87,7 @@ static inline struct pry_policy_set *set_of(const char *init, const char *bad)
                                       "dialects/anthropic.lua",
                                       "lib/answer.lua",
                                       "lib/openai.lua",
+                                      "lib/providers.lua",
                                       "lib/translate.lua",
                                       "lib/strip.lua",
                                       "lib/grants.lua",
