@@ -4,9 +4,8 @@
 #include "declare.h"
 #include "door.h"
 #include "lib.h"
+#include "retest.h"
 #include "test_host.h"
-
-#include <stdio.h>
 
 enum { SETUP_FACTOR = 20 };
 
@@ -87,33 +86,37 @@ static struct pry_state *warm(struct pry_generation *generation, struct pry_work
 
 /* ---- tests --------------------------------------------------------------------------------------------- */
 
-struct lines {
-  void (*line)(void *user, const char *text);
-  void *user;
+struct retest {
+  const struct pry_generation *generation, *proven;
 };
 
-static void tell_line(void *user, const struct pry_test_result *result)
+static bool is_needed(void *user, const struct pry_policy_file *file)
 {
-  const struct lines *lines = user;
-  char text[1024];
-  if (!lines->line)
-    return;
-  if (result->passed)
-    snprintf(text, sizeof text, "PASS %.200s (%u call%s, %.4g s virtual)", result->name, result->calls,
-             result->calls == 1 ? "" : "s", result->virtual_seconds);
-  else
-    snprintf(text, sizeof text, "FAIL %.200s\n%s%s%s     %.500s", result->name,
-             result->fault_is_new ? "     fault: " : "", result->fault_is_new ? result->fault : "",
-             result->fault_is_new ? "\n" : "", result->message);
-  lines->line(lines->user, text);
+  const struct retest *retest = user;
+  return pry_retest_is_needed(retest->generation->set, retest->generation->config, retest->proven, file);
 }
 
-static bool run_tests(const struct pry_policy_set *set, const struct pry_script_limits *limits, const char *pattern,
-                      struct pry_report *report, void (*line)(void *user, const char *text), void *user)
+/* What was not run again counts as it did where it was. */
+static void count_tests(struct pry_generation *generation, const struct pry_generation *proven)
 {
-  struct lines lines = {line, user};
-  struct pry_test_options options = {.pattern = pattern, .result = tell_line, .user = &lines};
-  return pry_policy_tests_run(set, limits, &options, report);
+  for (size_t i = 0; i < generation->set->count; i++) {
+    struct pry_policy_file *file = &generation->set->files[i];
+    const struct pry_policy_file *before = proven ? pry_policy_set_find(proven->set, file->path) : NULL;
+    if (!file->tests && before)
+      file->tests = before->tests;
+    generation->tests += file->tests;
+  }
+}
+
+static bool run_tests(struct pry_generation *generation, const struct pry_generation *proven,
+                      const struct pry_script_limits *limits, struct pry_report *report)
+{
+  struct retest retest = {generation, proven};
+  struct pry_test_options options = {.needed = is_needed, .user = &retest};
+  if (!pry_policy_tests_run(generation->set, limits, &options, report))
+    return false;
+  count_tests(generation, proven);
+  return true;
 }
 
 const struct pry_loader pry_lua_loader = {stage, run_tests, warm};

@@ -3,6 +3,7 @@
 #include "door.h"
 #include "lib.h"
 #include "lib_test.h"
+#include "retest.h"
 #include "sandbox.h"
 
 #include <stdio.h>
@@ -40,12 +41,6 @@ struct test_case {
   /* The oldest fault of a policy in its world, and how it is told. */
   char fault[256];
 };
-
-static bool is_test_file(const char *path)
-{
-  size_t size = strlen(path);
-  return size > 9 && strcmp(path + size - 9, "_test.lua") == 0;
-}
 
 /* ---- inside the door ----------------------------------------------------------------------------------- */
 
@@ -283,7 +278,7 @@ static void compile_set(const struct pry_policy_set *set, const struct pry_scrip
   for (size_t i = 0; i < set->count; i++) {
     struct pry_run run;
     pry_run_init(&run, script, 1);
-    if (!set->files[i].compiled && !is_test_file(set->files[i].path))
+    if (!set->files[i].compiled && !pry_is_test_file(set->files[i].path))
       pry_door_call(script, compile_one, (void *)(uintptr_t)&set->files[i], &run);
   }
   pry_script_free(script);
@@ -298,7 +293,10 @@ bool pry_policy_tests_run(const struct pry_policy_set *set, const struct pry_scr
   unsigned failed = report->tests_failed;
   compile_set(set, &deterministic);
   for (size_t i = 0; i < set->count && !is_unwanted(report); i++)
-    if (is_test_file(set->files[i].path))
+    if (pry_is_test_file(set->files[i].path) && (!options->needed || options->needed(options->user, &set->files[i]))) {
+      unsigned before = report->tests_passed;
       run_file(&run, &set->files[i]);
+      set->files[i].tests = report->tests_passed - before;
+    }
   return report->tests_failed == failed && !is_unwanted(report);
 }

@@ -71,8 +71,9 @@ struct pry_test_result {
 };
 
 struct pry_test_options {
-  const char *pattern;                          /* only tests whose name holds this; NULL: all */
-  bool (*wanted)(void *user, const char *name); /* may be NULL; else it is asked, too */
+  const char *pattern;                                            /* only tests whose name holds this; NULL: all */
+  bool (*wanted)(void *user, const char *name);                   /* may be NULL; else it is asked, too */
+  bool (*needed)(void *user, const struct pry_policy_file *file); /* which test files; NULL: all */
   void (*result)(void *user, const struct pry_test_result *result);
   void *user;
 };

@@ -213,14 +213,25 @@ static bool uses_known_only(struct pry_slice init, const struct pry_policy_set *
   return true;
 }
 
-/* Only what the test's configuration names is loaded: most of a test's time would go into the rest. Dialects always,
- * because the client's is found by the path of each call. */
-static bool belongs(const char *path, struct pry_slice init, bool every_policy)
+/* The client's own is found by the path of each call: OpenAI's, unless a call has asked for the other. */
+static bool needs_dialect(const struct pry_world *world, struct pry_slice init, struct pry_slice name)
 {
-  struct pry_slice name = pry_slice_of(path);
+  char quoted[128];
+  if (pry_slice_equal(name, PRY_SLICE("openai")) || (world->messages && pry_slice_equal(name, PRY_SLICE("anthropic"))))
+    return true;
+  int length = snprintf(quoted, sizeof quoted, "\"%.*s\"", (int)name.size, name.data);
+  return length < 0 || (size_t)length >= sizeof quoted || memmem(init.data, init.size, quoted, (size_t)length);
+}
+
+/* Only what the test's configuration names is loaded: most of a test's time would go into the rest. */
+static bool belongs(const struct pry_world *world, const char *path, struct pry_slice init, bool every_policy)
+{
+  struct pry_slice name = pry_slice_of(path), dialects = PRY_SLICE("dialects/");
   if (strcmp(path, "init.lua") == 0 || (name.size >= 9 && strcmp(path + name.size - 9, "_test.lua") == 0))
     return false;
   name.size -= strlen(".lua");
+  if (pry_slice_starts_with(name, dialects))
+    return needs_dialect(world, init, (struct pry_slice){name.data + dialects.size, name.size - dialects.size});
   return every_policy || strchr(path, '/') || uses(init, name);
 }
 
@@ -233,7 +244,7 @@ static struct pry_policy_set *make_set(const struct pry_world *world)
   bool every_policy = ok && !uses_known_only(pry_buffer_slice(&init), world->set);
   for (size_t i = 0; ok && i < world->set->count; i++) {
     const struct pry_policy_file *file = &world->set->files[i];
-    if (belongs(file->path, pry_buffer_slice(&init), every_policy))
+    if (belongs(world, file->path, pry_buffer_slice(&init), every_policy))
       ok = pry_policy_set_add_file(set, file);
   }
   ok = ok && pry_policy_set_seal(set);
@@ -322,6 +333,8 @@ static const struct pry_sink_ops sink_ops = {sink_head, sink_data, sink_done, NU
 
 struct pry_world_call *pry_world_start(struct pry_world *world, const struct pry_call_request *request)
 {
+  if (!world->messages && pry_slice_starts_with(request->path, PRY_SLICE("/v1/messages")))
+    world->messages = world->dirty = true;
   if (!pry_world_load(world))
     return NULL;
   struct pry_world_call *call = calloc(1, sizeof *call);

@@ -36,6 +36,7 @@ struct pry_world {
   struct pry_list items;
   struct pry_buffer chain, declared; /* Lua text */
   bool dirty;                        /* declared something that is not loaded yet */
+  bool messages;                     /* a call spoke Anthropic's Messages API, so its dialect is loaded */
   struct pry_list calls;             /* struct pry_world_call, oldest first */
   unsigned call_count, check_count;  /* made; passed or not */
   char refusal[700];                 /* the finding for which the configuration was refused last: "init.lua:2: …" */

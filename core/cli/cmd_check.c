@@ -65,7 +65,7 @@ static void load(struct check *check, bool run_tests)
     if (!check->generation)
       pry_policy_set_free(set);
     else if (run_tests)
-      pry_lua_loader.test(check->generation->set, &limits, NULL, &check->report, NULL, NULL);
+      pry_lua_loader.test(check->generation, NULL, &limits, &check->report);
     if (check->generation && check->generation->config->clients_file)
       check_clients(check);
   }

@@ -144,11 +144,12 @@ size_t pry_engine_call_count(const struct pry_engine *engine);
 
 /* ---- generations ------------------------------------------------------------------------------------------ */
 
-/* Compiles, checks and, with `run_tests`, tests a set. NULL: the report says why; the set is freed in any case that
+/* Compiles, checks and, with `run_tests`, tests a set, as far as `proven` (what serves; NULL: nothing) has not passed the
+ * same tests. NULL: the report says why; the set is freed in any case that
  * gives no generation. Any thread: it touches no engine. */
 struct pry_generation *pry_generation_stage(const struct pry_loader *loader, struct pry_policy_set *set,
                                             const struct pry_script_limits *limits, bool run_tests,
-                                            struct pry_report *report);
+                                            const struct pry_generation *proven, struct pry_report *report);
 
 /* Lets a warmed generation serve from the next event on, on every worker; takes the rollout in any case. False: nothing
  * changed, the report says why. One equal to the serving generation is dropped, and true. Workers acknowledge

@@ -10,18 +10,18 @@
 
 struct pry_generation *pry_generation_stage(const struct pry_loader *loader, struct pry_policy_set *set,
                                             const struct pry_script_limits *limits, bool run_tests,
-                                            struct pry_report *report)
+                                            const struct pry_generation *proven, struct pry_report *report)
 {
   struct pry_generation *generation = loader->load(set, limits, report);
   if (!generation) {
     pry_policy_set_free(set);
     return NULL;
   }
-  if (run_tests && !loader->test(set, limits, NULL, report, NULL, NULL)) {
+  if (run_tests && !loader->test(generation, proven, limits, report)) {
     pry_generation_unref(generation);
     return NULL;
   }
-  generation->tests = report->tests_passed;
+  generation->tested = run_tests;
   return generation;
 }
 
@@ -218,8 +218,8 @@ bool pry_engine_commit(struct pry_engine *engine, struct pry_rollout *rollout, s
 
 bool pry_engine_load(struct pry_engine *engine, struct pry_policy_set *set, bool run_tests, struct pry_report *report)
 {
-  struct pry_generation *generation =
-      pry_generation_stage(engine->options.loader, set, &engine->options.limits, run_tests, report);
+  struct pry_generation *generation = pry_generation_stage(engine->options.loader, set, &engine->options.limits,
+                                                           run_tests, pry_engine_generation(engine), report);
   struct pry_rollout *rollout = generation ? pry_rollout_new(engine, generation, report) : NULL;
   if (rollout)
     return pry_engine_commit(engine, rollout, report);

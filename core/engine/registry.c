@@ -37,7 +37,7 @@ bool pry_policy_set_add(struct pry_policy_set *set, const char *path, struct pry
   if (!files)
     return false;
   set->files = files;
-  struct pry_policy_file file = {strdup(path), malloc(text.size + 1), text.size, NULL};
+  struct pry_policy_file file = {.path = strdup(path), .text = malloc(text.size + 1), .size = text.size};
   if (!file.path || !file.text) {
     free(file.path);
     free(file.text);

@@ -30,6 +30,7 @@ struct pry_policy_file {
   char *path;
   char *text; /* NUL after `size` bytes */
   size_t size;
+  unsigned tests;                /* of a test file: how many it has, once they have passed; as `compiled` */
   struct pry_compiled *compiled; /* set while the set is staged, by the one who stages it; NULL: not compiled */
 };
 
@@ -77,7 +78,8 @@ struct pry_generation {
   struct pry_policy_set *set;
   struct pry_config *config;
   double loaded_at;         /* Unix seconds */
-  unsigned policies, tests; /* for people: how many files declared a policy, how many tests passed */
+  unsigned policies, tests; /* for people: how many files declared a policy, how many tests it has passed */
+  bool tested;              /* every test that is needed for what it uses has passed, for it or for one before it */
   atomic_uint references;
   atomic_uint live_states;               /* warmed by a rollout and not freed */
   struct pry_tally tallies[PRY_TALLIES]; /* by worker, modulo their number */
@@ -128,10 +130,10 @@ struct pry_loader {
    * on success only. */
   struct pry_generation *(*load)(struct pry_policy_set *set, const struct pry_script_limits *limits,
                                  struct pry_report *report);
-  /* Runs the set's own *_test.lua in virtual time, those whose name matches `pattern` (a plain substring; NULL: all).
-   * True: all passed. `line` is told each result. False also when the report became unwanted meanwhile. */
-  bool (*test)(const struct pry_policy_set *set, const struct pry_script_limits *limits, const char *pattern,
-               struct pry_report *report, void (*line)(void *user, const char *text), void *user);
+  /* Runs those of the set's own *_test.lua that a take-over needs (retest.h), in virtual time, and counts them in the
+   * generation. proven: what serves, may be NULL. True: all passed. False also when the report became unwanted meanwhile. */
+  bool (*test)(struct pry_generation *generation, const struct pry_generation *proven,
+               const struct pry_script_limits *limits, struct pry_report *report);
   /* One worker's state of a generation; a reference to the generation is taken. NULL: report says why. */
   struct pry_state *(*warm)(struct pry_generation *generation, struct pry_worker *worker,
                             const struct pry_script_limits *limits, struct pry_report *report);

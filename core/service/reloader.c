@@ -26,6 +26,7 @@ enum look_result { LOOK_STAGED, LOOK_SAME, LOOK_UNSETTLED, LOOK_REFUSED };
 struct look {
   /* in */
   const struct pry_reloader *reloader; /* its folder, watcher and engine; nothing else may be read there */
+  struct pry_generation *proven;       /* referenced; what serves when the look begins, NULL: nothing */
   char serving[PRY_GENERATION_ID_MAX], refused[PRY_GENERATION_ID_MAX], seen[PRY_GENERATION_ID_MAX];
   struct pry_reload_held held[PRY_RELOAD_HELD_MAX];
   size_t held_count;
@@ -139,7 +140,7 @@ static struct pry_rollout *stage_and_warm(struct look *look, struct pry_policy_s
 {
   struct pry_engine *engine = look->reloader->engine;
   struct pry_generation *generation =
-      pry_generation_stage(engine->options.loader, set, &engine->options.limits, true, &look->report);
+      pry_generation_stage(engine->options.loader, set, &engine->options.limits, true, look->proven, &look->report);
   if (!generation)
     return NULL;
   if (look->serving_has_routes && !generation->config->route_count) {
@@ -192,8 +193,11 @@ static void finish_look(struct pry_reloader *reloader);
 static void prepare_look(struct pry_reloader *reloader)
 {
   struct look *look = &reloader->look;
-  const struct pry_generation *serving = pry_engine_generation(reloader->engine);
+  struct pry_generation *serving = pry_engine_generation(reloader->engine);
+  if (serving)
+    pry_generation_ref(serving);
   *look = (struct look){.reloader = reloader,
+                        .proven = serving,
                         .serving_has_routes = serving && serving->config->route_count,
                         .held_count = reloader->held_count,
                         .asked = reloader->asked,
@@ -435,9 +439,16 @@ static void tell_of_watches(struct pry_reloader *reloader)
   reloader->complained = *complaint;
 }
 
+static void let_go_of_proven(struct look *look)
+{
+  pry_generation_unref(look->proven);
+  look->proven = NULL;
+}
+
 static void finish_look(struct pry_reloader *reloader)
 {
   struct look *look = &reloader->look;
+  let_go_of_proven(look);
   tell_of_watches(reloader);
   copy_id(reloader->seen, look->id);
   if (reloader->told && look->result != LOOK_SAME && reloader->discards < DISCARDS_MAX) {
@@ -523,6 +534,7 @@ void pry_reloader_free(struct pry_reloader *reloader)
   if (reloader->running) {
     pthread_join(reloader->thread, NULL);
     pry_rollout_free(reloader->look.rollout);
+    let_go_of_proven(&reloader->look);
   }
   reloader->engine->adopted = NULL;
   pry_timer_cancel(&reloader->settle_timer);

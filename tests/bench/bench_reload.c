@@ -72,7 +72,7 @@ static void reload(struct engine_rig *rig, unsigned round, struct times *times)
   pry_report_init(&report);
   double start = engine_rig_seconds();
   struct pry_generation *generation =
-      pry_generation_stage(&pry_lua_loader, set, &rig->engine->options.limits, false, &report);
+      pry_generation_stage(&pry_lua_loader, set, &rig->engine->options.limits, false, NULL, &report);
   double staged = engine_rig_seconds();
   bool whole = generation && generation->policies == NAMES;
   struct pry_rollout *rollout = whole ? pry_rollout_new(rig->engine, generation, &report) : NULL;

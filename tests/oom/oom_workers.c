@@ -213,7 +213,7 @@ static void use_taking_over(void)
   pry_report_init(&report);
   struct pry_engine *engine = stand.engine;
   struct pry_generation *generation =
-      pry_generation_stage(&pry_lua_loader, make_set(2), &engine->options.limits, false, &report);
+      pry_generation_stage(&pry_lua_loader, make_set(2), &engine->options.limits, false, NULL, &report);
   struct pry_rollout *rollout = generation ? pry_rollout_new(engine, generation, &report) : NULL;
   FAIL_CHECK(rollout);
   fail_go();

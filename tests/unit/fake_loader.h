@@ -49,11 +49,11 @@ static struct pry_generation *fake_load(struct pry_policy_set *set, const struct
   return pry_generation_new(set, config);
 }
 
-static bool fake_test(const struct pry_policy_set *set, const struct pry_script_limits *limits, const char *pattern,
-                      struct pry_report *report, void (*line)(void *user, const char *text), void *user)
+static bool fake_test(struct pry_generation *generation, const struct pry_generation *proven,
+                      const struct pry_script_limits *limits, struct pry_report *report)
 {
-  (void)limits, (void)pattern, (void)line, (void)user;
-  const struct pry_policy_file *test = pry_policy_set_find(set, "retry_test.lua");
+  (void)limits, (void)proven;
+  const struct pry_policy_file *test = pry_policy_set_find(generation->set, "retry_test.lua");
   if (!test || !strstr(test->text, "fails"))
     return true;
   pry_report_add(report, PRY_FINDING_ERROR, "retry_test.lua:1", "a test fails");

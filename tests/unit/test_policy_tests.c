@@ -62,13 +62,12 @@ static struct pry_policy_set *set_with(const char *test_text)
 /* Runs one test file and compares what was told; `limits` may be NULL. */
 static void check(const char *test_text, const struct pry_script_limits *limits, const char *expected)
 {
-  static const struct pry_script_limits plain = {.wall = -1};
   struct results results = {0};
   struct pry_report report;
   pry_report_init(&report);
   struct pry_policy_set *set = set_with(test_text);
   struct pry_test_options options = {.result = keep, .user = &results};
-  bool passed = pry_policy_tests_run(set, limits ? limits : &plain, &options, &report);
+  bool passed = pry_policy_tests_run(set, limits ? limits : NULL, &options, &report);
   assert_string_equal(results.text, expected);
   assert_true(passed == (strstr(expected, "FAIL") == NULL));
   assert_int_equal(report.tests_passed + report.tests_failed, results.count);
@@ -255,25 +254,36 @@ static bool only_b(void *user, const char *name)
 static void test_choosing(void **state)
 {
   (void)state;
-  static const struct pry_script_limits plain = {.wall = -1};
   struct results results = {0};
   struct pry_report report;
   pry_report_init(&report);
   struct pry_policy_set *set =
       set_with("for _, name in ipairs { 'a', 'ab', 'bc' } do test(name, function(t) t:ok(t) end) end\n");
   struct pry_test_options options = {.pattern = "a", .wanted = only_b, .result = keep, .user = &results};
-  assert_true(pry_policy_tests_run(set, &plain, &options, &report));
+  assert_true(pry_policy_tests_run(set, NULL, &options, &report));
   assert_string_equal(results.text, "PASS ab\n");
   assert_int_equal(report.tests_passed, 1);
   pry_policy_set_free(set);
   pry_report_fini(&report);
 }
 
-static void keep_line(void *user, const char *text)
+static void keep_result(void *user, const struct pry_test_result *result)
 {
   struct results *results = user;
-  size_t used = strlen(results->text);
-  snprintf(results->text + used, sizeof results->text - used, "%s\n", text);
+  size_t used = strlen(results->text), room = sizeof results->text - used;
+  if (result->passed)
+    snprintf(results->text + used, room, "PASS %s (%u call%s, %.4g s virtual)\n", result->name, result->calls,
+             result->calls == 1 ? "" : "s", result->virtual_seconds);
+  else
+    snprintf(results->text + used, room, "FAIL %s\n%s%s%s     %s\n", result->name,
+             result->fault_is_new ? "     fault: " : "", result->fault_is_new ? result->fault : "",
+             result->fault_is_new ? "\n" : "", result->message);
+}
+
+static bool run_all(const struct pry_policy_set *set, struct results *results, struct pry_report *report)
+{
+  struct pry_test_options options = {.result = keep_result, .user = results};
+  return pry_policy_tests_run(set, NULL, &options, report);
 }
 
 static void test_without_assertion(void **state)
@@ -373,7 +383,6 @@ static void test_misspelt_globals(void **state)
         NULL,
         "FAIL fail: again_test.lua:5: attempt to call a nil value (global 'prnt')\n"
         "FAIL call: again_test.lua:7: attempt to call a nil value (global 'tst'); did you mean \"test\"?\n");
-  static const struct pry_script_limits plain = {.wall = -1};
   struct results results = {0};
   struct pry_report report;
   for (int i = 0; i < 2; i++) {
@@ -385,7 +394,7 @@ static void test_misspelt_globals(void **state)
     pry_report_init(&report);
     snprintf(text, sizeof text, "test('a', function(t) t:use('again') t:ok(t:emit('%s')) end)\n", names[i]);
     struct pry_policy_set *set = set_with(text);
-    assert_false(pry_lua_loader.test(set, &plain, NULL, &report, keep_line, &results));
+    assert_false(run_all(set, &results, &report));
     assert_string_equal(report.findings[0].what, expected[i]);
     pry_policy_set_free(set);
     pry_report_fini(&report);
@@ -396,7 +405,6 @@ static void test_misspelt_globals(void **state)
 static void test_faults_behind_failures(void **state)
 {
   (void)state;
-  static const struct pry_script_limits plain = {.wall = -1};
   struct results results = {0};
   struct pry_report report;
   pry_report_init(&report);
@@ -415,7 +423,7 @@ static void test_faults_behind_failures(void **state)
                 "test('two', function(t) t:eq(try(t).upstream_calls, 2) end)\n"
                 "test('has none', function(t) t:eq(1, 2) end)\n")));
   assert_true(pry_policy_set_seal(set));
-  assert_false(pry_lua_loader.test(set, &plain, NULL, &report, keep_line, &results));
+  assert_false(run_all(set, &results, &report));
   static const char fault[] = "attempt to perform arithmetic on a nil value (field 'retry_after')";
   char expected[512], what[256];
   snprintf(expected, sizeof expected,
@@ -435,17 +443,16 @@ static void test_faults_behind_failures(void **state)
   pry_report_fini(&report);
 }
 
-/* What a reload sees: lines, and findings at the test's line. */
-static void test_through_loader(void **state)
+/* What a reload sees: findings at the test's line. */
+static void test_findings(void **state)
 {
   (void)state;
-  static const struct pry_script_limits plain = {.wall = -1};
   struct results results = {0};
   struct pry_report report;
   pry_report_init(&report);
   struct pry_policy_set *set = set_with("test('good', function(t) t:otherwise {} t:ok(t:call {}) t:advance(2.5) end)\n"
                                         "test('bad', function(t)\n t:eq(1, 2) end)\n");
-  assert_false(pry_lua_loader.test(set, &plain, NULL, &report, keep_line, &results));
+  assert_false(run_all(set, &results, &report));
   assert_string_equal(results.text, "PASS good (1 call, 2.5 s virtual)\n"
                                     "FAIL bad\n     again_test.lua:3: expected 2, got 1\n");
   assert_int_equal(report.count, 1);
@@ -464,7 +471,7 @@ int main(void)
       cmocka_unit_test(test_failures),
       cmocka_unit_test(test_endings),
       cmocka_unit_test(test_choosing),
-      cmocka_unit_test(test_through_loader),
+      cmocka_unit_test(test_findings),
       cmocka_unit_test(test_without_assertion),
       cmocka_unit_test(test_fields_that_do_not_exist),
       cmocka_unit_test(test_calls_at_once),
