@@ -457,12 +457,12 @@ def test_an_error_never_becomes_a_success(start):
                  '  return respond { status = err.status == 500 and 200 or err.status == 503 and 302 or 410,\n'
                  '                   headers = { ["x-shape"] = err.category }, body = { said = err.status } }\nend }\n')
     parry = start.gateway(folder, env=KEY)
-    for status, told, shape in ((500, 500, "server"), (503, 503, "overloaded"), (404, 410, "server")):
+    for status, told, shape in ((500, 500, "server"), (503, 503, "overloaded"), (404, 410, "not_found")):
         reply = parry.chat("m")
         assert reply.status == told and reply.json() == {"said": status}, reply
         assert reply.headers["x-shape"] == shape
     wait_until(lambda: len(parry.log("call")) == 3, "the log of three calls")
-    assert [entry["outcome"] for entry in parry.log("call")] == ["server", "overloaded", "server"]
+    assert [entry["outcome"] for entry in parry.log("call")] == ["server", "overloaded", "not_found"]
 
 
 def test_a_failure_is_shaped_by_the_policies_that_serve_now(start):
