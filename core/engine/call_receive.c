@@ -458,6 +458,8 @@ static bool read_text(struct pry_call *call, struct pry_buffer *text, struct pry
 static void pass_translated_body(struct pry_call *call, struct pry_slice words)
 {
   struct pry_failure failure;
+  if (pry_call_refuse_body(call))
+    return;
   if (call->answer.unreadable) {
     failure = pry_call_answer_too_long(call);
     pry_call_attempt_failed(call, &failure);
