@@ -565,6 +565,7 @@ static void tell_cancelled(void *user)
 {
   struct pry_call *call = user;
   call->finished = true;
+  call->outcome.spent = call->spent;
   call->sink.done(call->user, &call->outcome, true);
   pry_call_end(call);
 }
