@@ -145,6 +145,8 @@ void pry_call_settle(struct pry_call *call, struct pry_attempt *attempt)
   if (call->tail.size)
     pry_usage_read_tail(usage, pry_buffer_slice(&call->tail), &call->tokens);
   pry_buffer_fini(&call->tail);
+  if (attempt->injected) /* nobody made these tokens, and nobody is paid for them */
+    return;
   spent->tokens = call->tokens;
   if (!spent->tokens.known)
     return;
