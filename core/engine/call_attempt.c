@@ -274,6 +274,7 @@ static void play_injection(void *user)
   struct call_injection *injection = &call->injection;
   injection->armed = false;
   if (!injection->status && !injection->curl_code) {
+    call->state = CALL_PREPARE; /* the delay is over, but nothing is sent yet: it may not come to that */
     send_request(call);
     return;
   }
