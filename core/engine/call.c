@@ -437,6 +437,7 @@ static void begin(void *user)
                                                "model: put `model` before the long parts");
     return;
   }
+  pry_call_set_home(call, call->view.target.provider);
   call->view.repeatable = !call->upload.streamed && is_repeatable(call);
   read_session(call);
   pry_call_start_timer(call, &call->deadline_timer, pry_call_deadline_left(call), deadline_passed);

@@ -143,10 +143,11 @@ static const char *target_complaint(struct pry_call *call, const char *name, con
   return NULL;
 }
 
-/* Goes the body to another provider than it was made for, and should not take along what only this one understands? */
+/* Goes the body to another provider than it was made for, and should not take along what only this one understands?
+ * Where the call has been since does not count: it is still the same body. */
 static bool strips(const struct pry_call *call, const struct pry_verdict *verdict, const struct pry_provider *to)
 {
-  return verdict->strip && strcmp(to->name, call->view.target.provider->name) != 0;
+  return verdict->strip && strcmp(to->name, call->translation.home) != 0;
 }
 
 static void apply_route(struct pry_call *call)
@@ -156,6 +157,8 @@ static void apply_route(struct pry_call *call)
   struct pry_slice model;
   const char *complaint = verdict->target[0] ? target_complaint(call, verdict->target, &provider, &model) : NULL;
   if (!complaint && verdict->target[0]) {
+    if (!verdict->strip)
+      pry_call_set_home(call, provider);
     call->translation.strip = strips(call, verdict, provider);
     pry_call_set_target(call, provider, model);
   }

@@ -42,6 +42,11 @@ void pry_call_free_translation(struct pry_call *call)
   free_translator(&call->translation);
 }
 
+void pry_call_set_home(struct pry_call *call, const struct pry_provider *provider)
+{
+  snprintf(call->translation.home, sizeof call->translation.home, "%s", provider->name);
+}
+
 void pry_call_begin_translation(struct pry_call *call)
 {
   const struct pry_dialect *dialect = call->view.target.provider->dialect;

@@ -55,11 +55,15 @@ struct call_translator {
 struct call_translation {
   bool active;                        /* this attempt's target speaks another dialect, and the pair is known */
   bool strip;                         /* the verdict that chose the target asked for it; until another chooses */
+  char home[PRY_TARGET_MAX];          /* the provider that the client's body was made for */
   const char *to;                     /* the target's dialect, of the call's generation; while active */
   struct call_translator *translator; /* of this attempt; NULL until there is something to do */
 };
 
 void pry_call_free_translation(struct pry_call *call);
+
+/* The body is taken for one that was made for this provider. */
+void pry_call_set_home(struct pry_call *call, const struct pry_provider *provider);
 
 /* Can this provider take the call, translated or not? NULL: yes; else why not, a constant text. */
 const char *pry_call_dialect_complaint(const struct pry_call *call, const struct pry_provider *provider);
