@@ -19,6 +19,7 @@
 
 /* ---- a set around the shipped dialects -------------------------------------------------------------------- */
 
+#ifndef GO /* a test program may have a policy of its own, before this */
 #define GO                                                                                                             \
   "return policy { name = 'p', on_attempt = function(self, call)\n"                                                    \
   "  local body = call:header('x-inject')\n"                                                                           \
@@ -28,6 +29,7 @@
   "  if call.target.provider == 'p' then return fallback { target = call:header('x-to') or 'q/m2', strip = true } "    \
   "end\n"                                                                                                              \
   "end }\n"
+#endif
 
 #define INIT                                                                                                           \
   "provider 'p' { base_url = 'http://p.test/v1', dialect = 'openai' }\n"                                               \
