@@ -8,7 +8,8 @@
  *   call_attempt.c  one attempt: target, credential, request
  *   call_keys.c     the key of an attempt, and what it used
  *   call_upload.c   the body of a request that is too long to be kept
- *   call_receive.c  what comes back: timeouts, classification, hold and relay
+ *   call_receive.c  what comes back: timeouts, classification, bodies held and relayed
+ *   call_stream.c   what comes back as an event stream: hold, relay, end
  *   call_pace.c     streams that are too slow, and clients that wait for one
  *   call_translate.c  targets of another dialect than the client's (call_translate.h)
  *   call_answer.c   what the client is told
@@ -311,6 +312,50 @@ void pry_call_attempt_timed_out(void *user);
 
 /* The open attempt ends as a timeout. */
 void pry_call_timed_out(struct pry_call *call, const char *code, const char *message, bool sent);
+
+/* Starts or prolongs the time for the next bytes of the answer, unless the client is the one to wait for. */
+void pry_call_start_idle_timer(struct pry_call *call);
+
+/* What is held back of an answer at most. */
+size_t pry_call_hold_limit(const struct pry_call *call);
+
+/* The failure that this body, or event of that type, of the current answer is; category PRY_NONE: none. */
+struct pry_failure pry_call_classify_answer(struct pry_call *call, struct pry_slice body, bool in_stream,
+                                            struct pry_slice event_type);
+
+/* The commit, with all that ends there: the attempt's and the deadline's clock, and what only another attempt would need.
+ * body_size: -1 when not known. */
+void pry_call_begin_relay(struct pry_call *call, int64_t body_size);
+
+/* Gives bytes of the committed answer to the client. The sink may cancel the call meanwhile. */
+enum pry_http_flow pry_call_give(struct pry_call *call, struct pry_slice data);
+
+/* The attempt ends with a failure that was found in what it answered, before or after the commit; the two below with one
+ * of theirs. */
+void pry_call_answer_failed(struct pry_call *call, const struct pry_failure *failure);
+void pry_call_coding_broke(struct pry_call *call);
+void pry_call_out_of_memory(struct pry_call *call);
+
+/* ---- call_stream.c ---- */
+
+/* The answer that has begun is an event stream. */
+void pry_call_open_stream(struct pry_call *call);
+
+/* More of it, encoded or not. The call may be gone afterwards. */
+enum pry_http_flow pry_call_take_stream(struct pry_call *call, struct pry_slice data);
+
+/* Timer: goes on with what was left encoded while the client was slow. */
+void pry_call_decode_rest(void *user);
+
+/* Is the body so far a stream, under the type of an ordinary answer? Then it is taken as one, `flow` is set, and the call
+ * may be gone. */
+bool pry_call_is_stream_after_all(struct pry_call *call, enum pry_http_flow *flow);
+
+/* The provider has sent all of it, or closed the connection behind its end marker. */
+void pry_call_stream_ended(struct pry_call *call);
+
+/* Timer: the end marker came a while ago, and the connection is still open. */
+void pry_call_end_grace_over(void *user);
 
 /* The open attempt's stream ends so: another attempt before the commit, an honest ending after it. */
 void pry_call_stream_failed(struct pry_call *call, enum pry_stream_fault fault);

@@ -28,19 +28,6 @@ void pry_call_timed_out(struct pry_call *call, const char *code, const char *mes
     pry_call_attempt_failed(call, &failure);
 }
 
-void pry_call_stream_failed(struct pry_call *call, enum pry_stream_fault fault)
-{
-  struct pry_failure failure = pry_stream_failure(fault);
-  if (failure.category == PRY_TIMEOUT)
-    failure.curl_code = PRY_HTTP_TIMED_OUT;
-  else
-    failure.status = call->answer.status;
-  if (call->committed)
-    pry_call_finish_answer(call, &failure, false);
-  else
-    pry_call_attempt_failed(call, &failure);
-}
-
 static void connect_timed_out(void *user)
 {
   pry_call_timed_out(user, "connect_timeout", "no connection within the connect timeout", false);
@@ -70,13 +57,6 @@ static void stream_too_long(void *user)
   pry_call_timed_out(user, "max_stream", "the stream lasted longer than max_stream", true);
 }
 
-static void end_relay(struct pry_call *call, struct pry_slice rest);
-
-static void end_grace_over(void *user)
-{
-  end_relay(user, (struct pry_slice){NULL, 0});
-}
-
 pry_time pry_call_idle_timeout(const struct pry_call *call)
 {
   return pry_call_timeout(call->view.target.provider->timeouts.idle, call->route->timeouts.idle, PRY_IDLE_DEFAULT);
@@ -91,15 +71,15 @@ void pry_call_await_connection(struct pry_call *call)
 }
 
 /* Not while the client is the one to wait for: it is slow to send, or to read. */
-static void start_idle_timer(struct pry_call *call)
+void pry_call_start_idle_timer(struct pry_call *call)
 {
   if (call->upload.waits_for_client || call->paused)
     return;
-  if (pry_timer_running(&call->phase_timer) && call->phase_timer.fire == end_grace_over)
+  if (pry_timer_running(&call->phase_timer) && call->phase_timer.fire == pry_call_end_grace_over)
     return; /* what trickles in after the end does not prolong it */
   bool ended = call->stream_open && call->stream.state == PRY_STREAM_ENDED;
   pry_call_start_timer(call, &call->phase_timer, ended ? END_GRACE : pry_call_idle_timeout(call),
-                       ended ? end_grace_over : idle_timed_out);
+                       ended ? pry_call_end_grace_over : idle_timed_out);
 }
 
 void pry_call_await_answer(struct pry_call *call)
@@ -110,7 +90,7 @@ void pry_call_await_answer(struct pry_call *call)
   if (call->sent_attempts == 1) /* what the call holds is for the call, however often it is sent */
     pry_permits_sent(&call->permits);
   if (call->got_byte)
-    start_idle_timer(call);
+    pry_call_start_idle_timer(call);
   else
     pry_call_start_timer(
         call, &call->phase_timer,
@@ -147,8 +127,8 @@ struct pry_failure pry_classify(struct pry_state *state, const struct pry_dialec
   return failure;
 }
 
-static struct pry_failure classify_answer(struct pry_call *call, struct pry_slice body, bool in_stream,
-                                          struct pry_slice event_type)
+struct pry_failure pry_call_classify_answer(struct pry_call *call, struct pry_slice body, bool in_stream,
+                                            struct pry_slice event_type)
 {
   struct pry_answer_view answer = {.provider = call->view.target.provider->name,
                                    .status = call->answer.status,
@@ -194,7 +174,7 @@ static bool has_body(const struct pry_call *call, int status)
   return status < 300 && status != 204 && !pry_slice_equal(call->view.method, PRY_SLICE("HEAD"));
 }
 
-static void out_of_memory(struct pry_call *call)
+void pry_call_out_of_memory(struct pry_call *call)
 {
   struct pry_failure failure = pry_call_own_failure(PRY_UNKNOWN, "memory", "memory is short");
   failure.sent = true;
@@ -205,21 +185,13 @@ static void out_of_memory(struct pry_call *call)
 }
 
 /* What is translated must be whole before the first byte of it can be said. */
-static size_t hold_limit(const struct pry_call *call)
+size_t pry_call_hold_limit(const struct pry_call *call)
 {
   return call->translation.active ? PRY_TRANSLATED_ANSWER_MAX : call->worker->engine->options.hold_limit;
 }
 
-static void open_stream(struct pry_call *call)
-{
-  call->answer.is_stream = true;
-  pry_stream_init(&call->stream, call->view.target.provider->dialect, hold_limit(call));
-  call->stream_open = true;
-  pry_call_watch_pace(call);
-}
-
 /* The attempt ends with a failure that was found in what it answered, before or after the commit. */
-static void answer_failed(struct pry_call *call, const struct pry_failure *failure)
+void pry_call_answer_failed(struct pry_call *call, const struct pry_failure *failure)
 {
   if (call->committed)
     pry_call_finish_answer(call, failure, false);
@@ -253,13 +225,13 @@ static void on_head(void *user, int status, const struct pry_headers *headers)
       !events && has_body(call, status) && answer->coding == PRY_CODING_NONE && call->json.stream.type == PRY_JSON_TRUE;
   if (!answer->is_stream)
     return;
-  open_stream(call);
+  pry_call_open_stream(call);
   if (answer->coding == PRY_CODING_NONE)
     return;
   pry_headers_remove(&answer->headers, PRY_SLICE("content-encoding")); /* the client gets it decoded */
   call->decoder = pry_decoder_new(answer->coding);
   if (!call->decoder)
-    out_of_memory(call);
+    pry_call_out_of_memory(call);
 }
 
 static void first_byte(struct pry_call *call)
@@ -274,7 +246,7 @@ static void first_byte(struct pry_call *call)
                   pry_time_to_seconds(now - call->sent_at));
 }
 
-static enum pry_http_flow give(struct pry_call *call, struct pry_slice data)
+enum pry_http_flow pry_call_give(struct pry_call *call, struct pry_slice data)
 {
   if (call->early && !call->gave && pry_slice_starts_with(data, PRY_SLICE("\xEF\xBB\xBF")))
     data = (struct pry_slice){data.data + 3, data.size - 3}; /* a mark means nothing but at the very start */
@@ -299,7 +271,7 @@ static void forget_what_attempts_need(struct pry_call *call)
   pry_buffer_fini(&call->token);
 }
 
-static void commit(struct pry_call *call, int64_t body_size)
+void pry_call_begin_relay(struct pry_call *call, int64_t body_size)
 {
   forget_what_attempts_need(call);
   call->state = CALL_RELAY;
@@ -311,79 +283,7 @@ static void commit(struct pry_call *call, int64_t body_size)
   pry_call_commit(call, body_size);
 }
 
-/* Clients of the Responses API go by the types of its events. */
-static bool is_error_for_client(const struct pry_call *call, const struct pry_stream_output *output)
-{
-  const struct pry_dialect *dialect = call->view.target.provider->dialect;
-  return output->out.size && strcmp(dialect->name, call->client_dialect) == 0 &&
-         pry_dialect_error_is_plain(dialect, output->type, output->data, pry_call_speaks_responses(call));
-}
-
-/* After the commit the client's SDK must throw: the provider's own event passes if it does for that, else ours does. */
-static void stream_broke(struct pry_call *call, const struct pry_stream_output *output)
-{
-  struct pry_failure failure = classify_answer(call, output->data, true, output->type);
-  if (!call->committed) {
-    pry_call_attempt_failed(call, &failure);
-    return;
-  }
-  if (call->translation.active) { /* the client could not read it: it is told in its own dialect */
-    pry_call_finish_answer(call, &failure, false);
-    return;
-  }
-  struct pry_buffer words; /* a provider's error may repeat our key: it is not the client's */
-  pry_buffer_init(&words, 0);
-  bool passes = is_error_for_client(call, output) && pry_buffer_append_slice(&words, output->out);
-  if (passes) {
-    pry_scrubber_apply(call->worker->engine->scrubber, &words);
-    give(call, pry_buffer_slice(&words));
-  }
-  pry_buffer_fini(&words);
-  pry_call_finish_answer(call, &failure, passes);
-}
-
-/* False: the attempt is over, and the call perhaps gone. */
-static bool relay(struct pry_call *call, struct pry_slice blocks)
-{
-  struct pry_failure failure;
-  if (call->translation.active && !pry_call_translate_stream(call, blocks, &blocks, &failure)) {
-    answer_failed(call, &failure);
-    return false;
-  }
-  if (!call->committed)
-    commit(call, -1);
-  if (call->attempt_open)
-    give(call, blocks);
-  return call->attempt_open; /* else the sink cancelled the call */
-}
-
-/* As relay(). */
-static bool on_stream_data(struct pry_call *call, struct pry_slice data)
-{
-  for (;;) {
-    struct pry_stream_output output;
-    switch (pry_stream_feed(&call->stream, &data, &output)) {
-    case PRY_STREAM_MORE:
-      start_idle_timer(call);
-      return true;
-    case PRY_STREAM_OUTPUT:
-      if (!relay(call, output.out))
-        return false;
-      break;
-    case PRY_STREAM_BROKEN:
-      stream_broke(call, &output);
-      return false;
-    case PRY_STREAM_MALFORMED:
-      pry_call_stream_failed(call, PRY_STREAM_FAULT_MALFORMED);
-      return false;
-    case PRY_STREAM_NO_MEMORY:
-      out_of_memory(call);
-      return false;
-    }
-  }
-}
-
-static void coding_broke(struct pry_call *call)
+void pry_call_coding_broke(struct pry_call *call)
 {
   struct pry_failure failure = pry_failure_of(PRY_SERVER);
   failure.sent = true;
@@ -396,53 +296,12 @@ static void coding_broke(struct pry_call *call)
     pry_call_attempt_failed(call, &failure);
 }
 
-/* As on_stream_data(). A few bytes may be megabytes of text: a slow client stops the decoding, not just the reading. */
-static bool on_encoded_data(struct pry_call *call, struct pry_slice data)
-{
-  start_idle_timer(call);
-  for (;;) {
-    struct pry_slice piece;
-    if (call->paused) {
-      if (pry_buffer_append_slice(&call->undecoded, data))
-        return true;
-      out_of_memory(call);
-      return false;
-    }
-    switch (pry_decode(call->decoder, &data, &piece)) {
-    case PRY_DECODE_OUTPUT:
-      if (!on_stream_data(call, piece))
-        return false;
-      break;
-    case PRY_DECODE_MORE:
-    case PRY_DECODE_END:
-      return true;
-    case PRY_DECODE_BAD:
-      coding_broke(call);
-      return false;
-    case PRY_DECODE_NO_MEMORY:
-      out_of_memory(call);
-      return false;
-    }
-  }
-}
-
-static void decode_rest(void *user)
-{
-  struct pry_call *call = user;
-  struct pry_buffer rest = call->undecoded;
-  pry_buffer_init(&call->undecoded, 0);
-  bool goes_on = on_encoded_data(call, pry_buffer_slice(&rest));
-  pry_buffer_fini(&rest);
-  if (goes_on && !call->paused && call->exchange)
-    pry_http_resume(call->exchange);
-}
-
 /* The body so far as text: decoded into `text` when it is encoded. NULL: memory is short. What cannot be read is empty
  * text, and the answer is marked. */
 static bool read_text(struct pry_call *call, struct pry_buffer *text, struct pry_slice *words)
 {
   struct call_answer *answer = &call->answer;
-  pry_buffer_init(text, hold_limit(call));
+  pry_buffer_init(text, pry_call_hold_limit(call));
   *words = pry_buffer_slice(&answer->body);
   if (answer->coding == PRY_CODING_NONE || !answer->body.size)
     return true;
@@ -472,9 +331,9 @@ static void pass_translated_body(struct pry_call *call, struct pry_slice words)
   }
   pry_headers_remove(&call->answer.headers, PRY_SLICE("content-encoding"));
   pry_headers_set(&call->answer.headers, PRY_SLICE("Content-Type"), PRY_SLICE("application/json"));
-  commit(call, (int64_t)body.size);
+  pry_call_begin_relay(call, (int64_t)body.size);
   if (call->attempt_open)
-    give(call, body);
+    pry_call_give(call, body);
   pry_call_finish_answer(call, NULL, false);
 }
 
@@ -484,9 +343,9 @@ static void pass_held_body(struct pry_call *call)
   if (pry_call_refuse_body(call))
     return;
   bool head_only = pry_slice_equal(call->view.method, PRY_SLICE("HEAD"));
-  commit(call, head_only ? answer->length : (int64_t)answer->body.size);
+  pry_call_begin_relay(call, head_only ? answer->length : (int64_t)answer->body.size);
   if (call->attempt_open)
-    give(call, pry_buffer_slice(&answer->body));
+    pry_call_give(call, pry_buffer_slice(&answer->body));
   pry_call_finish_answer(call, NULL, false);
 }
 
@@ -509,16 +368,16 @@ static void judge_body(struct pry_call *call)
   bool read = read_text(call, &text, &words);
   if (read) {
     pry_usage_read(&call->view.target.provider->dialect->usage, words, &call->tokens);
-    failure = classify_answer(call, words, false, PRY_SLICE(""));
+    failure = pry_call_classify_answer(call, words, false, PRY_SLICE(""));
   }
   if (read && failure.category != PRY_NONE && text.size)
     take_text(answer, &text);
   if (!read)
-    out_of_memory(call);
+    pry_call_out_of_memory(call);
   else if (failure.category != PRY_NONE)
     pry_call_attempt_failed(call, &failure);
   else if (answer->broken)
-    coding_broke(call);
+    pry_call_coding_broke(call);
   else if (call->translation.active && has_body(call, answer->status))
     pass_translated_body(call, words);
   else
@@ -541,64 +400,23 @@ static void keep_tail(struct pry_call *call, struct pry_slice data)
   pry_buffer_append_slice(&call->tail, data);
 }
 
-enum sniffed { SNIFFED_NOTHING_YET, SNIFFED_BODY, SNIFFED_STREAM };
-
-/* Some providers send a stream under the type of an ordinary answer, their errors above all. No JSON and no page begins
- * like one. */
-static enum sniffed sniff(struct pry_slice text)
-{
-  static const struct pry_slice fields[] = {PRY_SLICE_INIT("data:"), PRY_SLICE_INIT("event:"), PRY_SLICE_INIT("id:"),
-                                            PRY_SLICE_INIT("retry:"), PRY_SLICE_INIT(":")};
-  struct pry_slice mark = PRY_SLICE("\xEF\xBB\xBF");
-  if (pry_slice_starts_with(text, mark))
-    text = (struct pry_slice){text.data + mark.size, text.size - mark.size};
-  while (text.size && memchr("\r\n", text.data[0], 2))
-    text = (struct pry_slice){text.data + 1, text.size - 1};
-  if (!text.size)
-    return SNIFFED_NOTHING_YET;
-  bool may_be = pry_slice_starts_with(mark, text);
-  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-    if (pry_slice_starts_with(text, fields[i]))
-      return SNIFFED_STREAM;
-    may_be = may_be || pry_slice_starts_with(fields[i], text);
-  }
-  return may_be ? SNIFFED_NOTHING_YET : SNIFFED_BODY;
-}
-
-/* The body so far turned out to be a stream. */
-static enum pry_http_flow take_as_stream(struct pry_call *call)
-{
-  struct pry_buffer start = call->answer.body;
-  pry_buffer_init(&call->answer.body, 0);
-  bool set = pry_headers_set(&call->answer.headers, PRY_SLICE("Content-Type"), PRY_SLICE("text/event-stream"));
-  if (set)
-    open_stream(call);
-  if (!set)
-    out_of_memory(call);
-  else
-    set = on_stream_data(call, pry_buffer_slice(&start));
-  pry_buffer_fini(&start);
-  return set && call->paused ? PRY_HTTP_PAUSE : PRY_HTTP_CONTINUE;
-}
-
 /* An ordinary body is held until it is whole; a long good one commits. A long bad one is cut: what a dialect reads
  * of it is bounded anyway, and the client then gets parry's rendering. */
 static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice data)
 {
   struct call_answer *answer = &call->answer;
-  start_idle_timer(call);
+  pry_call_start_idle_timer(call);
   if (call->committed) {
     keep_tail(call, data);
-    return give(call, data);
+    return pry_call_give(call, data);
   }
-  if (answer->body.size + data.size <= hold_limit(call) && !answer->pass_at_once) {
+  if (answer->body.size + data.size <= pry_call_hold_limit(call) && !answer->pass_at_once) {
     if (!pry_buffer_append_slice(&answer->body, data)) {
-      out_of_memory(call);
+      pry_call_out_of_memory(call);
       return PRY_HTTP_CONTINUE;
     }
-    enum sniffed found = answer->may_be_stream ? sniff(pry_buffer_slice(&answer->body)) : SNIFFED_BODY;
-    answer->may_be_stream = found == SNIFFED_NOTHING_YET;
-    return found == SNIFFED_STREAM ? take_as_stream(call) : PRY_HTTP_CONTINUE;
+    enum pry_http_flow flow;
+    return pry_call_is_stream_after_all(call, &flow) ? flow : PRY_HTTP_CONTINUE;
   }
   if (answer->status >= 400) {
     judge_body(call);
@@ -611,13 +429,13 @@ static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice d
     pry_call_attempt_failed(call, &failure);
     return PRY_HTTP_CONTINUE;
   }
-  commit(call, answer->length);
+  pry_call_begin_relay(call, answer->length);
   keep_tail(call, pry_buffer_slice(&answer->body));
   keep_tail(call, data);
   if (call->attempt_open)
-    give(call, pry_buffer_slice(&answer->body));
+    pry_call_give(call, pry_buffer_slice(&answer->body));
   pry_buffer_fini(&answer->body);
-  return call->attempt_open ? give(call, data) : PRY_HTTP_CONTINUE;
+  return call->attempt_open ? pry_call_give(call, data) : PRY_HTTP_CONTINUE;
 }
 
 static enum pry_http_flow on_data(void *user, struct pry_slice data)
@@ -626,50 +444,7 @@ static enum pry_http_flow on_data(void *user, struct pry_slice data)
   first_byte(call);
   if (!call->answer.is_stream)
     return on_body_data(call, data);
-  bool goes_on = call->decoder ? on_encoded_data(call, data) : on_stream_data(call, data);
-  return goes_on && call->paused ? PRY_HTTP_PAUSE : PRY_HTTP_CONTINUE;
-}
-
-/* The rest of a stream that ended well, and what its translation lacks. */
-static void end_relay(struct pry_call *call, struct pry_slice rest)
-{
-  struct pry_failure failure;
-  if (!call->committed) { /* all of it was held back: an answer without content */
-    if (!relay(call, rest))
-      return;
-    rest = (struct pry_slice){NULL, 0};
-  }
-  if (call->translation.active && !pry_call_finish_translation(call, &rest, &failure)) {
-    pry_call_finish_answer(call, &failure, false);
-    return;
-  }
-  give(call, rest);
-  pry_call_finish_answer(call, NULL, false);
-}
-
-static void stream_ended(struct pry_call *call)
-{
-  struct pry_stream_output output;
-  switch (pry_stream_finish(&call->stream, true, &output)) {
-  case PRY_STREAM_CLEAN:
-    end_relay(call, output.out);
-    return;
-  case PRY_STREAM_REPORTED:
-    stream_broke(call, &output);
-    return;
-  case PRY_STREAM_CUT:
-    pry_call_stream_failed(call, PRY_STREAM_FAULT_CUT);
-    return;
-  case PRY_STREAM_UNTERMINATED:
-    pry_call_stream_failed(call, PRY_STREAM_FAULT_UNTERMINATED);
-    return;
-  case PRY_STREAM_UNREADABLE:
-    pry_call_stream_failed(call, PRY_STREAM_FAULT_MALFORMED);
-    return;
-  case PRY_STREAM_LOST:
-    out_of_memory(call);
-    return;
-  }
+  return pry_call_take_stream(call, data);
 }
 
 static void body_ended(struct pry_call *call)
@@ -688,7 +463,7 @@ static void on_done(void *user, const struct pry_http_result *result)
   bool stream_done = call->stream_open && call->stream.state == PRY_STREAM_ENDED;
   if (!result->curl_code || stream_done) {
     if (call->stream_open)
-      stream_ended(call);
+      pry_call_stream_ended(call);
     else
       body_ended(call);
     return;
@@ -722,9 +497,9 @@ void pry_call_resume(struct pry_call *call)
     return;
   pry_call_go_on_pace(call);
   if (call->decoder) {
-    pry_call_start_timer(call, &call->decode_timer, 0, decode_rest);
+    pry_call_start_timer(call, &call->decode_timer, 0, pry_call_decode_rest);
     return;
   }
-  start_idle_timer(call);
+  pry_call_start_idle_timer(call);
   pry_http_resume(call->exchange);
 }
