@@ -115,6 +115,26 @@ static pry_time time_after(const struct pry_call *call, const struct pry_attempt
   return pry_time_from_seconds(last->ended + last->failure.retry_after - pry_loop_unix_time(call->worker->loop));
 }
 
+static bool is_usable(const struct pry_call *call, const struct pry_provider *provider, size_t index)
+{
+  uint64_t version;
+  return pry_keys_usable(keys_of(call), provider, index, false, &version, now_of(call));
+}
+
+/* A key that is out of use for its limit heard a time that is its own. One that nobody has taken out of use shares its
+ * account with the others, for all we know: what it heard is for them, too. */
+static pry_time time_of_key(const struct pry_call *call, const struct pry_provider *provider, const char *target,
+                            size_t chosen)
+{
+  pry_time longest = 0;
+  for (size_t i = 0; i < provider->key_count; i++) {
+    pry_time left = time_after(call, pry_call_last_failed_at(call, target, provider->keys[i]->name));
+    if (left > longest && (i == chosen || is_usable(call, provider, i)))
+      longest = left;
+  }
+  return longest;
+}
+
 /* A key that is paused is waited for where no other is left; with all retired the attempt will say so at once. */
 pry_time pry_call_server_time(const struct pry_call *call, const struct pry_provider *provider, const char *target,
                               char key[PRY_SECRET_NAME_MAX])
@@ -126,7 +146,7 @@ pry_time pry_call_server_time(const struct pry_call *call, const struct pry_prov
   if (!choice.found)
     return choice.wait >= 0 ? choice.wait : time_after(call, pry_call_last_failed_at(call, target, NULL));
   snprintf(key, PRY_SECRET_NAME_MAX, "%s", provider->keys[choice.index]->name);
-  return time_after(call, pry_call_last_failed_at(call, target, key));
+  return time_of_key(call, provider, target, choice.index);
 }
 
 /* ---- what was used -------------------------------------------------------------------------------------- */

@@ -58,6 +58,7 @@ struct rig {
   double slow_events;
   bool slow_cut;
   pry_time max_wait;
+  bool round_robin;
   size_t keys;           /* of provider p: K1, K2, … with values key-1, key-2, … */
   const char *first_key; /* another value of K1 */
   /* what policies saw */
@@ -105,6 +106,7 @@ static inline void rig_give_keys(const struct rig *rig, struct pry_arena *arena,
   provider->auth = (struct pry_auth){.kind = PRY_AUTH_BEARER, .secret = keys[0]};
   provider->keys = keys;
   provider->key_count = rig->keys;
+  provider->rotation = rig->round_robin ? PRY_ROTATE_ROUND_ROBIN : PRY_ROTATE_FIRST;
 }
 
 /* ---- configuration --------------------------------------------------------------------------------------- */

@@ -166,6 +166,39 @@ static void rotate_repeats_only_what_may_be(void **unused)
   }
 }
 
+static enum pry_ask_status pause_and_retry(struct rig *rig, struct pry_ask *ask)
+{
+  uint64_t version;
+  const struct pry_provider *provider = provider_of(rig);
+  pry_time now = pry_loop_now(rig->loop);
+  size_t index = pry_keys_index(provider, ask->call->target.key);
+  pry_keys_usable(rig->engine->keys, provider, index, false, &version, now);
+  pry_keys_pause(rig->engine->keys, provider, ask->call->target.key, version, now + 30 * PRY_SECOND, now);
+  return retry_twice(rig, ask);
+}
+
+/* A regression: with round_robin a retry went to the next key of the same account at once. A key's own limit is one that
+ * somebody has paused the key for; else the server meant everybody. */
+static void a_server_is_not_asked_before_its_time_with_another_key(void **unused)
+{
+  (void)unused;
+  for (int paused = 0; paused < 2; paused++) {
+    struct rig *rig = rig_new();
+    rig->keys = 2;
+    rig->round_robin = true;
+    rig_use(rig, "policy", PRY_HANDLER_BIT(PRY_ON_ERROR), paused ? pause_and_retry : retry_twice);
+    rig_commit(rig);
+    rig_answers(rig, 429, (const char *const[]){"Retry-After", "30", NULL}, "{}", NULL);
+    rig_answers(rig, 200, json, "{}", NULL);
+    struct client *client = client_call(rig, BODY);
+    assert_int_equal(client->status, 200);
+    assert_string_equal(sent_key(rig, 0), "Bearer key-1");
+    assert_string_equal(sent_key(rig, 1), "Bearer key-2");
+    assert_true(paused ? client_seconds(client) < 1 : client_seconds(client) >= 30);
+    rig_end(client, rig);
+  }
+}
+
 /* hold_one() would wait for ten seconds; the route allows four. */
 static void max_wait_bounds_a_hold(void **unused)
 {
@@ -231,6 +264,7 @@ int main(void)
       cmocka_unit_test(rotate_takes_each_key_once),
       cmocka_unit_test(rotate_needs_another_key),
       cmocka_unit_test(rotate_repeats_only_what_may_be),
+      cmocka_unit_test(a_server_is_not_asked_before_its_time_with_another_key),
       cmocka_unit_test(max_wait_bounds_a_hold),
       cmocka_unit_test(max_wait_bounds_a_time),
       cmocka_unit_test(a_client_may_leave_a_bounded_wait),
