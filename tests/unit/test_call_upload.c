@@ -591,6 +591,37 @@ static void an_early_stream_and_the_rest_of_the_body(void **unused)
   sender_end(sender, rig);
 }
 
+static enum pry_ask_status rotate(struct rig *rig, struct pry_ask *ask)
+{
+  (void)rig;
+  ask->verdict.kind = PRY_VERDICT_ROTATE;
+  return PRY_ASK_DONE;
+}
+
+/* Another key is another attempt: it needs the body, too. */
+static void another_key_needs_the_body_too(void **unused)
+{
+  (void)unused;
+  for (int sent = 0; sent < 2; sent++) {
+    struct rig *rig = rig_new();
+    rig->keys = 2;
+    rig_use(rig, "rotate", PRY_HANDLER_BIT(PRY_ON_ERROR), rotate);
+    rig_commit(rig);
+    if (sent)
+      rig_answers(rig, 401, json, "{}", NULL);
+    else
+      rig_plays(rig, (struct pry_http_step){.curl_code = PRY_HTTP_COULDNT_CONNECT, .unsent = true}, json, NULL);
+    rig_answers(rig, 200, json, "{}", NULL);
+    struct sender *sender = sender_start(rig);
+    sender_finish(sender);
+    assert_int_equal(sender->client.status, sent ? 401 : 200);
+    assert_int_equal(rig_upstream(rig), sent ? 1 : 2);
+    if (!sent)
+      arrived_whole(rig, sender, 1);
+    sender_end(sender, rig);
+  }
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
@@ -621,6 +652,7 @@ int main(void)
       cmocka_unit_test(an_answer_while_the_client_is_slow),
       cmocka_unit_test(a_deadline_that_stood_still_ends_with_the_commit),
       cmocka_unit_test(an_early_stream_and_the_rest_of_the_body),
+      cmocka_unit_test(another_key_needs_the_body_too),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
