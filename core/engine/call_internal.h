@@ -139,6 +139,7 @@ struct pry_call {
   struct pry_attempt *ledger;
   size_t ledger_capacity;
   unsigned sent_attempts;
+  bool counted; /* something was sent: what the call holds knows it */
   bool attempt_open;
   struct pry_http_exchange *exchange;
   struct pry_timer phase_timer; /* connect, then first byte, then idle */

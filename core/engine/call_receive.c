@@ -87,8 +87,9 @@ void pry_call_await_answer(struct pry_call *call)
   const struct pry_timeouts *provider = &call->view.target.provider->timeouts;
   call->sent_at = pry_loop_now(call->worker->loop);
   pry_permits_sent(&call->attempt_permits);
-  if (call->sent_attempts == 1) /* what the call holds is for the call, however often it is sent */
+  if (!call->counted) /* what the call holds is for the call, however often it is sent */
     pry_permits_sent(&call->permits);
+  call->counted = true;
   if (call->got_byte)
     pry_call_start_idle_timer(call);
   else

@@ -177,6 +177,39 @@ static void who_leaves_gives_its_turn_to_the_next(void **unused)
   }
 }
 
+/* ---- what a call took before its first attempt ------------------------------------------------------------------ */
+
+static enum pry_ask_status one_a_while(struct rig *rig, struct pry_ask *ask)
+{
+  if (ask->handler == PRY_ON_ERROR)
+    return retry_twice(rig, ask);
+  wait = WAIT_WINDOW;
+  return hold_as_said(ask);
+}
+
+/* A regression: when a call's first attempt did not get through to its provider and the second did, the place that the
+ * call had taken in on_request was given back as one that was never used. */
+static void a_call_counts_when_its_second_attempt_is_the_first_that_is_sent(void **unused)
+{
+  (void)unused;
+  for (int refused = 0; refused < 2; refused++) {
+    struct rig *rig = rig_new();
+    rig_use(rig, "one", PRY_HANDLER_BIT(PRY_ON_REQUEST) | PRY_HANDLER_BIT(PRY_ON_ERROR), one_a_while);
+    rig_commit(rig);
+    if (refused)
+      rig_plays(rig, (struct pry_http_step){.curl_code = PRY_HTTP_COULDNT_CONNECT, .unsent = true}, json, NULL);
+    rig_answers(rig, 200, json, "{}", NULL);
+    rig_answers(rig, 200, json, "{}", NULL);
+    struct client *first = client_call(rig, BODY);
+    assert_int_equal(first->status, 200);
+    struct client *second = client_call(rig, BODY);
+    assert_int_equal(second->status, 200);
+    assert_true(client_seconds(second) > 39);
+    client_free(first);
+    rig_end(second, rig);
+  }
+}
+
 /* ---- on_failure, the client's last policy ------------------------------------------------------------------------- */
 
 enum last_word { WORD_WAITS, WORD_FAULTS, WORD_RESPONDS, WORD_NONSENSE };
@@ -224,6 +257,7 @@ int main(void)
       cmocka_unit_test(a_client_may_leave_whatever_it_waits_for),
       cmocka_unit_test(an_engine_may_end_whatever_its_calls_wait_for),
       cmocka_unit_test(who_leaves_gives_its_turn_to_the_next),
+      cmocka_unit_test(a_call_counts_when_its_second_attempt_is_the_first_that_is_sent),
       cmocka_unit_test(the_last_word_never_holds_up_an_ending),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
