@@ -269,6 +269,12 @@ bool pry_call_translate_answer(struct pry_call *call, struct pry_slice body, str
   return true;
 }
 
+/* The end of the client's stream was made. */
+static bool has_ended(const struct pry_call *call)
+{
+  return call->translation.translator && call->translation.translator->finished;
+}
+
 static bool make_end(struct pry_call *call, struct pry_failure *failure)
 {
   struct pry_slice nothing = {NULL, 0};
@@ -283,6 +289,10 @@ static bool make_end(struct pry_call *call, struct pry_failure *failure)
 bool pry_call_translate_stream(struct pry_call *call, struct pry_slice blocks, struct pry_slice *out,
                                struct pry_failure *failure)
 {
+  if (has_ended(call)) { /* the client's has: whatever comes behind is for nobody */
+    *out = (struct pry_slice){NULL, 0};
+    return true;
+  }
   if (call->stream.inside) { /* an event too long to be held comes in pieces */
     *failure = pry_call_answer_too_long(call);
     return false;
@@ -312,7 +322,7 @@ bool pry_call_translate_stream(struct pry_call *call, struct pry_slice blocks, s
 bool pry_call_finish_translation(struct pry_call *call, struct pry_slice *out, struct pry_failure *failure)
 {
   *out = (struct pry_slice){NULL, 0};
-  if (call->translation.translator && call->translation.translator->finished)
+  if (has_ended(call))
     return true;
   if (!begin_out(call, failure) || !make_end(call, failure))
     return false;

@@ -111,6 +111,63 @@ static void a_translated_stream_that_breaks_ends_with_an_event_of_the_client(voi
   over(&client, rig);
 }
 
+/* A regression: what a provider sends behind its end marker was translated and followed the client's, too. */
+static void nothing_follows_the_end_of_a_translated_stream(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  load(rig, EARLY(""), BAD);
+  for (int apart = 0; apart < 2; apart++) {
+    if (apart)
+      answers_pieces(rig, CLAUDE CLAUDE_TEXT("late"), strlen(CLAUDE), 0.5);
+    else
+      answers_late(rig, 200, SSE, CLAUDE CLAUDE_TEXT("late"), 0);
+    struct client client = ask(rig, CHAT, ASK, NULL);
+    assert_true(client.outcome.ok);
+    assert_null(strstr(text_of(&client), "late"));
+    assert_string_equal(text_of(&client) + client.body.size - 14, "data: [DONE]\n\n");
+    pry_buffer_fini(&client.body);
+  }
+  rig_free(rig);
+}
+
+static void an_error_in_a_200_is_found_before_it_is_translated(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  load(rig, EARLY(""), BAD);
+  answers_late(rig, 200, JSON, "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"x\"}}", 0);
+  answers_late(rig, 200, JSON, "{\"choices\":[]}", 0);
+  struct client client = ask(rig, CHAT, "{\"model\":\"m\",\"messages\":[]}", "1: r/m");
+  assert_true(client.outcome.ok);
+  assert_string_equal(text_of(&client), "{\"choices\":[]}");
+  over(&client, rig);
+}
+
+/* Before content a slow stream is another attempt, after it one that is told of or cut, in the client's dialect. */
+static void a_translated_stream_may_be_too_slow(void **unused)
+{
+  (void)unused;
+  for (int after = 0; after < 2; after++) {
+    struct rig *rig = rig_new();
+    load(rig,
+         "provider 'q' { base_url = 'http://q.test/v1/messages', dialect = 'anthropic' }\n"
+         "provider 'r' { base_url = 'http://r.test', dialect = 'openai' }\n"
+         "route '/v1/*' { to = 'q', slow_stream = { events = 1, seconds = 15, cut = true }, chain = { use 'p' } }\n",
+         BAD);
+    const char *text = CLAUDE_BEGIN CLAUDE_TEXT("a") CLAUDE_END;
+    size_t first = strlen(after ? CLAUDE_BEGIN CLAUDE_TEXT("a") : CLAUDE_BEGIN);
+    answers_pieces(rig, text, first, 10);
+    answers_late(rig, 200, SSE, "data: {\"choices\":[{\"delta\":{\"content\":\"b\"}}]}\n\ndata: [DONE]\n\n", 0);
+    struct client client = ask(rig, CHAT, ASK, "1: r/m");
+    assert_int_equal(client.outcome.ok, !after);
+    assert_int_equal(client.outcome.attempts, after ? 1 : 2);
+    assert_int_equal(strstr(text_of(&client), "stream_too_slow") != NULL, after);
+    assert_false(client.truncated);
+    over(&client, rig);
+  }
+}
+
 /* ---- translation and what it costs ------------------------------------------------------------------------------ */
 
 #define PRICED EARLY(", models = { ['*'] = { input = 1, output = 10 } }")
@@ -227,6 +284,9 @@ int main(void)
       cmocka_unit_test(a_translated_stream_follows_an_early_head),
       cmocka_unit_test(a_fallback_out_of_a_translation_follows_an_early_head),
       cmocka_unit_test(a_translated_stream_that_breaks_ends_with_an_event_of_the_client),
+      cmocka_unit_test(nothing_follows_the_end_of_a_translated_stream),
+      cmocka_unit_test(an_error_in_a_200_is_found_before_it_is_translated),
+      cmocka_unit_test(a_translated_stream_may_be_too_slow),
       cmocka_unit_test(tokens_of_translated_answers_are_counted),
       cmocka_unit_test(a_client_that_leaves_is_told_what_was_used),
       cmocka_unit_test(what_is_injected_costs_nothing),
