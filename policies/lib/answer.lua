@@ -57,7 +57,7 @@ local CLEAR = { [401] = true, [404] = true }
 local CLEAR_OR_BUSY = { [401] = true, [404] = true, [429] = true, [503] = true, [529] = true }
 
 local PHRASES = {
-  { category = "billing", unless = CLEAR,
+  { category = "billing", -- whatever the status: some say 401 to an account without money
     "insufficient balance", "insufficient account balance", "insufficient_quota", "insufficient credits",
     "credit balance is too low", "credit limit exceeded", "balance is insufficient",
     "not enough balance", "balance is not enough", "quota is not enough", "any credits yet", "credits are depleted",
@@ -119,8 +119,9 @@ end
 local LONG = { "per day", "per-day", "perday", "byday", "daily", "tpd", "rpd", "per month", "/ month", "monthly",
                "weekly", "per hour", "86400s", "be replenished in" }
 
--- In Google's names of quotas and metrics.
-local DAY = { "perday", "_per_day" }
+-- In Google's names of quotas and metrics, and a quota of nothing at all ("limit: 0, model: ..."), which a project has of
+-- what its plan does not include: no wait opens either, whatever the retryDelay beside it says.
+local CLOSED = { "perday", "_per_day", "limit: 0,", "limit: 0\n" }
 
 -- What a status means that stands inside an answer, as in a stream's {"error": {"code": 429}}: there the built-in table
 -- has seen only the 200 around it.
@@ -202,7 +203,8 @@ local function timing(a, said, row)
     if not length and said.message then long = a:mentions(said.message, LONG) end
     if long then retryable = false end
   end
-  if said.quota and a:mentions(said.quota, DAY) or said.state and said.message and a:mentions(said.message, DAY) then
+  if said.quota and a:mentions(said.quota, CLOSED)
+    or said.state and said.message and a:mentions(said.message, CLOSED) then
     retryable = false -- Google's retryDelay is about the minute even when the day is used up
   end
   return retryable, wait

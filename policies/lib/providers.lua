@@ -90,7 +90,10 @@ local FAMILIES = {
   },
   moonshot = {
     codes = {},
-    phrases = { { category = "overloaded", "engine is currently overloaded" } },
+    phrases = {
+      { category = "overloaded", "engine is currently overloaded" },
+      { category = "billing", "usage limit for this billing cycle" }, -- a plan's, with 403
+    },
   },
   volcengine = { -- Ark, Doubao
     codes = {
