@@ -119,8 +119,8 @@ end
 local LONG = { "per day", "per-day", "perday", "byday", "daily", "tpd", "rpd", "per month", "/ month", "monthly",
                "weekly", "per hour", "86400s", "be replenished in" }
 
--- In Google's names of quotas and metrics, and a quota of nothing at all ("limit: 0, model: ..."), which a project has of
--- what its plan does not include: no wait opens either, whatever the retryDelay beside it says.
+-- In Google's names of quotas and metrics, and a quota of nothing at all ("limit: 0, model: ..."): what a project has
+-- of all that its plan leaves out. Waiting helps neither, whatever the retryDelay beside it says.
 local CLOSED = { "perday", "_per_day", "limit: 0,", "limit: 0\n" }
 
 -- What a status means that stands inside an answer, as in a stream's {"error": {"code": 429}}: there the built-in table
