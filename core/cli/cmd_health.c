@@ -137,7 +137,7 @@ static int ask_running(const struct health *health)
         code = tell(health, answer);
       else
         fprintf(stderr, "parry: %s\n", pry_answer_text(answer, "detail", detail, sizeof detail));
-      code = status == 200 ? code : PRY_EXIT_USAGE;
+      code = status == 200 ? code : status == 400 ? PRY_EXIT_USAGE : PRY_EXIT_FINDINGS;
       pry_buffer_fini(&body);
     }
   }

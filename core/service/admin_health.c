@@ -1,11 +1,13 @@
-/* POST /api/v1/health: checks of targets, now. Declared in admin_internal.h. */
+/* POST /api/v1/health: checks of targets, now; a few at once, more are 429. Declared in admin_internal.h. */
 #include "admin_internal.h"
 
 #include "health.h"
 
 #include <stdlib.h>
 
-enum { TIMEOUT_DEFAULT = 5, TIMEOUT_MAX = 60 };
+/* RUNS_MAX: each asks PRY_HEALTH_AT_ONCE targets at a time, with the operator's credentials and, for completions, money.
+ * Whoever asks in a loop, or from a hundred machines at once, must not become the providers' problem. */
+enum { TIMEOUT_DEFAULT = 5, TIMEOUT_MAX = 60, RUNS_MAX = 4 };
 
 struct health_request {
   struct pry_admin_request request;
@@ -75,6 +77,7 @@ static void abandon(struct pry_admin_request *request)
 {
   struct health_request *asked = PRY_CONTAINER_OF(request, struct health_request, request);
   pry_list_remove(&request->link);
+  request->admin->health_runs--;
   pry_health_cancel(asked->run);
   free(asked);
 }
@@ -131,6 +134,11 @@ struct pry_admin_request *pry_admin_start_health(struct pry_admin *admin, struct
     pry_admin_problem(exchange, 400, "Bad Request", wrong, PRY_SLICE(""), NULL);
     goto done;
   }
+  if (admin->health_runs == RUNS_MAX) {
+    pry_admin_problem(exchange, 429, "Too Many Requests",
+                      "as many checks as may run at once are running; ask again soon", PRY_SLICE("Retry-After"), "1");
+    goto done;
+  }
   if (state && !names.count)
     pry_health_targets(state->generation->config, add_name, &names);
   asked = state && names.ok ? calloc(1, sizeof *asked) : NULL;
@@ -138,6 +146,7 @@ struct pry_admin_request *pry_admin_start_health(struct pry_admin *admin, struct
     asked->run = begin(admin, &options, &names, asked);
   if (asked && asked->run) {
     pry_admin_add_request(&asked->request, admin, exchange, abandon);
+    admin->health_runs++;
   } else {
     free(asked);
     asked = NULL;

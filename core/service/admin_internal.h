@@ -25,6 +25,7 @@ struct pry_admin {
   bool tcp, draining;
   double started_at; /* Unix seconds */
   unsigned long chaos_orders;
+  unsigned health_runs;    /* under way */
   struct pry_list waiting; /* struct pry_admin_request */
 };
 
@@ -44,7 +45,8 @@ void pry_admin_reply(struct pry_exchange *exchange, int status, const char *type
 /* The text after `key=`, cut off the query; false: it is not there. */
 bool pry_admin_query_text(struct pry_slice query, const char *key, struct pry_slice *value);
 
-/* The number after `key=`; `otherwise` when it is not there. False: it is there and no plain number. */
+/* The number after `key=`, `most` instead of a greater one; `otherwise` when it is not there. False: it is there and no
+ * plain number. */
 bool pry_admin_query_number(struct pry_slice query, const char *key, double otherwise, double most, double *value);
 
 /* ---- admin_wait.c, admin_health.c ---- */

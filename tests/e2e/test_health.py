@@ -6,6 +6,7 @@ calls elsewhere and back; and alerts say so.
 """
 
 import json
+import threading
 
 import pytest
 
@@ -140,6 +141,37 @@ route "/v1/*" {{ to = "p", chain = {{ use "circuit_breaker" }} }}""")
     assert done.returncode == 1
     (target,) = json.loads(done.stdout)["targets"]
     assert target["connectivity"] is False and target["category"] == "timeout", target
+
+
+def test_a_flood_of_questions_is_not_passed_on(start):
+    """Each run asks eight targets at a time: 200 of them at once were 1600 connections to one provider, with its key."""
+    go_on = threading.Event()
+
+    def wait(asked):
+        while not (go_on.wait(0.05) or asked.provider.stopping.is_set()):
+            pass
+        asked.send(answer(200, MODELS))
+        return True
+
+    provider = start.provider(otherwise=wait)
+    models = ", ".join(f'"m{n}"' for n in range(10))
+    gateway = start.gateway(f"""
+provider "p" {{ base_url = "{provider.url}/v1", dialect = "openai", models = {{ {models} }} }}
+route "/v1/*" {{ to = "p", chain = {{ use "circuit_breaker" }} }}""")
+    statuses = []
+    askers = [threading.Thread(target=lambda: statuses.append(gateway.ask("POST", "/api/v1/health?timeout=60").status))
+              for _ in range(40)]
+    for asker in askers:
+        asker.start()
+    wait_until(lambda: len(statuses) >= 36 and len(provider.asked) >= 32, "what is too much is refused")
+    assert statuses == [429] * 36 and len(provider.asked) == 32
+    done = gateway.command("health")
+    assert done.returncode == 1 and "ask again soon" in done.stderr, done
+    go_on.set()
+    for asker in askers:
+        asker.join()
+    assert sorted(statuses) == [200] * 4 + [429] * 36
+    assert gateway.ask("POST", "/api/v1/health?timeout=60").status == 200
 
 
 # --- The policy --------------------------------------------------------------------------------------------
