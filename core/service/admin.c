@@ -291,6 +291,8 @@ static void *get_chaos(struct pry_admin *admin, struct pry_exchange *exchange, s
 static const char *read_chaos(struct pry_slice query, char *action, size_t size, struct pry_admin_chaos *order)
 {
   enum { SECONDS_MAX = 86400 };
+  const double beyond =
+      SECONDS_MAX + 1; /* what is too much is refused: 2 meant as per cent must not become every call */
   bool named = query_name(query, "do", action, size);
   bool arms = named && strcmp(action, "arm") == 0;
   if (!arms && !(named && strcmp(action, "off") == 0))
@@ -298,9 +300,9 @@ static const char *read_chaos(struct pry_slice query, char *action, size_t size,
   if (!query_name(query, "experiment", order->experiment, sizeof order->experiment) ||
       !query_name(query, "instance", order->instance, sizeof order->instance))
     return "experiment and instance are names: letters, digits and _ . -";
-  if (!pry_admin_query_number(query, "rate", -1, 1, &order->rate) ||
-      !pry_admin_query_number(query, "for", -1, SECONDS_MAX, &order->seconds))
-    return "rate is a number from 0 to 1, and for is seconds";
+  if (!pry_admin_query_number(query, "rate", -1, beyond, &order->rate) || order->rate > 1 ||
+      !pry_admin_query_number(query, "for", -1, beyond, &order->seconds) || order->seconds > SECONDS_MAX)
+    return "rate is a number from 0 to 1, and for is seconds, at most 86400";
   return arms && (!order->experiment[0] || order->seconds <= 0) ? "do=arm needs experiment=NAME and for=SECONDS" : NULL;
 }
 

@@ -392,7 +392,8 @@ def test_the_admin_api_says_what_it_does_not_take(start):
     up = start.provider()
     parry = gateway(start, up, CHAOS)
     for query in ("", "?do=arm", "?do=arm&experiment=down", "?do=off&experiment=%22", "?do=arm&experiment=down&for=x",
-                  "?do=arm&experiment=down&for=5&rate=y"):
+                  "?do=arm&experiment=down&for=5&rate=y", "?do=arm&experiment=down&for=5&rate=2",
+                  "?do=arm&experiment=down&for=86401"):
         reply = parry.ask("POST", "/api/v1/chaos" + query)
         assert reply.status == 400, (query, reply)
     reply = parry.ask("DELETE", "/api/v1/chaos")
