@@ -101,6 +101,33 @@ void pry_call_await_answer(struct pry_call *call)
 
 /* ---- classification ---------------------------------------------------------------------------------------- */
 
+/* What an error says may repeat our key, in its code as well as in its words, and goes into events, errors, checks and to
+ * the client. It is taken out before anything is cut to size: half a key would not be found any more. What it says in
+ * fields is looked at afterwards. */
+static void refine(struct pry_state *state, const struct pry_dialect *dialect, const struct pry_answer_view *answer,
+                   struct pry_failure *failure)
+{
+  struct pry_scrubber *scrubber = state->worker ? state->worker->engine->scrubber : NULL;
+  struct pry_answer_view bounded = *answer;
+  struct pry_failure refined = *failure;
+  struct pry_buffer clean;
+  pry_buffer_init(&clean, 0);
+  if (bounded.body.size > CLASSIFY_BODY_MAX)
+    bounded.body.size = CLASSIFY_BODY_MAX;
+  if (pry_scrubber_finds(scrubber, bounded.body)) {
+    if (!pry_buffer_append_slice(&clean, bounded.body))
+      pry_buffer_clear(&clean);
+    pry_scrubber_apply(scrubber, &clean);
+    bounded.body = pry_buffer_slice(&clean);
+  }
+  if (state->ops->classify(state, dialect, &bounded, &refined)) {
+    *failure = refined;
+    pry_scrubber_apply_text(scrubber, failure->code);
+    pry_scrubber_apply_text(scrubber, failure->message);
+  }
+  pry_buffer_fini(&clean);
+}
+
 struct pry_failure pry_classify(struct pry_state *state, const struct pry_dialect *dialect,
                                 const struct pry_answer_view *answer, double unix_time)
 {
@@ -113,14 +140,8 @@ struct pry_failure pry_classify(struct pry_state *state, const struct pry_dialec
   double seconds;
   if (pry_retry_after(answer->headers, unix_time, &seconds))
     failure.retry_after = seconds;
-  if (dialect->has_classify && state) {
-    struct pry_failure refined = failure;
-    struct pry_answer_view bounded = *answer;
-    if (bounded.body.size > CLASSIFY_BODY_MAX)
-      bounded.body.size = CLASSIFY_BODY_MAX;
-    if (state->ops->classify(state, dialect, &bounded, &refined))
-      failure = refined;
-  }
+  if (dialect->has_classify && state)
+    refine(state, dialect, answer, &failure);
   enum pry_should_retry should = pry_should_retry(answer->headers);
   if (should != PRY_SHOULD_RETRY_UNSAID)
     failure.retryable = should == PRY_SHOULD_RETRY_YES && failure.category != PRY_BILLING; /* waiting brings no money */

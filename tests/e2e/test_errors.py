@@ -6,7 +6,9 @@ Shows: counts by category, status, code and target agree with what failed; newes
 import collections
 import json
 
-from harness import failure, ok, refused_port
+import pytest
+
+from harness import answer, failure, ok, refused_port
 
 INIT = """
 provider "p" {{ base_url = "{p}/v1", dialect = "openai", auth = bearer(secret "KEY") }}
@@ -59,3 +61,24 @@ def test_no_more_than_the_last_are_kept(start):
     found = gateway.ask("GET", "/api/v1/errors?limit=9999").json()
     assert found["seen"] == 720 and found["pattern"]["count"] == 512
     assert found["errors"][0]["target"] == "p/m59" and found["errors"][-1]["target"] == "p/m17"
+
+
+@pytest.mark.parametrize("key", ["sk-echo-0123456789", "sk-echo-" + "0123456789" * 8], ids=["short", "longer than a code"])
+def test_a_key_repeated_as_a_code_is_told_nobody(start, key):
+    """A provider may name the key it refuses in `code` or in a field. It stood in events, errors, checks and their
+    commands, and in the code that clients were told; cut to a code's size, no search for the whole key finds it."""
+    told = [failure(401, "no", code=key), failure(500, "x" * 500 + key, code=f"key:{key}"),
+            answer(400, b"", {"x-amzn-errortype": key}),
+            answer(200, b'data: {"error":{"message":"m","code":"%s"}}\n\n' % key.encode(),
+                   {"content-type": "text/event-stream"})]
+    p = start.provider(*told, otherwise=failure(401, f"bad {key}", code=key))
+    gateway = start.gateway(f'provider "p" {{ base_url = "{p.url}/v1", dialect = "openai", auth = bearer(secret "KEY") }}\n'
+                            'route "/v1/*" { to = "p", chain = { use "alert" } }\n', env={"KEY": key})
+    said = [gateway.chat("m", stream=n == 3) for n in range(4)]
+    assert [reply.status for reply in said[:3]] == [401, 500, 400] and len(p.asked) == 4
+    said = [reply.text + str(reply.headers.items()) for reply in said]
+    said += [gateway.ask("GET", f"/api/v1/{what}").text for what in ("events", "errors", "alerts", "status")]
+    said += [gateway.ask("GET", "/metrics").text, gateway.ask("POST", "/api/v1/health?target=p/m").text]
+    said += [gateway.command("errors").stdout, gateway.command("health").stdout, gateway.output]
+    for text in said:
+        assert key[:30] not in text, text
