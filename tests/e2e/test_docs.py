@@ -1,0 +1,138 @@
+"""What the READMEs say is there: links, policies with their parameters and lines, commands, modules, tests.
+
+A guide that grew by many hands once had two tables run into one another, rows twice, and parameters nobody had written
+down; readers found out, not the tests.
+"""
+
+import pathlib
+import re
+
+import pytest
+
+from harness import Folder, run_parry
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = [page for folder in ("", "policies", "core", "bindings", "tests", "tests/oom")
+         for page in sorted((ROOT / folder).glob("*.md"))]
+GUIDE = (ROOT / "policies/README.md").read_text(encoding="utf-8")
+POLICIES = sorted(path.stem for path in (ROOT / "policies").glob("*.lua")
+                  if path.stem != "init" and not path.stem.endswith("_test"))
+
+
+def anchors(page):
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in re.findall(r"(?m)^#+ (.*)$", text)}
+
+
+def section(name):
+    found = re.search(rf"(?ms)^### {name}\n(.*?)(?=^##|\Z)", GUIDE)
+    assert found, f"policies/README.md has no section {name}"
+    return found[1]
+
+
+def parameters(name):
+    """{ name: default as written, or None when there is none } of a policy's file."""
+    source = (ROOT / f"policies/{name}.lua").read_text(encoding="utf-8")
+    block = re.search(r"(?ms)^  params = \{\n(.*?)^  \},", source)[1]
+    return {match[1]: match[2] for match in
+            re.finditer(r"(?m)^    (\w+)\s*=\s*param \{\s*(?:(-?[\d.]+|true|false|\"\w+\")(?=,))?", block)}
+
+
+def described(name):
+    """{ name: default as the guide's table says }"""
+    rows = {}
+    for line in section(name).split("\n"):
+        if match := re.match(r"\| (`\w+`(?:, `\w+`)*) \| ([^|]*) \|", line):
+            names = re.findall(r"\w+", match[1])
+            defaults = [part.strip() for part in match[2].split(", ")]
+            for at, each in enumerate(names):
+                rows[each] = defaults[at] if len(defaults) == len(names) else match[2].strip()
+    return rows
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere_and_nothing_is_said_twice(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+    rows = [line for line in text.split("\n") if len(line) > 30]
+    assert not {row for row in rows if rows.count(row) > 1}
+    first = [match[0] for match in re.finditer(r"(?m)^\| (?!\|)[^|]{12,} \|", text)]
+    assert not {row for row in first if first.count(row) > 1}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_parameter_is_described_with_its_default(name):
+    real, said = parameters(name), described(name)
+    assert set(real) <= set(said)
+    assert f"[{name}](#{name})" in GUIDE and "Traps:" in section(name) and "| parameter | default | |" in section(name)
+    for each, default in real.items():
+        if default is not None and re.fullmatch(r"-?[\d.]+|true|false|`?\"\w+\"`?", said[each]):
+            plain = said[each].strip("`")
+            assert plain == default or float(plain) == float(default), each
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_documented_line_is_taken(name, tmp_path):
+    lines = re.sub(r"(?m)^    ", "", "\n".join(re.findall(r"(?m)^    .*$", section(name))))
+    uses = re.split(r"(?m)^(?=use )", lines)[1:]
+    assert uses, f"{name} has no line to copy"
+    folder = Folder(tmp_path / "policies", "")
+    for number, use in enumerate(uses):
+        use = re.sub(r"[ \t]*--[^\n]*", "", use).strip()
+        folder.write("init.lua", f"""
+sink "ops" {{ webhook = secret "HOOK" }}
+clients {{ file = "clients.json" }}
+for _, name in ipairs {{ "p", "openai", "azure", "kimi", "moonshot", "token360" }} do
+  provider(name) {{ base_url = "http://127.0.0.1:9/v1", dialect = "openai", auth = bearer(secret "KEY") }}
+end
+route "/v1/*" {{ to = "p", chain = {{ {use} }} }}
+""")
+        folder.write("clients.json", '{ "clients": [] }')
+        checked = run_parry("check", folder.path, env={"KEY": "k" * 16, "HOOK": "http://127.0.0.1:9/"})
+        assert checked.returncode == 0, (number, use, checked.stderr + checked.stdout)
+
+
+def test_every_command_is_named():
+    shown = run_parry("--help").stdout
+    commands = set(re.findall(r"(?m)^  ([a-z]+)  ", shown)) - {"help"}
+    assert {"serve", "errors", "alert"} <= commands
+    for page in ("README.md", "policies/README.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        text = text[text.index("\nCommands: " if page == "README.md" else "\n## Commands"):]
+        words = set(re.findall(r"`(?:parry )?([a-z]+)", text))
+        assert commands - {"version", "demo"} <= words, page
+
+
+def test_the_map_of_the_core_names_every_module():
+    text = (ROOT / "core/README.md").read_text(encoding="utf-8")
+    text = text[text.index("## Folders"):text.index("## The way of a call")]
+    named = re.findall(r"`([\w.*]+)`", text)
+    for folder in ("engine", "service"):
+        for header in sorted((ROOT / "core" / folder).glob("*.h")):
+            module = header.stem
+            assert module.endswith("_internal") or any(
+                module == name or name.endswith("*") and module.startswith(name[:-1]) for name in named), module
+
+
+def test_every_test_that_is_named_exists():
+    text = (ROOT / "tests/README.md").read_text(encoding="utf-8")
+    for row in range(1, 26):
+        if row not in (5, 17, 18, 19, 24, 25):
+            assert re.search(rf"(?m)^\| {row} \|", text), f"row {row} of the mission"
+    for number in range(1, 26):
+        assert re.search(rf"(?m)^\| #{number} ", text), f"complaint {number}"
+    for line in text.split("\n"):
+        files = []
+        for name in re.findall(r"`([\w./*]+)`", line):
+            if re.search(r"\.(c|py|lua|sh)$", name):
+                files = sorted((ROOT / "tests").glob(name[3:] if name.startswith("../") else name)) \
+                    or sorted(ROOT.glob(name))
+                assert files, name
+            elif files and name.startswith(("test_", "row_")):
+                assert any(name in path.read_text(encoding="utf-8") for path in files), (name, files)
