@@ -306,3 +306,47 @@ test("a fallback that fails sends its conversations home, then down the list", f
   r = talk(t, "one")
   t:eq(r.target, "q/a")
 end)
+
+-- LiteLLM #32140: signed thoughts, replayed at another provider, are an error of its.
+local function thoughtful(t, params)
+  lists(t, params)
+  t:dialect("anthropic")
+  t:provider { { status = 529 } }
+  t:provider("q", { BROKEN, OK, dialect = "anthropic" })
+  t:provider("s", { dialect = "anthropic" })
+  return t:call { path = "/v1/messages", model = "m", body = { model = "m", max_tokens = 9,
+    thinking = { type = "enabled", budget_tokens = 1024 }, messages = {
+      { role = "user", content = "hi" },
+      { role = "assistant", content = { { type = "thinking", thinking = "hm", signature = "s1" },
+                                        { type = "text", text = "yes" } } },
+      { role = "user", content = "and?" } } } }
+end
+
+test("what only the first provider understands is left behind", function(t)
+  local r = thoughtful(t, { strip = true })
+  t:eq(r.status, 200)
+  t:eq(#t:sent(1).json.messages[2].content, 2)
+  for i = 2, 3 do -- also at the second target of that provider
+    t:eq(t:sent(i).json.messages[2].content, { { type = "text", text = "yes" } })
+    t:eq(t:sent(i).json.thinking, nil)
+    t:eq(#t:sent(i).json.messages, 3)
+  end
+end)
+
+test("strip = false sends it all the same", function(t)
+  local r = thoughtful(t, { strip = false })
+  t:eq(r.status, 200)
+  t:eq(t:sent(3).json.messages[2].content[1].signature, "s1")
+end)
+
+test("a request that stands on what the first provider keeps goes nowhere else", function(t)
+  lists(t, { strip = true })
+  t:provider { BROKEN }
+  t:provider("q", { OK, OK })
+  t:provider("s", { OK })
+  local r = t:call { path = "/v1/responses", body = { model = "m", input = "and?", previous_response_id = "resp_1" } }
+  t:eq(r.upstream_calls, 1)
+  t:eq(r.ledger[2].code, "untranslatable")
+  t:eq(r.ledger[3].code, "untranslatable")
+  t:ok(r.status >= 400)
+end)
