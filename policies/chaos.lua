@@ -280,7 +280,7 @@ return policy {
   doc = "fail attempts on purpose, for a time, to see what the other policies make of it",
 
   params = {
-    experiments    = param { {}, type = "any",
+    experiments    = param { {}, type = "map", of = "any",
                              doc = "{ [\"name\"] = { category | status | code | curl, delay, rate, "
                              .. "retry_after, models, targets, clients, sessions, headers } }" },
     armed          = param { {}, type = "list", of = "string", doc = "experiments that this file arms" },

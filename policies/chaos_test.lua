@@ -229,6 +229,7 @@ test("mistakes in experiments are told", function(t)
   for _, case in ipairs(cases) do
     t:match(t:refused(function() chaos(t, case[1]) end), case[2])
   end
+  t:match(t:refused(function() chaos(t, "busy") end), "experiments must be a table .*, got \"busy\"")
   local some = { down = { category = "server" } }
   t:match(t:refused(function() chaos(t, some, { armed = { "up" } }) end), "there is no experiment \"up\"")
   t:match(t:refused(function() chaos(t, some, { armed = { "down" } }) end), "needs an until_time")

@@ -71,7 +71,13 @@ local function can_pay(self, call, err, wait)
 end
 
 local function base_complaint(self)
+  if type(self.base_by_status) ~= "table" then
+    return ("base_by_status must be a table { [429] = 5, ... }, got %s"):format(tostring(self.base_by_status))
+  end
   for status, base in pairs(self.base_by_status) do
+    if type(status) == "string" then
+      return ("base_by_status: its keys are HTTP statuses as numbers, [429] = 5, got the text \"%s\""):format(status)
+    end
     if math.type(status) ~= "integer" or status < 400 or status > 599 then
       return ("base_by_status: its keys are HTTP statuses from 400 to 599, got %s"):format(tostring(status))
     end

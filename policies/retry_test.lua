@@ -253,7 +253,17 @@ test("nonsense in base_by_status is refused", function(t)
   t:use("retry", exact { base_by_status = { ["429"] = 5 } })
   local ok, why = pcall(t.call, t, { model = "m" })
   t:eq(ok, false)
-  t:match(why, "base_by_status: its keys are HTTP statuses from 400 to 599, got 429")
+  t:match(why, "base_by_status: its keys are HTTP statuses as numbers, %[429%] = 5, got the text \"429\"")
+end)
+
+test("base_by_status is a table of statuses of errors", function(t)
+  t:match(t:refused(function() t:use("retry", exact { base_by_status = { [200] = 5 } }) end),
+          "from 400 to 599, got 200")
+end)
+
+test("a base_by_status that is no table is told as such", function(t)
+  t:match(t:refused(function() t:use("retry", exact { base_by_status = 5 }) end),
+          "must be a table .*, got 5")
 end)
 
 test("a wait in base_by_status has bounds", function(t)

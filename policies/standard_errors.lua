@@ -48,12 +48,16 @@ return policy {
                             doc = "other statuses, by category or status: { billing = 503, [\"529\"] = 503 }" },
     pass_messages = param { false, doc = "pass on what the provider said, scrubbed, instead of a text of our own" },
     pass_codes    = param { false, doc = "the provider's code instead of the category" },
-    messages      = param { {}, type = "any", doc = "other texts, by category" },
+    messages      = param { {}, type = "map", of = "any", doc = "other texts, by category" },
     longest       = param { 300, min = 20, max = 500, doc = "bytes of a provider's message" },
   },
 
   check = function(self)
+    if type(self.status) ~= "table" then
+      return ("status must be a table { billing = 503, ... }, got %s"):format(tostring(self.status))
+    end
     for key, status in pairs(self.status) do
+      if type(key) == "number" then return ("status: write [\"%s\"], as a text"):format(tostring(key)) end
       local known = type(key) == "string" and (not category.complaint(key) or key:find("^[45]%d%d$"))
       if not known then return ("status: %s is neither a category nor a status as text"):format(tostring(key)) end
       if math.type(status) ~= "integer" or status < 400 or status > 599 then
