@@ -120,3 +120,19 @@ test("or what a function of lib/session_keys.lua says", function(t)
   t:near(calls[2].waited, 3, 0.001)
   t:eq(calls[3].waited, 0)
 end)
+
+-- A field's text may hold NUL, which is no key: that was a fault for each such call, and twenty of them take the
+-- policies back.
+test("a conversation's name may hold any byte", function(t)
+  t:use("session_queue", { key = "user", max_wait = 60, max_waiting = 16, conflicts = 0, pause = 0.5 })
+  t:provider { { status = 200, delay = 2 }, { status = 200, delay = 2 }, { status = 200, delay = 2 } }
+  local results = t:calls {
+    { body = { model = "m", user = "a\0b" } }, { body = { model = "m", user = "a\0b" } },
+    { body = { model = "m", user = "a\0c" } },
+  }
+  for i, elapsed in ipairs { 2, 4, 2 } do
+    t:eq(results[i].status, 200)
+    t:eq(#results[i].faults, 0)
+    t:near(results[i].elapsed, elapsed, 0.01)
+  end
+end)

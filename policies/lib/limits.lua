@@ -19,9 +19,10 @@ function limits.fit(text)
   return text:sub(1, HEAD) .. "~" .. text:sub(-TAIL)
 end
 
---- A conversation is its client's own, whatever others call theirs.
+--- A conversation is its client's own, whatever others call theirs. A text of the body may hold NUL, a key may not.
 function limits.session(call, session)
   if not session or session == "" then return end
+  if session:find("\0", 1, true) then session = digest(session) end
   return limits.fit((call.client or "") .. ":" .. session)
 end
 
