@@ -92,7 +92,7 @@ end
 -- x-parry-fault: code=429;retry-after=1;delay=0.2;times=1, or a code alone.
 local function read_header(text)
   local parts = {}
-  for part in text:gmatch("[^;]+") do
+  for part in text:sub(1, 200):gmatch("[^;]+") do -- the patterns below take long for long runs of spaces
     local key, value = part:match("^%s*([%w-]+)%s*=%s*(.-)%s*$")
     parts[key or "code"] = value or part:match("^%s*(.-)%s*$")
   end

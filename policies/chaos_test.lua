@@ -235,3 +235,12 @@ test("mistakes in experiments are told", function(t)
   t:match(t:refused(function() chaos(t, some, { armed = { "down" } }) end), "needs an until_time")
   t:match(t:refused(function() chaos(t, some, { until_time = "tomorrow" }) end), "until_time must be a time in UTC")
 end)
+
+-- A run of spaces that ends in something else took a time that grew with its square: over budget, a fault.
+test("a header of spaces is no fault", function(t)
+  t:use("chaos", { allow_requests = true })
+  t:provider { { status = 200 } }
+  local r = t:call { model = "m", headers = { ["x-parry-fault"] = "delay=0" .. (" "):rep(8000) .. "x" } }
+  t:eq(r.status, 200)
+  t:eq(#r.faults, 0)
+end)

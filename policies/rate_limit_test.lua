@@ -260,3 +260,16 @@ test("an answer that says nothing keeps the estimate", function(t)
   local second = t:call { model = "m", max_tokens = 60 }
   t:ok(second.elapsed > 50 and second.elapsed < 100, second.elapsed)
 end)
+
+-- "1s1s1s..." was added up piece by piece, each with a copy of the rest: over budget, a fault, whenever a provider
+-- sends it.
+test("a reset that never ends is no fault", function(t)
+  t:use("rate_limit", { limit = 100, per = 60, max_wait = 0, learn = true })
+  t:provider {
+    { status = 200, headers = { ["x-ratelimit-remaining-requests"] = "1",
+                                ["x-ratelimit-reset-requests"] = ("1s"):rep(4000) } },
+  }
+  local r = t:call { model = "m" }
+  t:eq(r.status, 200)
+  t:eq(#r.faults, 0)
+end)

@@ -266,3 +266,16 @@ test("texts of a request are in no log and no why", function(t)
     t:ok(not why:find("sk-123456", 1, true))
   end
 end)
+
+-- Looking for the slashes at the end took a time that grew with the square of those inside: over budget, a fault for
+-- each such call, and twenty faults take the policies back.
+test("a path of slashes is no fault", function(t)
+  t:use("validate", { style = "openai" })
+  t:use("file_check", { style = "openai" })
+  t:provider { { status = 200 }, { status = 200 } }
+  for i, path in ipairs { "/v1/" .. ("/"):rep(15000) .. "x", "/v1/chat/completions" .. ("/"):rep(15000) } do
+    local r = t:call { path = path, body = { model = "m", messages = {} } }
+    t:eq(#r.faults, 0)
+    t:eq(r.status, i == 1 and 200 or 400)
+  end
+end)

@@ -77,6 +77,7 @@ local UNITS = { ms = 0.001, s = 1, m = 60, h = 3600, d = 86400 }
 --- Seconds from now that a provider means: "6m0s", "20ms" (OpenAI), "2026-01-27T12:00:00Z" (Anthropic), "1.5", or a
 --- Unix time in seconds or milliseconds. nil: none of these.
 function limits.seconds(text, time)
+  if #text > 64 then return end
   local number = tonumber(text)
   if number then
     if number ~= number or number < 0 then return end

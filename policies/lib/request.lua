@@ -15,7 +15,7 @@ local KINDS = {
 --- "chat", "messages", "count", "responses", "embeddings" or "completions" for a POST to such a path, else nil.
 function request.kind(call)
   if call.method ~= "POST" then return nil end
-  local path = call.path:gsub("/+$", "")
+  local path = call.path:match("^(.*[^/])") or "" -- "/+$" would take a time that grows with the square of the slashes
   for _, row in ipairs(KINDS) do
     if path:sub(-#row[1]) == row[1] then return row[2] end
   end
