@@ -10,6 +10,7 @@ local request = require "lib.request"
 
 local CUT = 8192     -- bytes of a text that are read: no URL is longer
 local MOST = 60      -- places of files in a request
+local STEPS = 5000   -- values that `paths` leads to: more cannot be looked at within a handler's budget
 local GET_TOO = { [400] = true, [403] = true, [405] = true, [501] = true } -- answers to HEAD that GET may do better
 local FAILED = 30    -- seconds for which a failure to reach a file is remembered, at most
 
@@ -60,14 +61,16 @@ local function find_own(self, call, found)
   if #self.paths == 0 then return true end
   local body, why = request.read(call, CUT)
   if body == nil then return nil, why end
-  local list = {}
+  local list, left = {}, STEPS
   for _, path in ipairs(self.paths) do
-    request.each(body, path, function(value, where)
+    left = request.each(body, path, function(value, where)
       if type(value) == "string" and #list <= MOST then
         list[#list + 1] = { name = "file_url", path = where, value = value }
       end
-    end)
+    end, left)
+    if not left then return nil, "it has too many parts" end
   end
+  found.more = found.more or #list > MOST
   collect(found, list)
   return true
 end

@@ -340,3 +340,19 @@ test("types that are not known must be media types", function(t)
   t:match(t:refused(function() checked(t, { types = { "exe" } }) end), "types: \"exe\" is not known here")
   t:eq(t:refused(function() checked(t, { types = { "application/x-tex" } }) end), nil)
 end)
+
+-- `paths` with a star walked through all of a long list: over budget, a fault for each such call, and the files in it
+-- passed unseen. So they did behind sixty places of a file that is fine.
+test("places of one's own are looked at within the budget, and all of them or none", function(t)
+  checked(t, { paths = { "files.*.link", "files.*.link.*" } })
+  t:probe("https://a.example/a.pdf", { { headers = { ["content-type"] = "application/pdf", ["content-length"] = "9" } } })
+  local r = t:call { body = '{"model":"m","files":[' .. ('{"link":5},'):rep(20000) .. '{"link":"http://10.0.0.1/"}]}' }
+  t:eq(#r.faults, 0)
+  t:eq(r.status, 413)
+  t:match(r.body, "too many parts")
+  r = t:call { body = '{"model":"m","files":[' .. ('{"link":"https://a.example/a.pdf"},'):rep(70)
+                      .. '{"link":"http://10.0.0.1/"}]}' }
+  t:eq(#r.faults, 0)
+  t:eq(r.status, 400)
+  t:match(r.body, "more than 60")
+end)

@@ -47,23 +47,30 @@ function request.is_list(value)
 end
 
 --- Calls `visit(value, path)` for all that stands at a path such as "messages.*.content.*.image_url.url", the path
---- written as in JavaScript: messages[3].content[0].image_url.url.
-function request.each(body, path, visit)
-  local steps = {}
+--- written as in JavaScript: messages[3].content[0].image_url.url. At most `most` values are looked at: how many are left
+--- of these, or nil when there are more.
+function request.each(body, path, visit, most)
+  local steps, left = {}, most
   for step in path:gmatch("[^.]+") do steps[#steps + 1] = step end
   local function walk(value, i, where)
+    left = left - 1
+    if left < 0 then return end
     local step = steps[i]
     if not step then
       visit(value, where)
     elseif type(value) == "table" then
       if step == "*" then
-        for j, element in ipairs(value) do walk(element, i + 1, ("%s[%d]"):format(where, j - 1)) end
+        for j, element in ipairs(value) do
+          walk(element, i + 1, ("%s[%d]"):format(where, j - 1))
+          if left < 0 then return end
+        end
       elseif value[step] ~= nil then
         walk(value[step], i + 1, where == "" and step or where .. "." .. step)
       end
     end
   end
   walk(body, 1, "")
+  return left >= 0 and left or nil
 end
 
 return request
