@@ -188,7 +188,7 @@ int pry_cmd_chaos(int argc, char **argv)
                                         .operands_max = 2,
                                         .after = AFTER};
   size_t operands;
-  double seconds;
+  double seconds = -1;
   char path[400];
   int code = pry_options_parse(&line, argc, argv, &operands);
   if (code >= 0)
