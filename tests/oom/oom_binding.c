@@ -103,6 +103,113 @@ static void use_http(void)
       PRY_ON_ERROR, PRY_VERDICT_RETRY);
 }
 
+/* ---- http.probe --------------------------------------------------------------------------------------------- */
+
+/* One that leads on, one that does not, one that is refused and one that nobody answers. */
+#define PROBING                                                                                                        \
+  ON_REQUEST("local a, e = http.probe { url = 'https://f.test/a?sig=x', method = 'GET', redirects = 2 }\n"             \
+             "local b, f = http.probe { url = 'http://10.0.0.1/' }\n"                                                  \
+             "local c, g = http.probe { url = 'https://slow.test/', timeout = 2 }\n"                                   \
+             "if (e and not e.category) or b or c then error('unexpected') end\n"                                      \
+             "if not a then return respond { status = 500, body = e.message } end\n"                                   \
+             "assert(a.headers['content-type'] == 'image/png' and a.url == 'https://f.test/b')\n"                      \
+             "return respond { status = 200, body = f.category .. g.category }")
+
+static void push_head(struct rig *rig, int status, const char *name, const char *value)
+{
+  struct pry_headers headers;
+  pry_headers_init(&headers);
+  FAIL_CHECK(pry_headers_add(&headers, pry_slice_of(name), pry_slice_of(value)));
+  struct pry_http_step step = {.status = status, .headers = &headers, .delay = 0.1, .url_part = "f.test"};
+  FAIL_CHECK(pry_http_script_push(rig->script, &step));
+  pry_headers_fini(&headers);
+}
+
+static void push_probed(struct rig *rig)
+{
+  struct pry_http_step slow = {.hang = true};
+  fail_quiet();
+  push_head(rig, 302, "Location", "/b");
+  push_head(rig, 206, "Content-Type", "image/png");
+  FAIL_CHECK(pry_http_script_set_default(rig->script, &slow));
+  fail_loud();
+}
+
+static void use_probe(void)
+{
+  fail_quiet();
+  struct rig *rig = rig_new(PROBING);
+  fail_loud();
+  push_probed(rig);
+  enum pry_ask_status status = ask_for(rig, PRY_ON_REQUEST);
+  FAIL_CHECK(status == PRY_ASK_DONE || (status == PRY_ASK_FAULT && fail_struck() && *rig->ask.fault));
+  fail_over();
+  while (pry_http_script_unused(rig->script)) { /* what the first one left */
+    ask_for(rig, PRY_ON_REQUEST);
+  }
+  push_probed(rig);
+  FAIL_CHECK(ask_for(rig, PRY_ON_REQUEST) == PRY_ASK_DONE && rig->ask.verdict.status == 200);
+  FAIL_CHECK(pry_http_open_count(rig->http) == 0);
+  rig_free(rig);
+}
+
+/* One that is under way when the state goes. */
+static void use_probe_cancel(void)
+{
+  fail_quiet();
+  struct rig *rig = rig_new(PROBING);
+  fail_loud();
+  push_probed(rig);
+  rig_prepare(rig, &rig->ask, PRY_ON_REQUEST);
+  struct pry_state *state = rig->engine->control->state;
+  if (rig_run(rig, &rig->ask) == PRY_ASK_PENDING) {
+    pry_loop_turn(rig->loop, PRY_SECOND);
+    if (!rig->readies)
+      state->ops->cancel(state, &rig->ask);
+  }
+  FAIL_CHECK(pry_http_open_count(rig->http) == 0);
+  rig_free(rig);
+}
+
+/* ---- what is found in a body, and what is learned about keys ---------------------------------------------------- */
+
+static void use_find(void)
+{
+  run(ON_ERROR("local list = call:find({ 'none', 'n', 'model' }, 4)\n"
+               "local body = call:json { cut = 256 }\n"
+               "assert(list[1].value == 'm' and list[1].path == 'model' and body.n[2] == 2)\n"
+               "return retry { after = 1, why = list[1].name }"),
+      PRY_ON_ERROR, PRY_VERDICT_RETRY);
+}
+
+#define KEYS_INIT                                                                                                      \
+  "provider 'up' { base_url = 'https://up.test/v1', dialect = 'd', auth = bearer(secret 'UP_KEY'),\n"                  \
+  "  keys = { secret 'UP_KEY_2' } }\n"                                                                                 \
+  "route '/*' { to = 'up', chain = { use 'p' } }\n"
+
+static void use_keys(void)
+{
+  fail_quiet();
+  struct rig *rig = rig_new_set(ON_ERROR("local a, b = keys.pause(5), keys.retire(60)\n"
+                                         "keys.worked()\n"
+                                         "return rotate { why = a .. ' ' .. b }"),
+                                KEYS_INIT, NULL, NULL);
+  uint64_t version;
+  const struct pry_provider *provider = rig->view.target.provider;
+  FAIL_CHECK(provider->key_count == 2 && pry_keys_usable(rig->engine->keys, provider, 0, false, &version, 0));
+  snprintf(rig->ledger[1].key, sizeof rig->ledger[1].key, "%s", provider->keys[0]->name);
+  rig->ledger[1].key_version = version;
+  fail_loud();
+  for (int i = 0; i < 2; i++) {
+    enum pry_ask_status status = ask_for(rig, PRY_ON_ERROR);
+    FAIL_CHECK(status == PRY_ASK_DONE || (fail_struck() && *rig->ask.fault));
+  }
+  fail_over();
+  FAIL_CHECK(ask_for(rig, PRY_ON_ERROR) == PRY_ASK_DONE && rig->ask.verdict.kind == PRY_VERDICT_ROTATE);
+  FAIL_CHECK(!pry_keys_usable(rig->engine->keys, provider, 0, false, &version, pry_loop_now(rig->loop)));
+  rig_free(rig);
+}
+
 static void use_respond(void)
 {
   run(ON_REQUEST("return respond { status = 200, headers = { ['content-type'] = 'text/plain', ['x-a'] = 'b' },\n"
@@ -267,12 +374,22 @@ static void use_script(void)
 int main(void)
 {
   static const struct fail_scenario scenarios[] = {
-      {"a Lua state", use_script, FAIL_BOTH, 100},    {"values", use_values, FAIL_MEMORY, 100},
-      {"json", use_json, FAIL_MEMORY, 100},           {"store, log, alert", use_store, FAIL_BOTH, 100},
-      {"http.request", use_http, FAIL_MEMORY, 100},   {"respond", use_respond, FAIL_MEMORY, 100},
-      {"route", use_route, FAIL_MEMORY, 100},         {"refresh", use_refresh, FAIL_MEMORY, 100},
-      {"dialect", use_dialect, FAIL_MEMORY, 100},     {"cancel", use_cancel, FAIL_MEMORY, 100},
-      {"health.check", use_health, FAIL_MEMORY, 100}, {"health.check cancelled", use_health_cancel, FAIL_MEMORY, 100},
+      {"a Lua state", use_script, FAIL_BOTH, 100},
+      {"values", use_values, FAIL_MEMORY, 100},
+      {"json", use_json, FAIL_MEMORY, 100},
+      {"store, log, alert", use_store, FAIL_BOTH, 100},
+      {"http.request", use_http, FAIL_MEMORY, 100},
+      {"http.probe", use_probe, FAIL_MEMORY, 150},
+      {"http.probe cancelled", use_probe_cancel, FAIL_MEMORY, 100},
+      {"call:find", use_find, FAIL_MEMORY, 100},
+      {"keys", use_keys, FAIL_MEMORY, 100},
+      {"respond", use_respond, FAIL_MEMORY, 100},
+      {"route", use_route, FAIL_MEMORY, 100},
+      {"refresh", use_refresh, FAIL_MEMORY, 100},
+      {"dialect", use_dialect, FAIL_MEMORY, 100},
+      {"cancel", use_cancel, FAIL_MEMORY, 100},
+      {"health.check", use_health, FAIL_MEMORY, 100},
+      {"health.check cancelled", use_health_cancel, FAIL_MEMORY, 100},
   };
   return fail_main(scenarios, sizeof scenarios / sizeof *scenarios);
 }

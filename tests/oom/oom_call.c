@@ -500,6 +500,32 @@ static void use_upload_left(void)
   run_upload(taken_slowly, true);
 }
 
+/* ---- several keys ------------------------------------------------------------------------------------------------ */
+
+static enum pry_ask_status rotate(struct rig *rig, struct pry_ask *ask)
+{
+  const struct pry_attempt *attempt = &ask->call->ledger[ask->call->ledger_count - 1];
+  const struct pry_provider *provider = ask->call->target.provider;
+  pry_time now = pry_loop_now(rig->loop);
+  pry_keys_retire(rig->engine->keys, provider, attempt->key, attempt->key_version, now + 50 * PRY_SECOND, now);
+  ask->verdict.kind = PRY_VERDICT_ROTATE;
+  return PRY_ASK_DONE;
+}
+
+static void rotated(struct rig *rig)
+{
+  rig->keys = 3;
+  rig_use(rig, "rotate", PRY_HANDLER_BIT(PRY_ON_ERROR), rotate);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .status = 401}, json, "{}", NULL);
+  rig_plays(rig, (struct pry_http_step){.url_part = "first", .status = 401}, json, "{}", NULL);
+  rig_plays(rig, first, json, "{}", NULL);
+}
+
+static void use_rotated(void)
+{
+  run(rotated, 1, NULL, 200);
+}
+
 /* ---- answers that are encoded ----------------------------------------------------------------------------------------- */
 
 static void plays_encoded(struct rig *rig, struct pry_http_step step, const char *type, const char *text)
@@ -627,6 +653,7 @@ int main(void)
       {"a body streamed", use_upload, FAIL_MEMORY, 0},
       {"a body streamed, retried", use_upload_retried, FAIL_MEMORY, 0},
       {"leaving an upload", use_upload_left, FAIL_MEMORY, 0},
+      {"other keys", use_rotated, FAIL_MEMORY, 0},
       {"errors encoded", use_encoded_errors, FAIL_MEMORY, 0},
       {"a stream encoded", use_encoded_stream, FAIL_MEMORY, 0},
       {"engine", use_engine, FAIL_BOTH, 0},

@@ -1,6 +1,7 @@
 /* What reads and builds text, with each allocation failing: headers, buffers, tables, JSON, event streams, the HTTP
  * parser, metrics, log. A failure is told to the caller and leaves what was there before. */
 #include "dialect.h"
+#include "error_body.h"
 #include "fail.h"
 #include "headers.h"
 #include "http1.h"
@@ -257,6 +258,17 @@ static void use_report(void)
   pry_report_fini(&report);
 }
 
+/* Without memory a text inside of a text is not looked into; what stands around it is read all the same. */
+static void use_error_body(void)
+{
+  struct pry_error_body error;
+  pry_error_body_read(&error,
+                      PRY_SLICE("{\"error\":{\"type\":\"t\",\"message\":"
+                                "\"{\\\"error\\\":{\\\"code\\\":\\\"inner\\\",\\\"message\\\":\\\"m\\\"}}\"}}"));
+  FAIL_CHECK(strcmp(error.code, "inner") == 0 || fail_struck());
+  FAIL_CHECK(*error.type || *error.code);
+}
+
 int main(void)
 {
   static const struct fail_scenario scenarios[] = {
@@ -265,7 +277,7 @@ int main(void)
       {"sse", use_sse, FAIL_MEMORY, 0},       {"stream", use_stream, FAIL_MEMORY, 0},
       {"http1", use_http1, FAIL_MEMORY, 0},   {"retry-after", use_retry_after, FAIL_MEMORY, 0},
       {"log", use_log, FAIL_BOTH, 0},         {"metrics", use_metrics, FAIL_MEMORY, 0},
-      {"report", use_report, FAIL_MEMORY, 0},
+      {"report", use_report, FAIL_MEMORY, 0}, {"an error's body", use_error_body, FAIL_MEMORY, 0},
   };
   return fail_main(scenarios, sizeof scenarios / sizeof *scenarios);
 }

@@ -152,7 +152,7 @@ static inline struct world *new_world(void)
   return world;
 }
 
-static const char *logged(struct world *world)
+static inline const char *logged(struct world *world)
 {
   return world->logged.size ? pry_buffer_text(&world->logged) : "";
 }
@@ -213,14 +213,14 @@ static inline size_t sent(struct world *world)
   return pry_http_script_seen_count(world->script);
 }
 
-static const struct pry_http_seen *seen(struct world *world, size_t i)
+static inline const struct pry_http_seen *seen(struct world *world, size_t i)
 {
   assert_true(i < sent(world));
   return pry_http_script_seen(world->script, i);
 }
 
 /* A text member of what was sent, in a static buffer. */
-static const char *member(struct world *world, size_t i, const char *path)
+static inline const char *member(struct world *world, size_t i, const char *path)
 {
   static char text[16 * 1024];
   struct pry_json_value value;
