@@ -75,8 +75,8 @@
   X(deadline_left)                                                                                                     \
   X(dialect)                                                                                                           \
   X(field)                                                                                                             \
-  X(find) X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target)     \
-      X(vars)
+  X(find)                                                                                                              \
+  X(header) X(id) X(json) X(ledger) X(method) X(model) X(path) X(repeatable) X(route) X(session) X(target) X(vars)
 #define TARGET_FIELDS(X) X(attempts) X(key) X(model) X(name) X(provider)
 #define ATTEMPT_FIELDS(X)                                                                                              \
   X(category)                                                                                                          \

@@ -70,13 +70,14 @@ static void test_counters_and_types(void **unused)
 static void test_quotas(void **unused)
 {
   (void)unused;
-  struct rig *rig = rig_new(ON_ERROR("assert(store.take('q', 3, 5) == true and store.take('q', 3, 5) == false)\n"
-                                     "assert(store.take('q', 1, 5, 2) == false and store.give('q', 1) == true)\n"
-                                     "assert(store.take('q', 1, 5, 2) == true and store.counter('q') == 3)\n"
-                                     "for _, bad in ipairs { -1, 0/0, 1e300, '1' } do\n"
-                                     "  assert(not pcall(store.take, 'q', bad, 5) and not pcall(store.give, 'q', bad))\n"
-                                     "end\n"
-                                     "return retry { after = store.counter('q') }"));
+  struct rig *rig =
+      rig_new(ON_ERROR("assert(store.take('q', 3, 5) == true and store.take('q', 3, 5) == false)\n"
+                       "assert(store.take('q', 1, 5, 2) == false and store.give('q', 1) == true)\n"
+                       "assert(store.take('q', 1, 5, 2) == true and store.counter('q') == 3)\n"
+                       "for _, bad in ipairs { -1, 0/0, 1e300, '1' } do\n"
+                       "  assert(not pcall(store.take, 'q', bad, 5) and not pcall(store.give, 'q', bad))\n"
+                       "end\n"
+                       "return retry { after = store.counter('q') }"));
   assert_int_equal(rig_ask(rig, PRY_ON_ERROR), PRY_ASK_DONE);
   assert_true(rig->ask.verdict.after == 3);
   rig_free(rig);
