@@ -390,7 +390,6 @@ static bool find_first_target(struct pry_call *call)
   const struct pry_model_rule *rule = pry_route_rule(call->route, pry_slice_of(call->view.model));
   if (!rule || (rule->model && !pry_call_can_rename(call)))
     return false;
-  snprintf(call->translation.made_for, sizeof call->translation.made_for, "%s", rule->provider->name);
   return pry_call_set_target(call, rule->provider, pry_slice_of(rule->model ? rule->model : call->view.model));
 }
 

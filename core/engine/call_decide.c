@@ -150,13 +150,6 @@ static bool strips(const struct pry_call *call, const struct pry_verdict *verdic
   return verdict->strip && strcmp(to->name, call->translation.home) != 0;
 }
 
-*Where the call has been meanwhile does not matter : a second target of the fallback's provider knows no more than the *
-    first.* /
-    static bool strips(const struct pry_call *call, const struct pry_verdict *verdict, const struct pry_provider *to)
-{
-  return verdict->strip && strcmp(to->name, call->translation.made_for) != 0;
-}
-
 static void apply_route(struct pry_call *call)
 {
   const struct pry_verdict *verdict = &call->pass.ask.verdict;

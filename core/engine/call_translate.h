@@ -56,7 +56,6 @@ struct call_translation {
   bool active;                        /* this attempt's target speaks another dialect, and the pair is known */
   bool strip;                         /* the verdict that chose the target asked for it; until another chooses */
   char home[PRY_TARGET_MAX];          /* the provider that the client's body was made for */
-  char made_for[PRY_TARGET_MAX];      /* the provider that the client means: where its route sends the model */
   const char *to;                     /* the target's dialect, of the call's generation; while active */
   struct call_translator *translator; /* of this attempt; NULL until there is something to do */
 };
