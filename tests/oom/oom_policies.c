@@ -4,6 +4,7 @@
 #include "fail.h"
 #include "http_script.h"
 #include "loader.h"
+#include "test_host.h"
 #include "reloader.h"
 
 #include <stdio.h>
@@ -230,28 +231,21 @@ static void use_bad_set(void)
   close_stand(&stand);
 }
 
-static void count_line(void *user, const char *text)
-{
-  (void)text;
-  ++*(unsigned *)user;
-}
-
 /* The policies' own tests: pass, or fail with a reason. */
 static void use_tests(void)
 {
-  unsigned lines = 0;
   struct pry_report report;
-  struct pry_script_limits limits = {.wall = -1};
+  const struct pry_test_options options = {.pattern = NULL};
   fail_quiet();
   struct pry_policy_set *set = small_set(FIRST_INIT);
   fail_loud();
   pry_report_init(&report);
-  bool passed = pry_lua_test_loader.test(set, &limits, NULL, &report, count_line, &lines);
+  bool passed = pry_policy_tests_run(set, NULL, &options, &report);
   FAIL_CHECK(passed ? report.tests_passed == 1 : report.errors > 0 && fail_struck());
   pry_report_fini(&report);
   fail_over();
   pry_report_init(&report);
-  FAIL_CHECK(pry_lua_test_loader.test(set, &limits, NULL, &report, count_line, &lines));
+  FAIL_CHECK(pry_policy_tests_run(set, NULL, &options, &report));
   pry_report_fini(&report);
   pry_policy_set_free(set);
 }
