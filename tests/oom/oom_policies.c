@@ -4,8 +4,8 @@
 #include "fail.h"
 #include "http_script.h"
 #include "loader.h"
-#include "test_host.h"
 #include "reloader.h"
+#include "test_host.h"
 
 #include <stdio.h>
 #include <stdlib.h>
