@@ -1,5 +1,6 @@
 #include "admin_options.h"
 
+#include "answer.h"
 #include "cli.h"
 #include "http_admin.h"
 #include "json.h"
@@ -96,4 +97,24 @@ done:
     pry_buffer_fini(body);
   pry_admin_place_fini(&place);
   return code;
+}
+
+int pry_admin_show(const struct pry_admin_options_given *given, const char *path, bool json,
+                   void (*print)(struct pry_slice answer))
+{
+  char detail[300];
+  int status;
+  struct pry_buffer body;
+  int code = pry_admin_call(given, "GET", path, 10, &status, &body);
+  if (code >= 0)
+    return code;
+  struct pry_slice answer = pry_buffer_slice(&body);
+  if (json)
+    fwrite(answer.data, 1, answer.size, stdout);
+  else if (status == 200)
+    print(answer);
+  if (status != 200)
+    fprintf(stderr, "parry: %s\n", pry_answer_text(answer, "detail", detail, sizeof detail));
+  pry_buffer_fini(&body);
+  return status == 200 ? PRY_EXIT_OK : PRY_EXIT_FINDINGS;
 }

@@ -34,6 +34,10 @@ void pry_admin_place_fini(struct pry_admin_place *place);
 /* The token as text; NULL: none. */
 const char *pry_admin_place_token(struct pry_admin_place *place);
 
+/* Asks the running parry for `path` and shows the answer: as it is with `json`, else through `print`. The exit code. */
+int pry_admin_show(const struct pry_admin_options_given *given, const char *path, bool json,
+                   void (*print)(struct pry_slice answer));
+
 /* Asks the running parry. -1: *status and `body` are set (the caller frees the body); else the exit code, and stderr
  * has been told: 3 when it cannot be reached or refuses the token. */
 int pry_admin_call(const struct pry_admin_options_given *given, const char *method, const char *path, double timeout,

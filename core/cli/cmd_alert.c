@@ -167,19 +167,15 @@ static void print_alert(void *user, struct pry_slice alert)
   printf("\n");
 }
 
+static void print_alerts(struct pry_slice answer)
+{
+  if (pry_answer_each(answer, "alerts", print_alert, NULL) == 0)
+    fprintf(stderr, "no alert is open\n");
+}
+
 static int list(const struct given *given)
 {
-  int status;
-  struct pry_buffer body;
-  int code = pry_admin_call(&given->admin, "GET", "/api/v1/alerts", 10, &status, &body);
-  if (code >= 0)
-    return code;
-  if (given->json)
-    fwrite(body.data, 1, body.size, stdout);
-  else if (pry_answer_each(pry_buffer_slice(&body), "alerts", print_alert, NULL) == 0)
-    fprintf(stderr, "no alert is open\n");
-  pry_buffer_fini(&body);
-  return PRY_EXIT_OK;
+  return pry_admin_show(&given->admin, "/api/v1/alerts", given->json, print_alerts);
 }
 
 /* A sink's name has nothing that means something in a URL. */

@@ -8,7 +8,7 @@
 
 static const char DOC[] = "Shows the last failed attempts of the running parry, and what they have in common.";
 
-static const char AFTER[] = "exit codes: 0 it answered; 2 usage; 3 no running parry reached";
+static const char AFTER[] = "exit codes: 0 it answered; 1 it could not; 2 usage; 3 no running parry reached";
 
 enum { LAST_DEFAULT = 100, SHOWN = 10 };
 
@@ -97,17 +97,7 @@ int pry_cmd_errors(int argc, char **argv)
   int code = pry_options_parse(&line, argc, argv, NULL);
   if (code >= 0)
     return code;
-  int status;
   char path[64];
-  struct pry_buffer body;
   snprintf(path, sizeof path, "/api/v1/errors?limit=%lu", last);
-  code = pry_admin_call(&admin, "GET", path, 10, &status, &body);
-  if (code >= 0)
-    return code;
-  if (json)
-    fwrite(body.data, 1, body.size, stdout);
-  else
-    print_errors(pry_buffer_slice(&body));
-  pry_buffer_fini(&body);
-  return PRY_EXIT_OK;
+  return pry_admin_show(&admin, path, json, print_errors);
 }

@@ -9,7 +9,7 @@
 
 static const char DOC[] = "Shows what the running parry serves and how it is doing.";
 
-static const char AFTER[] = "exit codes: 0 it answered; 2 usage; 3 no running parry reached";
+static const char AFTER[] = "exit codes: 0 it answered; 1 it could not; 2 usage; 3 no running parry reached";
 
 static void print_span(double seconds)
 {
@@ -265,15 +265,5 @@ int pry_cmd_status(int argc, char **argv)
   int code = pry_options_parse(&line, argc, argv, NULL);
   if (code >= 0)
     return code;
-  int status;
-  struct pry_buffer body;
-  code = pry_admin_call(&admin, "GET", "/api/v1/status", 10, &status, &body);
-  if (code >= 0)
-    return code;
-  if (json)
-    fwrite(body.data, 1, body.size, stdout);
-  else
-    print_status(pry_buffer_slice(&body));
-  pry_buffer_fini(&body);
-  return PRY_EXIT_OK;
+  return pry_admin_show(&admin, "/api/v1/status", json, print_status);
 }
