@@ -56,7 +56,7 @@ static void a_translated_body_cannot_follow_an_early_head(void **unused)
   (void)unused;
   struct rig *rig = rig_new();
   load(rig, EARLY(""), BAD);
-  answers_late(rig, 200, JSON, "{\"id\":\"i\",\"content\":[{\"type\":\"text\",\"text\":\"plain\"}]}", 5);
+  answers_late(rig, 200, JSON, "{\"id\":\"i\",\"content\":[{\"type\":\"text\",\"text\":\"plain\"}]}", 3);
   struct client client = ask(rig, CHAT, ASK, NULL);
   assert_int_equal(client.status, 200);
   assert_false(client.outcome.ok);
@@ -72,7 +72,7 @@ static void a_translated_stream_follows_an_early_head(void **unused)
   (void)unused;
   struct rig *rig = rig_new();
   load(rig, EARLY(""), BAD);
-  answers_late(rig, 200, SSE, CLAUDE, 5);
+  answers_late(rig, 200, SSE, CLAUDE, 3);
   struct client client = ask(rig, CHAT, ASK, NULL);
   assert_true(client.outcome.ok);
   assert_non_null(strstr(text_of(&client), ": waiting for the provider\n\ndata: {"));
@@ -87,7 +87,7 @@ static void a_fallback_out_of_a_translation_follows_an_early_head(void **unused)
   (void)unused;
   struct rig *rig = rig_new();
   load(rig, EARLY(""), BAD);
-  answers_late(rig, 200, SSE, CLAUDE_BEGIN EVENT("error", ",\"error\":{\"type\":\"overloaded_error\"}"), 5);
+  answers_late(rig, 200, SSE, CLAUDE_BEGIN EVENT("error", ",\"error\":{\"type\":\"overloaded_error\"}"), 3);
   answers_late(rig, 200, SSE, "data: {\"choices\":[{\"delta\":{\"content\":\"plain\"}}]}\n\ndata: [DONE]\n\n", 1);
   struct client client = ask(rig, CHAT, ASK, "1: r/m");
   assert_true(client.outcome.ok);
@@ -102,7 +102,7 @@ static void a_translated_stream_that_breaks_ends_with_an_event_of_the_client(voi
   struct rig *rig = rig_new();
   load(rig, EARLY(""), BAD);
   answers_late(rig, 200, SSE,
-               CLAUDE_BEGIN CLAUDE_TEXT("a") EVENT("error", ",\"error\":{\"type\":\"overloaded_error\"}"), 5);
+               CLAUDE_BEGIN CLAUDE_TEXT("a") EVENT("error", ",\"error\":{\"type\":\"overloaded_error\"}"), 3);
   struct client client = ask(rig, CHAT, ASK, "1: r/m");
   assert_false(client.outcome.ok);
   assert_false(client.truncated);

@@ -175,6 +175,54 @@ static void attempts_recover_behind_the_head(void **unused)
   rig_end(client, rig);
 }
 
+static enum pry_ask_status rotate(struct rig *rig, struct pry_ask *ask)
+{
+  (void)rig;
+  ask->verdict.kind = PRY_VERDICT_ROTATE;
+  return PRY_ASK_DONE;
+}
+
+/* Another key, a renewed token, another target: all the ways on are open behind the head. */
+static void every_way_on_is_open_behind_the_head(void **unused)
+{
+  (void)unused;
+  static const rig_policy_fn ways[] = {rotate, renew, fall_back, retry_always};
+  for (size_t way = 0; way < 4; way++) {
+    struct rig *rig = rig_new();
+    rig->early_head = 5 * PRY_SECOND;
+    rig->keys = way == 0 ? 2 : 0;
+    rig->with_credential = way == 1;
+    rig->refresh_delay = 7;
+    rig_use(rig, "policy", PRY_HANDLER_BIT(PRY_ON_ERROR), ways[way]);
+    rig_commit(rig);
+    rig_plays(rig, (struct pry_http_step){.status = 401, .chunk_delay = way == 1 ? 1 : 6}, json, "{}", NULL);
+    rig_answers(rig, 200, sse, ROLE, CONTENT, DONE, NULL);
+    struct client *client = early_call(rig);
+    client_has_body(client, WAITING ROLE CONTENT DONE);
+    assert_true(client->outcome.ok);
+    assert_int_equal(client->outcome.attempts, 2);
+    rig_end(client, rig);
+  }
+}
+
+/* A client that does not take its comments is no reason to stop, and hears the rest when it reads again. */
+static void a_client_may_be_slow_behind_the_head(void **unused)
+{
+  (void)unused;
+  struct rig *rig = early_rig(retry_twice);
+  rig_plays(rig, (struct pry_http_step){.chunk_delay = 4}, sse, ROLE, CONTENT, DONE, NULL);
+  struct client *client = client_start(rig, NULL, STREAM_BODY, NULL);
+  client->pause = true;
+  pry_loop_advance(rig->loop, 30 * PRY_SECOND);
+  assert_int_equal(client->dones, 0);
+  client->pause = false;
+  pry_call_resume(client->call);
+  client_finish(client);
+  client_has_body(client, WAITING ROLE CONTENT DONE);
+  assert_true(client->outcome.ok);
+  rig_end(client, rig);
+}
+
 static void a_failure_behind_the_head_is_an_error_event(void **unused)
 {
   (void)unused;
@@ -316,6 +364,8 @@ int main(void)
       cmocka_unit_test(a_slow_client_does_not_make_a_stream_slow),
       cmocka_unit_test(without_a_guard_no_clock_runs),
       cmocka_unit_test(attempts_recover_behind_the_head),
+      cmocka_unit_test(every_way_on_is_open_behind_the_head),
+      cmocka_unit_test(a_client_may_be_slow_behind_the_head),
       cmocka_unit_test(a_failure_behind_the_head_is_an_error_event),
       cmocka_unit_test(the_deadline_holds_behind_the_head),
       cmocka_unit_test(what_is_no_stream_cannot_follow_the_head),
