@@ -207,17 +207,28 @@ static bool ask_on_failure(struct pry_call *call, const struct pry_failure *fail
   return answered;
 }
 
+/* Takes the first line from `text`, without its end: LF, CR or both. */
+static struct pry_slice take_line(struct pry_slice *text)
+{
+  size_t size = 0;
+  while (size < text->size && text->data[size] != '\n' && text->data[size] != '\r')
+    size++;
+  struct pry_slice line = {text->data, size};
+  if (size < text->size)
+    size += text->size - size > 1 && memcmp(text->data + size, "\r\n", 2) == 0 ? 2 : 1;
+  *text = (struct pry_slice){text->data + size, text->size - size};
+  return line;
+}
+
 /* One event of the client's dialect with this data, whatever line breaks it has (WHATWG server-sent events §9.2.6). */
 static bool wrap_event(const struct pry_call *call, struct pry_slice data, struct pry_buffer *out)
 {
   bool anthropic = call->client_dialect && strcmp(call->client_dialect, "anthropic") == 0;
   bool ok = !anthropic || pry_buffer_append_text(out, "event: error\n");
   while (ok && data.size) {
-    const char *end = memchr(data.data, '\n', data.size);
-    struct pry_slice line = {data.data, end ? (size_t)(end - data.data) : data.size};
+    struct pry_slice line = take_line(&data);
     ok = pry_buffer_append_text(out, "data: ") && pry_buffer_append_slice(out, line) &&
          pry_buffer_append_text(out, "\n");
-    data = end ? (struct pry_slice){end + 1, data.size - line.size - 1} : (struct pry_slice){NULL, 0};
   }
   return ok && pry_buffer_append_text(out, "\n");
 }
