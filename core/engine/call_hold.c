@@ -106,9 +106,21 @@ static void enter_queue(struct pry_call *call)
     pry_call_start_timer(call, &call->wait_timer, longest, hold_expired);
 }
 
+/* What the time has taken of the longest wait is not there for the place. */
+static void use_up_wait(struct pry_call *call)
+{
+  struct pry_verdict *verdict = &call->pass.ask.verdict;
+  if (!call->wait_reason || verdict->max_wait < 0)
+    return;
+  verdict->max_wait -= pry_time_to_seconds(pry_loop_now(call->worker->loop) - call->wait_began);
+  if (verdict->max_wait < 0)
+    verdict->max_wait = 0;
+}
+
 static void hold_time_came(void *user)
 {
   struct pry_call *call = user;
+  use_up_wait(call);
   pry_call_end_wait(call);
   if (call->pass.ask.verdict.key[0])
     enter_queue(call);

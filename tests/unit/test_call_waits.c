@@ -212,7 +212,7 @@ static void a_call_counts_when_its_second_attempt_is_the_first_that_is_sent(void
 
 /* ---- on_failure, the client's last policy ------------------------------------------------------------------------- */
 
-enum last_word { WORD_WAITS, WORD_FAULTS, WORD_RESPONDS, WORD_NONSENSE };
+enum last_word { WORD_WAITS, WORD_FAULTS, WORD_RESPONDS, WORD_NONSENSE, WORD_LINES };
 
 static enum last_word word;
 
@@ -224,7 +224,7 @@ static enum pry_ask_status last_word(struct rig *rig, struct pry_ask *ask)
     return PRY_ASK_FAULT;
   ask->verdict.kind = PRY_VERDICT_RESPOND;
   ask->verdict.status = word == WORD_NONSENSE ? 200 : 418;
-  pry_buffer_append_text(&ask->verdict.body, "{\"house\":1}");
+  pry_buffer_append_text(&ask->verdict.body, word == WORD_LINES ? "{\n\"house\"\r:\r\n1}" : "{\"house\":1}");
   return PRY_ASK_DONE;
 }
 
@@ -251,6 +251,51 @@ static void the_last_word_never_holds_up_an_ending(void **unused)
     }
 }
 
+/* A regression: a line that ended with CR alone went out as two lines, of which the second is no data. */
+static void every_line_of_the_last_word_is_data(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  word = WORD_LINES;
+  rig->early_head = 3 * PRY_SECOND;
+  rig_use(rig, "last", PRY_HANDLER_BIT(PRY_ON_FAILURE), last_word);
+  rig_commit(rig);
+  rig_plays(rig, (struct pry_http_step){.status = 503, .chunk_delay = 5}, json, "{}", NULL);
+  struct client *client = client_call(rig, STREAM_BODY);
+  client_has_body(client, ": waiting for the provider\n\ndata: {\ndata: \"house\"\ndata: :\ndata: 1}\n\n");
+  rig_end(client, rig);
+}
+
+/* ---- a time and a place -------------------------------------------------------------------------------------------- */
+
+static enum pry_ask_status hold_both(struct rig *rig, struct pry_ask *ask)
+{
+  if (rig->counter++) { /* the first call only has the place */
+    ask->verdict.until_time = RIG_UNIX_TIME + 9;
+    ask->verdict.max_wait = 10;
+  }
+  ask->verdict.kind = PRY_VERDICT_HOLD;
+  ask->verdict.slots = 1;
+  snprintf(ask->verdict.key, sizeof ask->verdict.key, "one");
+  return PRY_ASK_DONE;
+}
+
+/* A regression: max_wait counted anew for the place when the time had come. */
+static void max_wait_is_for_the_time_and_the_place(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_with("hold", PRY_HANDLER_BIT(PRY_ON_REQUEST), hold_both);
+  rig_plays(rig, (struct pry_http_step){.chunk_delay = 25}, json, "{}", NULL);
+  struct client *first = client_start(rig, NULL, BODY, NULL);
+  struct client *second = client_start(rig, NULL, BODY, NULL);
+  client_finish(second);
+  assert_int_equal(second->status, 429);
+  assert_true(client_seconds(second) < 10.1);
+  client_finish(first);
+  client_free(first);
+  rig_end(second, rig);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
@@ -259,6 +304,8 @@ int main(void)
       cmocka_unit_test(who_leaves_gives_its_turn_to_the_next),
       cmocka_unit_test(a_call_counts_when_its_second_attempt_is_the_first_that_is_sent),
       cmocka_unit_test(the_last_word_never_holds_up_an_ending),
+      cmocka_unit_test(every_line_of_the_last_word_is_data),
+      cmocka_unit_test(max_wait_is_for_the_time_and_the_place),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
