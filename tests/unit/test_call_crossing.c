@@ -2,8 +2,9 @@
 #define GO                                                                                                             \
   "return policy { name = 'p', on_attempt = function(self, call)\n"                                                    \
   "  local what = call:header('x-to') or ''\n"                                                                         \
-  "  if what:find 'late' and #call.ledger < 2 then return inject { delay = 2 } end\n"                                  \
-  "  if what:find 'made' then return inject { status = 200, headers = { ['content-type'] = 'application/json' },\n"    \
+  "  if what:find '^late%d' and #call.ledger < 2 then return inject { delay = 2 } end\n"                               \
+  "  if what:find 'made' then return inject { status = 200, delay = what:find 'later' and 3 or 0, headers = { "        \
+  "['content-type'] = 'application/json' },\n"                                                                         \
   "    body = '{\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":5}}' } end\n"                      \
   "end, on_error = function(self, call, err)\n"                                                                        \
   "  local to = (call:header('x-to') or ''):match('%d: (.*)')\n"                                                       \
@@ -209,6 +210,48 @@ static void a_client_that_leaves_is_told_what_was_used(void **unused)
   over(&client, rig);
 }
 
+/* ---- bodies that are not kept --------------------------------------------------------------------------------------- */
+
+/* Such a body cannot be translated: at the first target the client is told so, another target is not gone to. */
+static void a_body_that_is_not_kept_is_not_translated(void **unused)
+{
+  (void)unused;
+  for (int fallback = 0; fallback < 2; fallback++) {
+    struct rig *rig = rig_new();
+    struct client client = {.rig = rig};
+    struct pry_headers headers;
+    struct pry_buffer body;
+    pry_headers_init(&headers);
+    pry_buffer_init(&body, 0);
+    pry_buffer_init(&client.body, 0);
+    assert_true(pry_headers_add(&headers, PRY_SLICE("content-type"), PRY_SLICE("application/json")));
+    assert_true(pry_headers_add(&headers, PRY_SLICE("x-to"), PRY_SLICE("1: q/m")));
+    assert_true(
+        pry_buffer_append_text(&body, fallback ? "{\"model\":\"m\",\"pad\":\"" : "{\"model\":\"claude\",\"a\":\""));
+    if (fallback) {
+      struct pry_http_step refused = {.curl_code = PRY_HTTP_COULDNT_CONNECT, .unsent = true};
+      assert_true(pry_http_script_push(rig->script, &refused));
+    }
+    struct pry_call_request request = {.method = PRY_SLICE("POST"),
+                                       .path = PRY_SLICE(CHAT),
+                                       .headers = &headers,
+                                       .body = &body,
+                                       .more = true,
+                                       .body_size = -1};
+    client.call = pry_call_start(rig->engine->control, &request, &client_ops, &client);
+    assert_non_null(client.call);
+    pry_call_upload(client.call, PRY_SLICE("x\"}"));
+    pry_call_upload_end(client.call);
+    finish(&client);
+    assert_int_equal(client.status, fallback ? 502 : 413);
+    assert_true(fallback ? logged(rig, "is not kept, and so cannot be translated")
+                         : !!strstr(text_of(&client), "not kept"));
+    assert_int_equal(pry_http_script_seen_count(rig->script), fallback);
+    pry_headers_fini(&headers);
+    over(&client, rig);
+  }
+}
+
 /* ---- injected answers --------------------------------------------------------------------------------------------- */
 
 #define PLAIN                                                                                                          \
@@ -226,6 +269,25 @@ static void what_is_injected_costs_nothing(void **unused)
   assert_false(client.outcome.spent.tokens.known);
   assert_true(client.outcome.spent.cost <= 0);
   assert_int_equal(pry_http_script_seen_count(rig->script), 0);
+  over(&client, rig);
+}
+
+/* What is injected follows an early head like what a provider says: a stream does, anything else does not. */
+static void what_is_injected_follows_an_early_head(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  load(rig,
+       "provider 'r' { base_url = 'http://r.test', dialect = 'openai' }\n"
+       "route '/v1/*' { to = 'r', early_head = 1, chain = { use 'p' } }\n",
+       BAD);
+  struct client client = ask(rig, CHAT, ASK, "made");
+  assert_true(client.outcome.ok); /* it came in time for an ordinary answer */
+  pry_buffer_fini(&client.body);
+  client = ask(rig, CHAT, ASK, "made later");
+  assert_false(client.outcome.ok);
+  assert_string_equal(client.outcome.failure.code, "not_a_stream");
+  assert_null(strstr(text_of(&client), "choices"));
   over(&client, rig);
 }
 
@@ -289,7 +351,9 @@ int main(void)
       cmocka_unit_test(a_translated_stream_may_be_too_slow),
       cmocka_unit_test(tokens_of_translated_answers_are_counted),
       cmocka_unit_test(a_client_that_leaves_is_told_what_was_used),
+      cmocka_unit_test(a_body_that_is_not_kept_is_not_translated),
       cmocka_unit_test(what_is_injected_costs_nothing),
+      cmocka_unit_test(what_is_injected_follows_an_early_head),
       cmocka_unit_test(a_delay_before_a_refused_attempt_sends_nothing),
       cmocka_unit_test(what_was_stripped_stays_so_until_the_body_is_home),
   };
