@@ -86,13 +86,13 @@ const char *pry_call_dialect_complaint(const struct pry_call *call, const struct
 
 /* ---- failures ------------------------------------------------------------------------------------------------ */
 
-/* What the call has failed with at another target, if it did. */
-static enum pry_category earlier_category(const struct pry_call *call)
+/* The attempt that the call has failed with at another target, if it did. */
+static const struct pry_attempt *earlier_failure(const struct pry_call *call)
 {
   for (size_t i = call->view.ledger_count; i-- > 0;)
     if (call->ledger[i].category && !call->ledger[i].refused && call->ledger[i].ended > 0)
-      return call->ledger[i].category;
-  return PRY_NONE;
+      return &call->ledger[i];
+  return NULL;
 }
 
 static struct pry_failure own_failure(enum pry_category category, const char *code, const char *message)
@@ -107,8 +107,13 @@ static struct pry_failure own_failure(enum pry_category category, const char *co
 static struct pry_failure refusal(const struct pry_call *call, enum pry_category category, const char *code,
                                   const char *message)
 {
-  enum pry_category earlier = earlier_category(call);
-  return own_failure(earlier ? earlier : category, code, message);
+  const struct pry_attempt *earlier = earlier_failure(call);
+  struct pry_failure failure = own_failure(earlier ? earlier->category : category, code, message);
+  if (earlier && earlier->failure.retry_after >= 0) {
+    double left = earlier->ended + earlier->failure.retry_after - pry_loop_unix_time(call->worker->loop);
+    failure.retry_after = left > 0 ? left : 0;
+  }
+  return failure;
 }
 
 static bool is_request(const struct pry_translation *step)

@@ -19,8 +19,8 @@
  *
  * Failures are of source `parry`, allow a fallback and no retry, and have one of these codes:
  *   untranslatable          the request, or its path, has what the target's dialect cannot say; the message names it.
- *                           After another target failed in this call, its category (so that clients who may come back
- *                           still do), else invalid_request
+ *                           After another target failed in this call, its category and the time it asked for (so that
+ *                           clients who may come back still do), else invalid_request
  *   too_large_to_translate  a body or an event beyond a bound, which the message names: payload_too_large, or as above
  *   translation_failed      a function faulted, or was taken away by a reload: server
  * Before the commit they are failures of the attempt; after it the call ends with an error event in the client's dialect.

@@ -169,6 +169,26 @@ static void a_translated_stream_may_be_too_slow(void **unused)
   }
 }
 
+/* A regression: who had met a limit at the first target, and could not be translated for the second, was not told when to
+ * come back. */
+static void a_refused_translation_keeps_the_time_of_the_first_failure(void **unused)
+{
+  (void)unused;
+  struct rig *rig = rig_new();
+  struct pry_headers headers;
+  pry_headers_init(&headers);
+  assert_true(pry_headers_add(&headers, PRY_SLICE("retry-after"), PRY_SLICE("60")));
+  struct pry_http_step step = {.status = 429, .headers = &headers};
+  assert_true(pry_http_script_push(rig->script, &step));
+  pry_headers_fini(&headers);
+  struct client client =
+      ask(rig, CHAT, "{\"model\":\"m\",\"n\":3,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", "1: q/m");
+  assert_int_equal(client.status, 429);
+  assert_non_null(strstr(text_of(&client), "untranslatable"));
+  assert_true(client.outcome.failure.retry_after > 58 && client.outcome.failure.retry_after <= 60);
+  over(&client, rig);
+}
+
 /* ---- translation and what it costs ------------------------------------------------------------------------------ */
 
 #define PRICED EARLY(", models = { ['*'] = { input = 1, output = 10 } }")
@@ -349,6 +369,7 @@ int main(void)
       cmocka_unit_test(nothing_follows_the_end_of_a_translated_stream),
       cmocka_unit_test(an_error_in_a_200_is_found_before_it_is_translated),
       cmocka_unit_test(a_translated_stream_may_be_too_slow),
+      cmocka_unit_test(a_refused_translation_keeps_the_time_of_the_first_failure),
       cmocka_unit_test(tokens_of_translated_answers_are_counted),
       cmocka_unit_test(a_client_that_leaves_is_told_what_was_used),
       cmocka_unit_test(a_body_that_is_not_kept_is_not_translated),
