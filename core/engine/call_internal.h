@@ -253,7 +253,8 @@ const struct pry_secret *pry_call_key(const struct pry_call *call);
 uint64_t pry_call_keys_tried(const struct pry_call *call);
 
 /* Promise 2 for several keys: the server's time before another attempt at a target of this provider, which is that of
- * the key that it would be made with, and of those that are in use like it. `key` gets its name, for call->next_key; "" where keys do not matter. */
+ * the key that it would be made with, and of those that are in use like it. `key` gets its name, for call->next_key;
+ * "" where keys do not matter. */
 pry_time pry_call_server_time(const struct pry_call *call, const struct pry_provider *provider, const char *target,
                               char key[PRY_SECRET_NAME_MAX]);
 
