@@ -7,7 +7,7 @@
  *   auth          the answer does not say that the credential is missing, wrong, not allowed or unpaid
  *   model         the provider has the model, when the target names one
  * A target is ill when one of them is BAD, or when the answer was an error that is the provider's own (server,
- * overloaded, timeout). A rate limit is no illness.
+ * overloaded, timeout), or what came for a completion was a redirect or a web page. A rate limit is no illness.
  *
  * What is asked (the dialect's `health` table says where, see dialect.h):
  *   PRY_PROBE_MODELS      the list of models; when the model is not in it, the model itself. Costs nothing

@@ -72,6 +72,7 @@ static bool judge_good(struct pry_health_result *result, const struct pry_health
   bool list = answer->question == PRY_ASK_LIST;
   if (answer->question == PRY_ASK_CONNECT)
     return false;
+  result->hint = ""; /* of a list that was none */
   if (answer->credential || answer->auth == PRY_AUTH_NONE)
     result->auth = PRY_HEALTH_GOOD;
   if (!model.size)
@@ -80,6 +81,31 @@ static bool judge_good(struct pry_health_result *result, const struct pry_health
     return true;
   result->model = PRY_HEALTH_GOOD;
   return false;
+}
+
+/* A redirect or a web page: a login, a captive portal, or base_url is not the API's. Neither says that the credential or the
+ * model is good. Where the list of models would be, that alone is no illness: some servers show a page there. */
+static bool is_no_answer(const struct pry_health_answer *answer)
+{
+  struct pry_slice body = answer->body;
+  if (pry_slice_starts_with(body, PRY_SLICE("\xEF\xBB\xBF"))) /* a byte order mark */
+    body = (struct pry_slice){body.data + 3, body.size - 3};
+  while (body.size && (unsigned char)body.data[0] <= ' ')
+    body = (struct pry_slice){body.data + 1, body.size - 1};
+  return answer->failure.status >= 300 || (body.size && body.data[0] == '<');
+}
+
+static bool judge_no_answer(struct pry_health_result *result, const struct pry_health_answer *answer,
+                            struct pry_slice model)
+{
+  static const char hint[] = "a redirect or a web page came, not an API's answer: look at base_url";
+  struct pry_failure failure = {.category = PRY_UNKNOWN};
+  pry_failure_set_code(&failure, PRY_SLICE("no_api"));
+  if (answer->question == PRY_ASK_COMPLETION)
+    note(result, &failure, hint);
+  else
+    result->hint = hint;
+  return answer->question == PRY_ASK_LIST && model.size;
 }
 
 /* An error. What the provider says about a request that carried no credential of ours says nothing about ours. */
@@ -141,7 +167,7 @@ bool pry_health_judge(struct pry_health_result *result, const struct pry_health_
   if (answer->question == PRY_ASK_CONNECT)
     return false; /* whatever it said: somebody is there */
   if (failure->category == PRY_NONE)
-    return judge_good(result, answer, model);
+    return is_no_answer(answer) ? judge_no_answer(result, answer, model) : judge_good(result, answer, model);
   judge_error(result, answer);
   return false;
 }

@@ -143,6 +143,24 @@ route "/v1/*" {{ to = "p", chain = {{ use "circuit_breaker" }} }}""")
     assert target["connectivity"] is False and target["category"] == "timeout", target
 
 
+PAGES = {"redirect": answer(302, b"", {"Location": "https://login.example/"}),
+         "page": answer(200, b"\xef\xbb\xbf\n<!doctype html><title>Sign in</title>", {"Content-Type": "text/html"})}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_login_page_is_no_good_key(start, name):
+    """A portal that sends everybody to its login was told as a good key, and any model as one that is there."""
+    provider = start.provider(otherwise=PAGES[name])
+    gateway = start.gateway(f"""
+provider "p" {{ base_url = "{provider.url}/v1", dialect = "openai", auth = bearer(secret "KEY"), models = {{ "m" }} }}
+route "/v1/*" {{ to = "p", chain = {{ use "circuit_breaker" }} }}""", env=KEYS)
+    (found,) = json.loads(gateway.command("health", "--json").stdout)["targets"]
+    assert (found["connectivity"], found["auth"], found["model"]) == (True, None, None) and "base_url" in found["hint"], found
+    done = gateway.command("health", "--json", "--probe", "completion")
+    (found,) = json.loads(done.stdout)["targets"]
+    assert done.returncode == 1 and (found["ok"], found["auth"], found["code"]) == (False, None, "no_api"), found
+
+
 def test_a_flood_of_questions_is_not_passed_on(start):
     """Each run asks eight targets at a time: 200 of them at once were 1600 connections to one provider, with its key."""
     go_on = threading.Event()
