@@ -44,19 +44,35 @@ const char *pry_record_text(struct pry_json_value value, struct pry_buffer *out)
   return value.type == PRY_JSON_STRING && pry_json_string(value.raw, out) ? NULL : "is not a text";
 }
 
+/* RFC 4648 §4, padded. OpenSSL takes '=' anywhere for six zero bits, and blanks at both ends. False: it is none; `padding`:
+ * characters of it at the end. */
+static bool is_base64(struct pry_slice text, size_t *padding)
+{
+  size_t size = text.size;
+  while (text.size - size < 2 && size && text.data[size - 1] == '=')
+    size--;
+  *padding = text.size - size;
+  for (size_t i = 0; i < size; i++) {
+    char c = text.data[i];
+    if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' || c == '/'))
+      return false;
+  }
+  return text.size % 4 == 0;
+}
+
 const char *pry_record_base64(struct pry_json_value value, struct pry_buffer *out)
 {
   struct pry_buffer text;
+  size_t padding = 0;
   pry_buffer_init(&text, 0);
   const char *problem = pry_record_text(value, &text);
   pry_buffer_clear(out);
-  size_t padding = text.size && text.data[text.size - 1] == '=' ? 1 : 0;
-  padding += text.size > 1 && text.data[text.size - 2] == '=' ? 1 : 0;
+  if (!problem && !is_base64(pry_buffer_slice(&text), &padding))
+    problem = "is not base64";
   if (!problem && text.size) {
     bool room = pry_buffer_reserve(out, text.size / 4 * 3 + 4);
-    int size = room && text.size % 4 == 0
-                   ? EVP_DecodeBlock((unsigned char *)out->data, (const unsigned char *)text.data, (int)text.size)
-                   : -1;
+    int size =
+        room ? EVP_DecodeBlock((unsigned char *)out->data, (const unsigned char *)text.data, (int)text.size) : -1;
     if (size < 0)
       problem = "is not base64";
     else

@@ -83,11 +83,12 @@ def test_raw_bytes_are_one_stream(tmp_path):
 BAD_LINES = [
     ("{", "not JSON"), ("[]", "object"), ('{"id":1}', "chunks_b64 is not there"),
     ('{"chunks_b64":"x"}', "not a list"), ('{"chunks_b64":["?"]}', "base64"), ('{"chunks_b64":[1]}', "base64"),
+    ('{"chunks_b64":["QQ==QQ=="]}', "base64"), ('{"chunks_b64":["QQ==    "]}', "base64"), ('{"chunks_b64":["===="]}', "base64"),
     ('{"chunks_b64":[],"end":"later"}', "eof, reset, timeout"), ('{"chunks_b64":[],"dialect":3}', "not a text"),
 ]
 
 
-@pytest.mark.parametrize("line, word", BAD_LINES, ids=[word for _, word in BAD_LINES])
+@pytest.mark.parametrize("line, word", BAD_LINES, ids=[line for line, _ in BAD_LINES])
 def test_a_bad_line_is_named_and_the_rest_goes_on(line, word):
     good = json.dumps(record(CORPUS[0], [stream_of(CORPUS[0])]))
     done = run_parry("sse", input=f"\n{line}\n{good}\n".encode())
