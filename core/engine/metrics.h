@@ -2,8 +2,9 @@
  * metrics.h: numbers for Prometheus.
  *
  * Every metric is declared once in the table below (name, type, help, label names); code adds to it by
- * enumerator. Label values come from closed or configured sets, never from request text; still, each metric keeps at
- * most PRY_METRICS_SERIES_MAX series and counts the rest under label values "other". Format: Prometheus text 0.0.4.
+ * enumerator. Label values come from closed or configured sets, but for the model in a target's name, which is the client's
+ * where a route takes any model. Each metric keeps at most PRY_METRICS_SERIES_MAX series and counts the rest under label
+ * values "other": whoever sends that many made-up models hides the later ones. Format: Prometheus text 0.0.4.
  *
  * Thread: any. Adding to a counter or histogram takes a lock that only threads on the same processor meet at, for a
  * look-up (below 100 ns in all, however many workers add: bench_metrics); looking and setting gauges take them all.
