@@ -36,13 +36,17 @@ local function used_up(what, name, limit)
   if used and used >= limit then return left end
 end
 
+-- In texts. Without `clients` in init.lua callers have no names.
+local function whom(name) return name == "-" and "everybody together" or name end
+
 local function refuse_day(code, what, name, limit, left)
   return fail {
     category = "rate_limit",
     code = code,
-    message = ("%s has used its %g %s of today; the next day begins at midnight UTC"):format(name, limit, what),
+    message = ("%s has used its %.14g %s of today; the next day begins at midnight UTC"):format(
+      whom(name), limit, what),
     after = left,
-    why = ("%s: %g %s a day"):format(name, limit, what),
+    why = ("%s: %.14g %s a day"):format(name, limit, what),
   }
 end
 
@@ -108,9 +112,9 @@ return policy {
       limit = own.calls_per_minute, per = own.calls_per_minute and 60 or nil,
       max_wait = self.max_wait, max_waiting = self.max_waiting,
       code = "client_limit",
-      message = name .. " has reached its limit of calls",
+      message = whom(name) .. " has reached its limit of calls",
       after = 1,
-      why = "a turn of " .. name,
+      why = "a turn of " .. whom(name),
     }
   end,
 

@@ -118,3 +118,12 @@ test("an answer that tells no tokens counts for none", function(t)
   t:eq(t:call(of "a").status, 200)
   t:eq(t:call(of "a").status, 200)
 end)
+
+test("texts name the client, and say limits as people write them", function(t)
+  limit(t, { ["*"] = { calls_per_minute = 1 }, big = { tokens_per_day = 2000000 } })
+  t:provider { OK, { status = 200, body = { usage = { prompt_tokens = 2000000, completion_tokens = 1 } } } }
+  t:eq(t:call({ model = "m" }).status, 200)
+  t:match(t:call({ model = "m" }).json.error.message, "^everybody together has reached its limit of calls")
+  t:eq(t:call(of "big").status, 200)
+  t:match(t:call(of "big").json.error.message, "^big has used its 2000000 tokens of today")
+end)

@@ -62,16 +62,21 @@ static void print_name(void *user, struct pry_slice element)
   *first = false;
 }
 
-static void print_armed(struct pry_slice armed)
+/* True when there was one. */
+static bool print_armed(struct pry_slice armed)
 {
+  bool any = false;
   struct pry_json_iterator it;
   struct pry_json_value row;
   struct pry_slice name;
   pry_json_iterate(&it, armed);
   while (pry_json_next(&it, &name, &row))
-    if (name.size && pry_answer_number(row.raw, "rate") > 0)
+    if (name.size && pry_answer_number(row.raw, "rate") > 0) {
       printf("  ARMED %.*s  rate %g, %.0f s left\n", (int)name.size, name.data, pry_answer_number(row.raw, "rate"),
              fmax(0, pry_answer_number(row.raw, "until") - (double)time(NULL)));
+      any = true;
+    }
+  return any;
 }
 
 struct told {
@@ -86,11 +91,11 @@ static void print_instance(void *user, struct pry_slice element)
   bool first = true;
   told->instances++;
   pry_answer_print(stdout, element, "instance", 64, "?");
-  printf(": ");
+  printf(": experiments ");
   pry_answer_each(element, "report.known", print_name, &first);
-  printf("%s\n", first ? "no experiments" : "");
-  if (pry_json_get(element, "report.armed", &armed) && armed.type == PRY_JSON_OBJECT)
-    print_armed(armed.raw);
+  printf("%s\n", first ? "none" : "");
+  if (!pry_json_get(element, "report.armed", &armed) || armed.type != PRY_JSON_OBJECT || !print_armed(armed.raw))
+    printf("  nothing is armed\n");
   if (pry_answer_text(element, "report.wrong", wrong, sizeof wrong)[0]) {
     fprintf(stderr, "parry: %s\n", wrong);
     told->wrong++;

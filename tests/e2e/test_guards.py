@@ -362,7 +362,7 @@ def test_experiments_are_armed_and_end_at_run_time(start):
     up = start.provider(otherwise=ok())
     parry = gateway(start, up, CHAOS)
     assert parry.chat("m").status == 200
-    assert parry.command("chaos", "status").stdout.startswith("chaos: ")
+    assert parry.command("chaos", "status").stdout == 'chaos: experiments "down", "half"\n  nothing is armed\n'
     done = parry.command("chaos", "arm", "nothing", "--for", "1m")
     assert done.returncode == 1 and "no such experiment" in done.stderr
     for wrong in (("arm",), ("arm", "down"), ("arm", "down", "--for", "soon"), ("begin",), (),
