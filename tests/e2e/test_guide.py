@@ -122,8 +122,3 @@ def test_every_table_stands_alone_and_says_a_thing_once():
                 block.append(first)
         else:
             block = []
-
-
-def test_every_policy_is_in_the_list_at_the_top():
-    listed = re.findall(r"^    ([a-z_]+)\.lua ", GUIDE, re.M)
-    assert sorted(set(listed) - {"init"}) == POLICIES
