@@ -131,3 +131,12 @@ route "/v1/*" { to = "p", chain = { use "tenant" { slots = 20 } } }
     assert done.returncode == 0, done.stderr + done.stdout
     done = run_parry("test", folder.path)
     assert done.returncode == 0 and "1/1 tests" in done.stdout, done.stderr + done.stdout
+
+
+def test_the_first_edit_is_refused_where_the_guide_says(tmp_path):
+    """The guide begins with a mistake in the first route's retry; its line is that of the shipped init.lua."""
+    said = re.search(r"(?m)^    (init\.lua:\d+: retry: max_attempts must be 1\.\.16, got 40)$", GUIDE)[1]
+    shipped = (ROOT / "policies/init.lua").read_text(encoding="utf-8")
+    folder = Folder(tmp_path / "policies", shipped.replace("max_attempts = 4 }", "max_attempts = 40 }", 1))
+    checked = run_parry("check", folder.path)
+    assert checked.returncode == 1 and said in checked.stdout + checked.stderr, checked
