@@ -206,3 +206,13 @@ test("mistakes in parameters are told", function(t)
   t:match(t:refused(function() standard(t, { status = { [529] = 503 } }) end), "status: write %[\"529\"%], as a text")
   t:match(t:refused(function() standard(t, { messages = "sorry" }) end), "messages must be a table .*, got \"sorry\"")
 end)
+
+-- A provider's number that fits no integer left errcode out, and a body without one means success.
+test("KIMI's shape always has an errcode", function(t)
+  t:use("standard_errors", { style = "kimi", pass_codes = true })
+  t:dialect("kimi")
+  t:provider { { status = 400, body = { errcode = "-99999999999999999999", errmsg = "no" } } }
+  local r = t:call { model = "m" }
+  t:eq(r.status, 400)
+  t:eq(r.json.errcode, -2000)
+end)

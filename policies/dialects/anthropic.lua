@@ -1,5 +1,6 @@
 --- Anthropic's Messages API, and everybody who speaks like it.
 
+local errors = require "lib.errors"
 local from_openai = require "lib.translate_openai_to_anthropic"
 local openai = require "lib.openai"
 local strip = require "lib.strip"
@@ -22,25 +23,7 @@ local classify = openai.classifier {
   unrecognizedclientexception = "auth",
 }
 
--- The SDKs map the HTTP status to an exception; what their users read is `type`.
-local TYPES = {
-  auth = "authentication_error",
-  permission = "permission_error",
-  billing = "billing_error",
-  rate_limit = "rate_limit_error",
-  overloaded = "overloaded_error",
-  server = "api_error",
-  timeout = "timeout_error",
-  network = "api_error",
-  invalid_request = "invalid_request_error",
-  not_found = "not_found_error",
-  context_length = "invalid_request_error",
-  content_policy = "invalid_request_error",
-  conflict = "invalid_request_error",
-  payload_too_large = "request_too_large",
-  cancelled = "api_error",
-  unknown = "api_error",
-}
+local TYPES = errors.TYPES.anthropic
 
 local function message_of(err)
   if not err.retry_after then return err.message end
@@ -83,7 +66,7 @@ return dialect {
   render = function(err, form)
     local body = {
       type = "error",
-      error = { type = TYPES[err.category] or "api_error", message = message_of(err) },
+      error = { type = TYPES[err.category], message = message_of(err) },
       request_id = err.call_id or json.null,
     }
     return form == "event" and "event: error\ndata: " .. json.encode(body) .. "\n\n" or body

@@ -1,28 +1,11 @@
 --- OpenAI, and everybody who speaks like it: Moonshot, Token360, DeepSeek, vLLM, Ollama, Azure, OpenRouter, ...
 
+local errors = require "lib.errors"
 local openai = require "lib.openai"
 local from_anthropic = require "lib.translate_anthropic_to_openai"
 local strip = require "lib.strip"
 
--- What the official SDKs' users look for in `type`. The exception they get follows from the HTTP status.
-local TYPES = {
-  auth = "authentication_error",
-  permission = "permission_error",
-  billing = "insufficient_quota",
-  rate_limit = "rate_limit_error",
-  overloaded = "service_unavailable_error",
-  server = "server_error",
-  timeout = "timeout_error",
-  network = "server_error",
-  invalid_request = "invalid_request_error",
-  not_found = "not_found_error",
-  context_length = "invalid_request_error",
-  content_policy = "invalid_request_error",
-  conflict = "conflict_error",
-  payload_too_large = "invalid_request_error",
-  cancelled = "request_cancelled",
-  unknown = "api_error",
-}
+local TYPES = errors.TYPES.openai
 
 -- Codes that clients branch on; otherwise the provider's own, else the category.
 local CODES = {
@@ -59,7 +42,7 @@ return dialect {
     local body = {
       error = {
         message = message_of(err),
-        type = TYPES[err.category] or "api_error",
+        type = TYPES[err.category],
         param = json.null,
         code = CODES[err.category] or err.code or err.category,
       },

@@ -44,19 +44,25 @@ errors.TEXT = {
   unknown = "the request failed",
 }
 
-local OPENAI_TYPES = {
-  auth = "authentication_error", permission = "permission_error", billing = "insufficient_quota",
-  rate_limit = "rate_limit_error", overloaded = "service_unavailable_error", server = "server_error",
-  timeout = "timeout_error", network = "server_error", not_found = "not_found_error", conflict = "conflict_error",
-  cancelled = "request_cancelled", unknown = "api_error",
-}
-
-local ANTHROPIC_TYPES = {
-  auth = "authentication_error", permission = "permission_error", billing = "billing_error",
-  rate_limit = "rate_limit_error", overloaded = "overloaded_error", server = "api_error", timeout = "timeout_error",
-  network = "api_error", not_found = "not_found_error", payload_too_large = "request_too_large",
-      cancelled = "api_error",
-  unknown = "api_error",
+--- What errors have as their `type`, by category, here and in the dialects: what users of the official SDKs read. The
+--- exception that they get follows from the HTTP status.
+errors.TYPES = {
+  openai = {
+    auth = "authentication_error", permission = "permission_error", billing = "insufficient_quota",
+    rate_limit = "rate_limit_error", overloaded = "service_unavailable_error", server = "server_error",
+    timeout = "timeout_error", network = "server_error", invalid_request = "invalid_request_error",
+    not_found = "not_found_error", context_length = "invalid_request_error",
+    content_policy = "invalid_request_error", conflict = "conflict_error",
+    payload_too_large = "invalid_request_error", cancelled = "request_cancelled", unknown = "api_error",
+  },
+  anthropic = {
+    auth = "authentication_error", permission = "permission_error", billing = "billing_error",
+    rate_limit = "rate_limit_error", overloaded = "overloaded_error", server = "api_error",
+    timeout = "timeout_error", network = "api_error", invalid_request = "invalid_request_error",
+    not_found = "not_found_error", context_length = "invalid_request_error",
+    content_policy = "invalid_request_error", conflict = "invalid_request_error",
+    payload_too_large = "request_too_large", cancelled = "api_error", unknown = "api_error",
+  },
 }
 
 local KIMI_CODES = {
@@ -71,7 +77,7 @@ function SHAPES.openai(_, err)
   return {
     error = {
       message = err.message,
-      type = OPENAI_TYPES[err.category] or "invalid_request_error",
+      type = errors.TYPES.openai[err.category],
       param = err.param or json.null,
       code = err.code or err.category,
       details = err.details,
@@ -82,14 +88,14 @@ end
 function SHAPES.anthropic(call, err)
   return {
     type = "error",
-    error = { type = ANTHROPIC_TYPES[err.category] or "invalid_request_error", message = err.message },
+    error = { type = errors.TYPES.anthropic[err.category], message = err.message },
     request_id = call.id,
   }
 end
 
 function SHAPES.kimi(_, err)
-  local code = err.code and err.code:find("^%-%d+$") and tonumber(err.code) or KIMI_CODES[err.category] or -1000
-  return { errcode = math.tointeger(code), errmsg = err.message, data = err.details or json.null }
+  local code = err.code and err.code:find("^%-%d+$") and math.tointeger(tonumber(err.code))
+  return { errcode = code or KIMI_CODES[err.category] or -1000, errmsg = err.message, data = err.details or json.null }
 end
 
 -- The id of the client's trace (W3C Trace Context §3.2), if it has one.

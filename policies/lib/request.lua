@@ -47,8 +47,8 @@ function request.is_list(value)
 end
 
 --- Calls `visit(value, path)` for all that stands at a path such as "messages.*.content.*.image_url.url", the path
---- written as in JavaScript: messages[3].content[0].image_url.url. At most `most` values are looked at: how many are left
---- of these, or nil when there are more.
+--- written as in JavaScript: messages[3].content[0].image_url.url. At most `most` values are looked at: how many are
+--- left of these, or nil when there are more.
 function request.each(body, path, visit, most)
   local steps, left = {}, most
   for step in path:gmatch("[^.]+") do steps[#steps + 1] = step end
