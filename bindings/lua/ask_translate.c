@@ -206,8 +206,11 @@ static int run_answer(lua_State *L, struct translate_run *run)
   const char *why;
   push_function(L, run->translation, "answer");
   int function = lua_gettop(L);
-  if (!push_data(L, run->translation, &why))
-    return luaL_error(L, "the answer is %s", why);
+  if (!push_data(L, run->translation, &why)) { /* the provider's fault, not the function's */
+    run->result = PRY_TRANSLATE_REFUSED;
+    snprintf(run->translation->why, sizeof run->translation->why, "an answer that is %s", why);
+    return 0;
+  }
   push_memory(L, run->translation);
   lua_call(L, 2, 2);
   return lua_toboolean(L, function) ? take_body(L, function, run) : refused(L, function + 1, run);

@@ -309,3 +309,14 @@ def test_nothing_from_outside_makes_a_policy_or_a_dialect_fault(start, style, se
     assert sum(world.asked()) > 100 and answered.count(200) > 10, (world.asked(), answered)
     wait_until(lambda: len(world.parry.log("call")) >= len(answered) - answered.count(404), "the calls' lines")
     world.done()
+
+
+def test_answers_that_are_no_json_are_the_providers_fault(start):
+    """A translated call's 200 that is no JSON was counted as a fault of the dialect, so that a broken proxy in front of
+    a provider took good policies back."""
+    world = World(start, q=answer(200, b"<html>welcome</html>"), failures=1000, models="")
+    for _ in range(25):
+        reply = world.parry.chat("a-1")
+        assert (reply.status, reply.json()["error"]["code"]) == (503, "untranslatable"), reply
+    assert world.asked() == (0, 25)
+    world.done()
