@@ -239,7 +239,7 @@ static inline void finish(struct client *client)
   assert_true(client->done);
 }
 
-static const char *text_of(struct client *client)
+static inline const char *text_of(struct client *client)
 {
   return client->body.size ? pry_buffer_text(&client->body) : "";
 }
