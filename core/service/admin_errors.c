@@ -53,7 +53,8 @@ static bool put_trait(struct pry_buffer *out, const struct pry_recent_error *err
       tallies[kinds++] = (struct tally){&errors[i], 0};
     tallies[j].count++;
   }
-  qsort(tallies, kinds, sizeof *tallies, compare_tallies);
+  if (kinds)
+    qsort(tallies, kinds, sizeof *tallies, compare_tallies);
   bool ok = pry_buffer_append_format(out, ",\"%s\":[", trait_names[trait]);
   for (size_t i = 0; ok && i < kinds; i++)
     ok = pry_buffer_append_text(out, i ? ",{\"name\":\"" : "{\"name\":\"") &&
