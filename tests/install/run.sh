@@ -61,6 +61,7 @@ run_host() {
   [ -n "$address" ] || fail "parry sim did not start: $(cat "$work/sim.log")"
   rm -rf "$work/policies"
   cp -r "$prefix/share/parry/policies" "$work/policies"
+  find "$work/policies" -name '*_test.lua' -delete # a host would run all of them: seconds, and nothing of its own
   cat >"$work/policies/init.lua" <<LUA
 provider "sim" { base_url = "$address/v1", dialect = "openai" }
 route "/v1/*" { to = "sim", chain = { use "circuit_breaker", use "retry" { base = 0.1 }, use "fallback_model" } }
