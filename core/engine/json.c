@@ -3,6 +3,9 @@
 #include <locale.h>
 #include <math.h>
 #include <stdlib.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 enum { NUMBER_SIZE_MAX = 400 };
 
@@ -42,22 +45,52 @@ static const char *skip_space(const char *p, const char *end)
   return p;
 }
 
+#ifdef __SSE2__
+enum { BLOCK = 16 };
+
+/* Which of the next bytes mean something, one bit each, the first is the lowest. */
+static unsigned special_bytes(const char *p)
+{
+  __m128i block = _mm_loadu_si128((const __m128i *)(const void *)p);
+  __m128i control = _mm_cmpeq_epi8(_mm_max_epu8(block, _mm_set1_epi8(0x1F)), _mm_set1_epi8(0x1F));
+  __m128i quote = _mm_cmpeq_epi8(block, _mm_set1_epi8('"'));
+  __m128i backslash = _mm_cmpeq_epi8(block, _mm_set1_epi8('\\'));
+  return (unsigned)_mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, backslash)));
+}
+
+static const char *skip_plain_blocks(const char *p, const char *end)
+{
+  for (; end - p >= BLOCK; p += BLOCK) {
+    unsigned special = special_bytes(p);
+    if (special)
+      return p + __builtin_ctz(special);
+  }
+  return p;
+}
+#else
 #define EVERY_BYTE(value) (UINT64_MAX / 255 * (value))
 #define HAS_LESS(word, value) (((word)-EVERY_BYTE(value)) & ~(word)&EVERY_BYTE(0x80))
 
-/* To the first byte that means something in a string: quote, backslash, control. Prompts are megabytes of what is
- * skipped here, hence eight bytes at a time ("Bit Twiddling Hacks", determine if a word has a byte less than n). */
-static const char *skip_plain(const char *p, const char *end)
+/* "Bit Twiddling Hacks", determine if a word has a byte less than n. */
+static const char *skip_plain_blocks(const char *p, const char *end)
 {
-  while (end - p >= 8) {
+  for (; end - p >= 8; p += 8) {
     uint64_t word;
     memcpy(&word, p, 8);
     uint64_t quote = word ^ EVERY_BYTE('"');
     uint64_t backslash = word ^ EVERY_BYTE('\\');
     if (HAS_LESS(word, 0x20) | HAS_LESS(quote, 1) | HAS_LESS(backslash, 1))
       break;
-    p += 8;
   }
+  return p;
+}
+#endif
+
+/* To the first byte that means something in a string: quote, backslash, control. Prompts are megabytes of what is
+ * skipped here, and every event of a stream is mostly strings, hence many bytes at a time. */
+static const char *skip_plain(const char *p, const char *end)
+{
+  p = skip_plain_blocks(p, end);
   while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20)
     p++;
   return p;
@@ -150,14 +183,18 @@ static const char *skip_scalar(const char *p, const char *end)
   }
 }
 
-/* A key, its colon, and the space around: to the first byte of the value. */
-static const char *skip_key(const char *p, const char *end)
+/* Behind a key: its colon, and the space around, to the first byte of the value. NULL for NULL. */
+static const char *skip_colon(const char *p, const char *end)
 {
-  p = skip_string(skip_space(p, end), end);
   if (!p)
     return NULL;
   p = skip_space(p, end);
   return p < end && *p == ':' ? skip_space(p + 1, end) : NULL;
+}
+
+static const char *skip_key(const char *p, const char *end)
+{
+  return skip_colon(skip_string(skip_space(p, end), end), end);
 }
 
 /* The arrays and objects that are open, one bit each, so that nesting costs no stack. */
@@ -313,10 +350,11 @@ static bool begin_element(struct pry_json_iterator *iterator)
 static bool next_key(struct pry_json_iterator *iterator, struct pry_slice *key)
 {
   const char *start = iterator->cursor;
-  const char *value = skip_key(start, iterator->end);
+  const char *behind = skip_string(start, iterator->end);
+  const char *value = skip_colon(behind, iterator->end);
   if (!value)
     return stop(iterator, PRY_JSON_SYNTAX);
-  *key = (struct pry_slice){start, (size_t)(skip_string(start, iterator->end) - start)};
+  *key = (struct pry_slice){start, (size_t)(behind - start)};
   iterator->cursor = value;
   return true;
 }
@@ -452,6 +490,8 @@ bool pry_json_equals(struct pry_slice raw, struct pry_slice text)
   if (raw.size < 2 || raw.data[0] != '"' || raw.data[raw.size - 1] != '"')
     return false;
   const char *p = raw.data + 1, *end = raw.data + raw.size - 1;
+  if (!memchr(p, '\\', (size_t)(end - p)))
+    return pry_slice_equal((struct pry_slice){p, (size_t)(end - p)}, text);
   size_t matched = 0;
   while (p < end) {
     char bytes[4];
@@ -467,8 +507,24 @@ bool pry_json_equals(struct pry_slice raw, struct pry_slice text)
   return matched == text.size;
 }
 
+/* No more digits than a double holds; -0 is not for integers. */
+static bool is_short_integer(struct pry_slice raw)
+{
+  for (size_t i = 0; i < raw.size; i++)
+    if (!is_digit(raw.data[i]))
+      return false;
+  return raw.size > 0 && raw.size <= 15 && (raw.size == 1 || raw.data[0] != '0');
+}
+
 bool pry_json_number(struct pry_slice raw, double *value)
 {
+  if (is_short_integer(raw)) {
+    int64_t number = 0;
+    for (size_t i = 0; i < raw.size; i++)
+      number = number * 10 + (raw.data[i] - '0');
+    *value = (double)number;
+    return true;
+  }
   if (raw.size > NUMBER_SIZE_MAX || !is_number(raw))
     return false;
   char text[NUMBER_SIZE_MAX + 1];
