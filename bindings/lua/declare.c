@@ -165,7 +165,8 @@ static void run_files(struct pry_declaration *d, enum file_kind kind)
 {
   for (size_t i = 0; i < d->set->count; i++) {
     struct step step = {.file = &d->set->files[i], .kind = kind};
-    if (kind_of_file(d->set->files[i].path) == kind)
+    bool is_known = kind == FILE_OTHER && step.file->compiled; /* its syntax is right */
+    if (kind_of_file(d->set->files[i].path) == kind && !is_known)
       run_in_door(d, run_step, &step);
   }
 }

@@ -58,6 +58,21 @@ bool pry_policy_set_add_file(struct pry_policy_set *set, const struct pry_policy
   return true;
 }
 
+static bool is_same_text(const struct pry_policy_file *a, const struct pry_policy_file *b)
+{
+  return a->size == b->size && memcmp(a->text, b->text, a->size) == 0;
+}
+
+void pry_policy_set_share(struct pry_policy_set *set, const struct pry_policy_set *other)
+{
+  for (size_t i = 0; i < set->count; i++) {
+    struct pry_policy_file *file = &set->files[i];
+    const struct pry_policy_file *same = pry_policy_set_find(other, file->path);
+    if (same && !file->compiled && is_same_text(file, same))
+      file->compiled = pry_compiled_ref(same->compiled);
+  }
+}
+
 struct pry_compiled *pry_compiled_new(struct pry_slice bytes)
 {
   struct pry_compiled *compiled = malloc(sizeof *compiled + bytes.size);

@@ -62,6 +62,8 @@ struct pry_policy_set *pry_policy_set_new(void);
 bool pry_policy_set_add(struct pry_policy_set *set, const char *path, struct pry_slice text);
 /* The same file as in another set; shares what was compiled of it. */
 bool pry_policy_set_add_file(struct pry_policy_set *set, const struct pry_policy_file *file);
+/* Takes over what was compiled of the files that are the same in `other`. Both are sealed, and nobody stages `other`. */
+void pry_policy_set_share(struct pry_policy_set *set, const struct pry_policy_set *other);
 /* Sorts and names the set; after the last add. False: memory, or the same path twice. */
 bool pry_policy_set_seal(struct pry_policy_set *set);
 void pry_policy_set_free(struct pry_policy_set *set);

@@ -31,7 +31,8 @@ struct look {
   struct pry_reload_held held[PRY_RELOAD_HELD_MAX];
   size_t held_count;
   bool serving_has_routes;
-  bool asked, told; /* by a person, by the watcher; neither: by the poll */
+  struct pry_generation *base; /* serves, or NULL: what it has compiled is not compiled again */
+  bool asked, told;            /* by a person, by the watcher; neither: by the poll */
   /* out */
   enum look_result result;
   char id[PRY_GENERATION_ID_MAX];
@@ -139,6 +140,8 @@ static enum look_result judge(const struct look *look)
 static struct pry_rollout *stage_and_warm(struct look *look, struct pry_policy_set *set)
 {
   struct pry_engine *engine = look->reloader->engine;
+  if (look->base)
+    pry_policy_set_share(set, look->base->set);
   struct pry_generation *generation =
       pry_generation_stage(engine->options.loader, set, &engine->options.limits, true, look->proven, &look->report);
   if (!generation)
@@ -153,7 +156,7 @@ static struct pry_rollout *stage_and_warm(struct look *look, struct pry_policy_s
   return pry_rollout_new(engine, generation, &look->report);
 }
 
-static void run_look(struct look *look)
+static void read_and_stage(struct look *look)
 {
   const struct pry_reloader *reloader = look->reloader;
   if (reloader->watcher)
@@ -174,6 +177,13 @@ static void run_look(struct look *look)
   if (look->result == LOOK_REFUSED)
     pry_report_add(&look->report, PRY_FINDING_ERROR, "quarantine", "%s", find_held(look)->why);
   pry_policy_set_free(set);
+}
+
+static void run_look(struct look *look)
+{
+  read_and_stage(look);
+  pry_generation_unref(look->base);
+  look->base = NULL;
 }
 
 static void *look_thread(void *user)
@@ -198,6 +208,7 @@ static void prepare_look(struct pry_reloader *reloader)
     pry_generation_ref(serving);
   *look = (struct look){.reloader = reloader,
                         .proven = serving,
+                        .base = serving,
                         .serving_has_routes = serving && serving->config->route_count,
                         .held_count = reloader->held_count,
                         .asked = reloader->asked,

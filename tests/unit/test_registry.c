@@ -118,6 +118,37 @@ static void the_same_path_twice_is_refused(void **unused)
   pry_policy_set_free(set);
 }
 
+static struct pry_policy_set *set_of_two(const char *first, const char *second)
+{
+  struct pry_policy_set *set = pry_policy_set_new();
+  assert_non_null(set);
+  assert_true(pry_policy_set_add(set, "a.lua", pry_slice_of(first)));
+  assert_true(pry_policy_set_add(set, "b.lua", pry_slice_of(second)));
+  assert_true(pry_policy_set_seal(set));
+  return set;
+}
+
+/* A reload changes one file, and compiled all of them again. */
+static void what_was_compiled_of_the_same_text_is_shared(void **unused)
+{
+  (void)unused;
+  struct pry_policy_set *serving = set_of_two("1", "2"), *edited = set_of_two("1", "3"), *other = pry_policy_set_new();
+  serving->files[0].compiled = pry_compiled_new(PRY_SLICE("one"));
+  serving->files[1].compiled = pry_compiled_new(PRY_SLICE("two"));
+  assert_non_null(serving->files[0].compiled);
+  pry_policy_set_share(edited, serving);
+  assert_ptr_equal(edited->files[0].compiled, serving->files[0].compiled);
+  assert_null(edited->files[1].compiled); /* the same path and size, but not the same text */
+  assert_true(pry_policy_set_add(other, "c.lua", PRY_SLICE("1")) && pry_policy_set_seal(other));
+  pry_policy_set_share(other, serving);
+  assert_null(other->files[0].compiled);
+  pry_policy_set_free(serving);
+  assert_memory_equal(edited->files[0].compiled->bytes, "one", 3);
+  pry_policy_set_share(other, edited);
+  pry_policy_set_free(edited);
+  pry_policy_set_free(other);
+}
+
 static void reports_are_bounded_and_errors_come_first(void **unused)
 {
   (void)unused;
@@ -144,6 +175,7 @@ int main(void)
       cmocka_unit_test(a_set_is_named_by_its_content),
       cmocka_unit_test(a_folder_that_cannot_be_read_is_told),
       cmocka_unit_test(the_same_path_twice_is_refused),
+      cmocka_unit_test(what_was_compiled_of_the_same_text_is_shared),
       cmocka_unit_test(reports_are_bounded_and_errors_come_first),
   };
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
