@@ -268,9 +268,16 @@ static bool allocate_watches(struct pry_decider *decider)
   return decider->handler_watches && decider->dialect_watches && decider->refresh_watches;
 }
 
+/* On the stack of prepare(): in its first round a table of all that is to be watched, then nil. */
+enum { ALL_WATCHED = 2 };
+
 /* Turns the function, or table of functions, on top into a watch. */
 static int watch_top(lua_State *L)
 {
+  if (lua_istable(L, ALL_WATCHED)) {
+    lua_rawseti(L, ALL_WATCHED, (lua_Integer)lua_rawlen(L, ALL_WATCHED) + 1);
+    return LUA_NOREF;
+  }
   int watch = pry_freeze_watch(L, lua_gettop(L));
   lua_pop(L, 1);
   return watch;
@@ -328,14 +335,24 @@ static void watch_functions(lua_State *L, struct pry_decider *decider)
 
 /* ---- making ------------------------------------------------------------------------------------------------ */
 
-/* Inside the door. */
+/* Inside the door. Most sets have no function that writes an upvalue, which one walk over all of them tells: each handler
+ * reaches the same libraries. Only when there is one does it matter who can reach it. */
 static int prepare(lua_State *L)
 {
   struct pry_decider *decider = lua_touserdata(L, 1);
   luaL_checkstack(L, 20, "preparing");
   pry_refresh_open(L, decider->config);
   pry_translate_open(L);
+  lua_settop(L, ALL_WATCHED - 1);
+  lua_newtable(L);
   watch_functions(L, decider);
+  int any = pry_freeze_watch(L, ALL_WATCHED);
+  if (any != LUA_NOREF) {
+    luaL_unref(L, LUA_REGISTRYINDEX, any);
+    lua_pushnil(L);
+    lua_replace(L, ALL_WATCHED);
+    watch_functions(L, decider);
+  }
   pry_sandbox_watch_modules(L);
   return 0;
 }

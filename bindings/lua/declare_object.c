@@ -173,11 +173,11 @@ bool pry_declare_push_refresh(lua_State *L, const struct pry_credential_config *
 
 /* ---- freezing -------------------------------------------------------------------------------------------- */
 
-/* Freezes what the slots of one item hold, not the table of slots itself, which C reads raw. */
-static void seal_item(lua_State *L, int slots)
+/* What the slots of one item hold is to be frozen, not the table of slots itself, which C reads raw. */
+static void collect_item(lua_State *L, int slots, int values)
 {
-  for (lua_pushnil(L); lua_next(L, slots); lua_pop(L, 1))
-    pry_freeze(L, lua_gettop(L));
+  for (lua_pushnil(L); lua_next(L, slots);)
+    lua_rawseti(L, values, (lua_Integer)lua_rawlen(L, values) + 1);
 }
 
 void pry_functions_seal(lua_State *L)
@@ -185,15 +185,17 @@ void pry_functions_seal(lua_State *L)
   static const enum pry_function_table sealed[] = {PRY_FUNCTIONS_INSTANCES, PRY_FUNCTIONS_DIALECTS,
                                                    PRY_FUNCTIONS_CREDENTIALS};
   luaL_checkstack(L, 20, "sealing");
-  int top = lua_gettop(L);
+  lua_newtable(L); /* all in one walk: handlers share most of what they reach */
+  int values = lua_gettop(L);
   for (size_t i = 0; i < sizeof sealed / sizeof *sealed; i++) {
     pry_functions_push(L, sealed[i]);
-    for (lua_pushnil(L); lua_next(L, top + 1); lua_pop(L, 1))
-      seal_item(L, lua_gettop(L));
-    lua_settop(L, top);
+    for (lua_pushnil(L); lua_next(L, values + 1); lua_pop(L, 1))
+      collect_item(L, lua_gettop(L), values);
+    lua_settop(L, values);
   }
+  pry_freeze(L, values);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &functions_key);
   lua_pushnil(L);
   lua_rawseti(L, -2, PRY_FUNCTIONS_POLICIES); /* for loading only */
-  lua_settop(L, top);
+  lua_settop(L, values - 1);
 }
