@@ -137,7 +137,7 @@ local function watch_fallback(self, call, scope)
   local meant_for = call.attempt > 1 and call.ledger[1].target or nil
   local fell_back = meant_for ~= nil and meant_for ~= call.target.name
   if fell_back then scope = scope_of(self, call, meant_for) end
-  local slot = scope .. "/" .. (now() // self.fallback_window)
+  local slot = scope .. "/" .. math.floor(now() / self.fallback_window)
   local total = store.count("good/" .. slot, 1, self.fallback_window) or 0
   if fell_back then store.count("moved/" .. slot, 1, self.fallback_window) end
   if total < self.fallback_calls or not (fell_back or total == self.fallback_calls) then return end

@@ -1,5 +1,6 @@
 #include "lib.h"
 
+#include "freeze.h"
 #include "json.h"
 #include "sandbox.h"
 
@@ -17,7 +18,7 @@
 
 enum { TTL_MAX_SECONDS = 30 * 24 * 3600 };
 
-static const char WINDOW_KEY = 0, BREAKER_KEY = 0;
+static const char WINDOW_KEY = 0, BREAKER_KEY = 0, PARAMETERS_KEY = 0;
 
 /* ---- shared ---------------------------------------------------------------------------------------------- */
 
@@ -372,6 +373,56 @@ static pry_time breaker_time(lua_State *L, const char *field, double missing)
   return pry_time_from_seconds(seconds);
 }
 
+static struct pry_breaker_parameters read_parameters(lua_State *L)
+{
+  static const char *const names[] = {"failures",      "successes",       "permits", "cooldown",
+                                      "cooldown_most", "half_open_limit", "ratio",   "slow_ratio",
+                                      "window",        "min_calls",       NULL};
+  static const char name[] = "store.breaker";
+  pry_lua_options(L, 2, name, names, true);
+  struct pry_breaker_parameters parameters = {
+      .successes = (unsigned)pry_lua_number_field(L, 2, name, "successes", 1, 1, 1e6),
+      .permits = (unsigned)pry_lua_number_field(L, 2, name, "permits", 1, 1, 1e6),
+      .cooldown = breaker_time(L, "cooldown", 30),
+      .cooldown_most = breaker_time(L, "cooldown_most", 0),
+      .half_open_limit = breaker_time(L, "half_open_limit", 0),
+      .ratio = pry_lua_number_field(L, 2, name, "ratio", 0, 0, 1),
+      .slow_ratio = pry_lua_number_field(L, 2, name, "slow_ratio", 0, 0, 1)};
+  bool ratios = parameters.ratio > 0 || parameters.slow_ratio > 0;
+  parameters.failures = (unsigned)pry_lua_number_field(L, 2, name, "failures", ratios ? 0 : 5, ratios ? 0 : 1, 1e6);
+  if (ratios) {
+    parameters.window = breaker_time(L, "window", 60);
+    parameters.min_calls = (unsigned)pry_lua_number_field(L, 2, name, "min_calls", 1, 1, 1e6);
+  }
+  return parameters;
+}
+
+/* Twice per call the same options, which a policy has in `self`: a frozen table cannot change, so it is read once and
+ * what was read is kept under it. There are as many as were loaded. */
+static struct pry_breaker_parameters breaker_parameters(lua_State *L)
+{
+  struct pry_breaker_parameters parameters;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &PARAMETERS_KEY);
+  lua_pushvalue(L, 2);
+  const struct pry_breaker_parameters *known = lua_rawget(L, -2) == LUA_TUSERDATA ? lua_touserdata(L, -1) : NULL;
+  if (known)
+    parameters = *known;
+  lua_settop(L, 2);
+  if (known)
+    return parameters;
+  if (!pry_freeze_is_frozen(L, 2))
+    return read_parameters(L);
+  lua_pushvalue(L, 2);
+  parameters = read_parameters(L);
+  lua_settop(L, 3);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &PARAMETERS_KEY);
+  lua_insert(L, 3);
+  *(struct pry_breaker_parameters *)lua_newuserdatauv(L, sizeof parameters, 0) = parameters;
+  lua_rawset(L, 3);
+  lua_settop(L, 2);
+  return parameters;
+}
+
 /* ---@class breaker
  * ---@field enter fun(self: breaker): boolean, number|table|nil   may the attempt be made; if not, seconds until the next
  *                                            chance. A store without room lets it pass: true, err
@@ -388,28 +439,10 @@ static pry_time breaker_time(lua_State *L, const char *field, double missing)
  * function store.breaker(key, v) end */
 static int store_breaker(lua_State *L)
 {
-  static const char *const names[] = {"failures",      "successes",       "permits", "cooldown",
-                                      "cooldown_most", "half_open_limit", "ratio",   "slow_ratio",
-                                      "window",        "min_calls",       NULL};
-  static const char name[] = "store.breaker";
   struct place place;
   lua_settop(L, 2);
-  read_key(L, name, &place);
-  pry_lua_options(L, 2, name, names, true);
-  struct pry_breaker_parameters parameters = {
-      .successes = (unsigned)pry_lua_number_field(L, 2, name, "successes", 1, 1, 1e6),
-      .permits = (unsigned)pry_lua_number_field(L, 2, name, "permits", 1, 1, 1e6),
-      .cooldown = breaker_time(L, "cooldown", 30),
-      .cooldown_most = breaker_time(L, "cooldown_most", 0),
-      .half_open_limit = breaker_time(L, "half_open_limit", 0),
-      .ratio = pry_lua_number_field(L, 2, name, "ratio", 0, 0, 1),
-      .slow_ratio = pry_lua_number_field(L, 2, name, "slow_ratio", 0, 0, 1)};
-  bool ratios = parameters.ratio > 0 || parameters.slow_ratio > 0;
-  parameters.failures = (unsigned)pry_lua_number_field(L, 2, name, "failures", ratios ? 0 : 5, ratios ? 0 : 1, 1e6);
-  if (ratios) {
-    parameters.window = breaker_time(L, "window", 60);
-    parameters.min_calls = (unsigned)pry_lua_number_field(L, 2, name, "min_calls", 1, 1, 1e6);
-  }
+  read_key(L, "store.breaker", &place);
+  struct pry_breaker_parameters parameters = breaker_parameters(L);
   struct breaker *breaker = lua_newuserdatauv(L, offsetof(struct breaker, key) + place.key.size, 0);
   breaker->parameters = parameters;
   breaker->key_size = place.key.size;
@@ -559,6 +592,8 @@ void pry_lib_store_open(lua_State *L)
                                              {NULL, NULL}};
   open_type(L, &WINDOW_KEY, "window", window_methods);
   open_type(L, &BREAKER_KEY, "breaker", breaker_methods);
+  lua_newtable(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &PARAMETERS_KEY);
   luaL_newlib(L, functions);
   pry_sandbox_set_global(L, "store");
 }
