@@ -26,12 +26,11 @@ enum look_result { LOOK_STAGED, LOOK_SAME, LOOK_UNSETTLED, LOOK_REFUSED };
 struct look {
   /* in */
   const struct pry_reloader *reloader; /* its folder, watcher and engine; nothing else may be read there */
-  struct pry_generation *proven;       /* referenced; what serves when the look begins, NULL: nothing */
   char serving[PRY_GENERATION_ID_MAX], refused[PRY_GENERATION_ID_MAX], seen[PRY_GENERATION_ID_MAX];
   struct pry_reload_held held[PRY_RELOAD_HELD_MAX];
   size_t held_count;
   bool serving_has_routes;
-  struct pry_generation *base; /* serves, or NULL: what it has compiled is not compiled again */
+  struct pry_generation *base; /* serves, or NULL: what it has compiled and tested is not done again */
   bool asked, told;            /* by a person, by the watcher; neither: by the poll */
   /* out */
   enum look_result result;
@@ -143,7 +142,7 @@ static struct pry_rollout *stage_and_warm(struct look *look, struct pry_policy_s
   if (look->base)
     pry_policy_set_share(set, look->base->set);
   struct pry_generation *generation =
-      pry_generation_stage(engine->options.loader, set, &engine->options.limits, true, look->proven, &look->report);
+      pry_generation_stage(engine->options.loader, set, &engine->options.limits, true, look->base, &look->report);
   if (!generation)
     return NULL;
   if (look->serving_has_routes && !generation->config->route_count) {
@@ -207,7 +206,6 @@ static void prepare_look(struct pry_reloader *reloader)
   if (serving)
     pry_generation_ref(serving);
   *look = (struct look){.reloader = reloader,
-                        .proven = serving,
                         .base = serving,
                         .serving_has_routes = serving && serving->config->route_count,
                         .held_count = reloader->held_count,
@@ -450,16 +448,9 @@ static void tell_of_watches(struct pry_reloader *reloader)
   reloader->complained = *complaint;
 }
 
-static void let_go_of_proven(struct look *look)
-{
-  pry_generation_unref(look->proven);
-  look->proven = NULL;
-}
-
 static void finish_look(struct pry_reloader *reloader)
 {
   struct look *look = &reloader->look;
-  let_go_of_proven(look);
   tell_of_watches(reloader);
   copy_id(reloader->seen, look->id);
   if (reloader->told && look->result != LOOK_SAME && reloader->discards < DISCARDS_MAX) {
@@ -545,7 +536,6 @@ void pry_reloader_free(struct pry_reloader *reloader)
   if (reloader->running) {
     pthread_join(reloader->thread, NULL);
     pry_rollout_free(reloader->look.rollout);
-    let_go_of_proven(&reloader->look);
   }
   reloader->engine->adopted = NULL;
   pry_timer_cancel(&reloader->settle_timer);
