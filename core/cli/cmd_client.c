@@ -66,11 +66,13 @@ static int usage(const char *what)
   return PRY_EXIT_USAGE;
 }
 
-static int tell(const struct pry_report *report)
+/* `folder`: where the files are that the findings name; NULL when they have the whole path. */
+static int tell(const char *folder, const struct pry_report *report)
 {
   for (size_t i = 0; i < report->count; i++)
     if (report->findings[i].severity == PRY_FINDING_ERROR)
-      fprintf(stderr, "parry client: %s: %s\n", report->findings[i].where, report->findings[i].what);
+      fprintf(stderr, "parry client: %s%s%s: %s\n", folder ? folder : "", folder ? "/" : "", report->findings[i].where,
+              report->findings[i].what);
   return PRY_EXIT_FINDINGS;
 }
 
@@ -112,7 +114,7 @@ static bool find_file(struct client *client)
     complain(pry_buffer_text(&text) ? pry_buffer_text(&text) : "memory is short");
   } else if (!generation) {
     pry_policy_set_free(set);
-    tell(&report);
+    tell(folder, &report);
     complain("the policies do not load; mend them, or name the clients file with --file");
   }
   bool found = generation && path_of_policies(client, folder, generation->config);
@@ -192,7 +194,7 @@ static int add(struct client *client, const char *name)
     print_key(client, name, key);
     code = PRY_EXIT_OK;
   } else {
-    tell(&report);
+    tell(NULL, &report);
   }
   OPENSSL_cleanse(key, sizeof key);
   pry_buffer_fini(&entry);
@@ -210,7 +212,7 @@ static int take_out(const struct client *client, const char *name)
   if (ok)
     fprintf(stderr, "parry client: \"%s\" is out of %s\n", name, client->path);
   else
-    tell(&report);
+    tell(NULL, &report);
   pry_report_fini(&report);
   return ok ? PRY_EXIT_OK : PRY_EXIT_FINDINGS;
 }
@@ -285,7 +287,7 @@ static int list(const struct client *client)
   pry_report_init(&report);
   struct pry_clients *clients = pry_clients_new();
   struct pry_client_table *table = clients ? pry_client_table_read(clients, client->path, client->path, &report) : NULL;
-  int code = table ? PRY_EXIT_OK : tell(&report);
+  int code = table ? PRY_EXIT_OK : tell(NULL, &report);
   size_t count = table ? pry_client_table_count(table) : 0;
   if (table && client->json)
     printf("{\"clients\":[");
@@ -296,6 +298,8 @@ static int list(const struct client *client)
       print_client(pry_client_table_at(table, i));
   if (table && client->json)
     printf("]}\n");
+  else if (table && !count)
+    fprintf(stderr, "parry client: no clients in %s; `parry client add NAME` makes one\n", client->path);
   pry_client_table_unref(table);
   pry_clients_free(clients);
   pry_report_fini(&report);

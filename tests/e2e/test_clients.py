@@ -444,6 +444,17 @@ def test_the_command_says_what_the_policies_lack(start):
     folder = start.folder(init_for("http://127.0.0.1:1", clients=""))
     done = run_parry("client", "add", "bob", "--policies", folder.path, env=ENV)
     assert done.returncode == 1 and 'clients { file = "clients.json" }' in done.stderr and not done.stdout, done
+    folder.write("init.lua", "nonsense")
+    done = run_parry("client", "add", "bob", "--policies", folder.path, env=ENV)
+    assert done.returncode == 1 and f"{folder.path}/init.lua:1: " in done.stderr and not done.stdout, done
+
+
+def test_a_list_of_nobody_says_so(tmp_path):
+    path = tmp_path / "clients.json"
+    path.write_text('{ "clients": [] }')
+    done = run_parry("client", "list", "--file", path)
+    assert done.returncode == 0 and "no clients in" in done.stderr and not done.stdout, done
+    assert json.loads(run_parry("client", "list", "--json", "--file", path).stdout) == {"clients": []}
 
 
 def test_a_file_swapped_as_kubernetes_does_is_seen(start):
