@@ -88,6 +88,8 @@ static inline struct pry_policy_set *set_of(const char *init, const char *bad)
   static const char *const files[] = {"dialects/openai.lua",
                                       "dialects/anthropic.lua",
                                       "lib/answer.lua",
+                                      "lib/errors.lua",
+                                      "lib/time.lua",
                                       "lib/openai.lua",
                                       "lib/providers.lua",
                                       "lib/translate.lua",
