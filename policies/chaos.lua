@@ -317,8 +317,9 @@ return policy {
     end
   end,
 
+  only_with = { on_request = "allow_requests" },
+
   on_request = function(self, call)
-    if not self.allow_requests then return end
     local fault = asked_for(call)
     if fault and injects(fault) then call.vars[self.name .. ".fault"] = fault end
   end,
