@@ -94,7 +94,7 @@ local function count(self, rule, scope, call, err)
   local reached = (window:add() or 0) >= rule.count
   if reached then window:clear() end
   local told = reached and raise(self, rule, scope, key, call, err, open and 1 or rule.count)
-  if open and not told then
+  if open and not told and #rule.sinks > 0 then
     local cause = cause_of(err)
     tell.all(rule.sinks, {
       key = key:sub(1, KEY), update = true, cause = cause, severity = rule.severity, repeat_after = self.again,
