@@ -645,6 +645,41 @@ static void test_splice(void **state)
   pry_buffer_fini(&out);
 }
 
+/* Strings are skipped in blocks: what ends them must be seen at every place of one, and behind the last. */
+static void every_place_of_a_long_string_is_looked_at(void **unused)
+{
+  (void)unused;
+  char text[80];
+  for (size_t size = 0; size < 50; size++) {
+    memset(text, 'x', sizeof text);
+    text[0] = '"';
+    text[size + 1] = '"';
+    assert_int_equal(pry_json_parse((struct pry_slice){text, size + 2}, NULL), PRY_JSON_OK);
+    assert_int_equal(pry_json_parse((struct pry_slice){text, size + 1}, NULL), PRY_JSON_SYNTAX);
+    assert_int_equal(pry_json_parse((struct pry_slice){text, size + 3}, NULL), PRY_JSON_SYNTAX);
+    for (size_t at = 1; at <= size; at++) {
+      text[at] = '\x1F';
+      assert_int_equal(pry_json_parse((struct pry_slice){text, size + 2}, NULL), PRY_JSON_SYNTAX);
+      text[at] = '\\';
+      assert_int_equal(pry_json_parse((struct pry_slice){text, size + 2}, NULL), PRY_JSON_SYNTAX); /* \x, or \" */
+      text[at] = (char)(at % 2 ? 0x80 : 0xFF);
+      assert_int_equal(pry_json_parse((struct pry_slice){text, size + 2}, NULL), PRY_JSON_OK);
+    }
+  }
+}
+
+static void whole_numbers_are_what_they_were(void **unused)
+{
+  (void)unused;
+  double number;
+  assert_true(pry_json_number(PRY_SLICE("0"), &number) && number == 0);
+  assert_true(pry_json_number(PRY_SLICE("-0"), &number) && number == 0 && signbit(number));
+  assert_true(pry_json_number(PRY_SLICE("999999999999999"), &number) && number == 999999999999999.0);
+  assert_true(pry_json_number(PRY_SLICE("9007199254740993"), &number) && number == 9007199254740992.0);
+  assert_false(pry_json_number(PRY_SLICE("012"), &number));
+  assert_false(pry_json_number(PRY_SLICE(""), &number));
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
@@ -662,6 +697,8 @@ int main(void)
       cmocka_unit_test(test_numbers),
       cmocka_unit_test(test_integers),
       cmocka_unit_test(test_splice_model),
+      cmocka_unit_test(every_place_of_a_long_string_is_looked_at),
+      cmocka_unit_test(whole_numbers_are_what_they_were),
       cmocka_unit_test(test_splice),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
