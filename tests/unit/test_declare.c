@@ -726,24 +726,15 @@ static void test_globs_overlap(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_policies),
-      cmocka_unit_test(test_when),
-      cmocka_unit_test(test_only_with),
-      cmocka_unit_test(test_params),
-      cmocka_unit_test(test_jobs),
-      cmocka_unit_test(test_use),
-      cmocka_unit_test(test_providers),
-      cmocka_unit_test(test_other_declarations),
-      cmocka_unit_test(test_sinks),
-      cmocka_unit_test(test_routes),
-      cmocka_unit_test(test_dialects),
-      cmocka_unit_test(test_libraries),
-      cmocka_unit_test(test_endless_file),
-      cmocka_unit_test(test_many_findings),
-      cmocka_unit_test(test_nearest),
-      cmocka_unit_test(test_field_lines),
-      cmocka_unit_test(test_urls),
-      cmocka_unit_test(test_globs_overlap),
+      cmocka_unit_test(test_policies),     cmocka_unit_test(test_when),
+      cmocka_unit_test(test_only_with),    cmocka_unit_test(test_params),
+      cmocka_unit_test(test_jobs),         cmocka_unit_test(test_use),
+      cmocka_unit_test(test_providers),    cmocka_unit_test(test_other_declarations),
+      cmocka_unit_test(test_sinks),        cmocka_unit_test(test_routes),
+      cmocka_unit_test(test_dialects),     cmocka_unit_test(test_libraries),
+      cmocka_unit_test(test_endless_file), cmocka_unit_test(test_many_findings),
+      cmocka_unit_test(test_nearest),      cmocka_unit_test(test_field_lines),
+      cmocka_unit_test(test_urls),         cmocka_unit_test(test_globs_overlap),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
