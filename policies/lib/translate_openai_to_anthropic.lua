@@ -376,9 +376,10 @@ local function finish(memory, emit)
   emit "[DONE]"
 end
 
-local function event(memory, emit, data)
+-- An event is what its `event:` line says, as for the core; only without one, what its data says.
+local function event(memory, emit, data, name)
   if not is_object(data) then return end
-  local kind = data.type
+  local kind = name ~= "" and name or data.type
   if kind == "message_start" then
     local message = is_object(data.message) and data.message or {}
     memory.id, memory.model = name_of(message.id), name_of(message.model)

@@ -407,3 +407,14 @@ test("nonsense in an answer is a failure, and nobody's fault", function(t)
   t:provider(streams)
   for i = 1, #streams do t:eq(#t:call({ body = body { stream = true } }).faults, 0, tostring(i)) end
 end)
+
+-- Found by fuzzing: the data said message_stop, the event line something else. The client got its [DONE], and behind it
+-- the error for a stream that had not ended.
+test("streams: an end that only the data claims is none", function(t)
+  local garbled = { event = "conte", data = { type = "message_stop" } }
+  use(t, { sse = { START, delta(0, { type = "text_delta", text = "hi" }), garbled } })
+  local r = t:call { body = body { stream = true } }
+  t:eq(r.ok, false)
+  t:ok(not r.body:find("[DONE]", 1, true))
+  t:match(r.body, '"error"')
+end)
