@@ -5,7 +5,7 @@ Shows: whatever the order, every client that waits for its answer gets a whole o
 worse than a refusal, nothing is left behind, and it ends when told to. Under a sanitizer it is also what finds races.
 
 PARRY_STORM (150) is the number of things done; PARRY_STORM_SEED repeats one order. PARRY_STORM_OPTIONS goes to `parry
-serve`: with "--lua-memory 300K" states are rebuilt all the time, with "--lua-instructions 4000000000 --lua-wall-ms 2500"
+serve`: with "--lua-memory 900K" states are rebuilt all the time, with "--lua-instructions 4000000000 --lua-wall-ms 2500"
 workers get stuck.
 """
 
