@@ -190,13 +190,16 @@ static void say_header(struct pry_sim_text *text, struct pry_header line)
   pry_sim_say(text, "\"]");
 }
 
-/* For /sim/last and /sim/last-headers. Without memory the last one is simply not known. */
+/* For /sim/last and /sim/last-headers. Without memory the last one is simply not known. A request without a body, as health
+ * checks are, leaves the last body what it was. */
 static void remember_last(struct pry_sim_call *call)
 {
   struct pry_sim *sim = call->sim;
   const struct pry_headers *headers = call->request->headers;
-  pry_sim_body_unref(sim->last_body);
-  sim->last_body = pry_sim_body_ref(call->body);
+  if (call->body && call->body->bytes.size) {
+    pry_sim_body_unref(sim->last_body);
+    sim->last_body = pry_sim_body_ref(call->body);
+  }
   pry_buffer_clear(&sim->last_head);
   struct pry_sim_text text = {&sim->last_head, true};
   pry_sim_say(&text, "{\"method\":\"");
