@@ -11,11 +11,6 @@ bool pry_is_test_file(const char *path)
   return size > end && strcmp(path + size - end, TEST_END) == 0;
 }
 
-static bool is_below(const char *path, const char *folder)
-{
-  return strncmp(path, folder, strlen(folder)) == 0;
-}
-
 /* "dialects/openai_test.lua" → "dialects/openai". */
 static struct pry_slice subject_of(const struct pry_policy_file *test)
 {
@@ -72,22 +67,18 @@ static bool differs(const struct pry_policy_set *one, const struct pry_policy_se
   return !is_same(pry_policy_set_find(one, path), pry_policy_set_find(other, path));
 }
 
-/* Could what happens in the file at `path` matter to this test? Every library and dialect could. */
+/* Could what happens in the file at `path` matter to this test? Every library and dialect could; of the policies, the one it
+ * tests and those that its text names. */
 static bool concerns(const struct pry_policy_file *test, const char *path)
 {
-  char quoted[256];
   if (strcmp(path, test->path) == 0)
     return true;
   if (pry_is_test_file(path) || strcmp(path, "init.lua") == 0)
     return false;
-  if (is_below(path, "lib/") || is_below(path, "dialects/") || strchr(path, '/'))
+  if (strchr(path, '/'))
     return true;
-  size_t name = strlen(path) - (sizeof END - 1);
-  struct pry_slice subject = subject_of(test);
-  if (subject.size == name && memcmp(subject.data, path, name) == 0)
-    return true;
-  int size = snprintf(quoted, sizeof quoted, "%.*s", (int)name, path);
-  return size < 0 || (size_t)size >= sizeof quoted || memmem(test->text, test->size, quoted, (size_t)size);
+  struct pry_slice subject = subject_of(test), name = {path, strlen(path) - (sizeof END - 1)};
+  return pry_slice_equal(subject, name) || memmem(test->text, test->size, name.data, name.size);
 }
 
 static bool has_changed(const struct pry_policy_set *set, const struct pry_policy_set *proven,
