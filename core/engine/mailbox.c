@@ -5,7 +5,9 @@
 #include <stdlib.h>
 
 struct pry_mailbox {
-  struct pry_loop *loop;
+  struct pry_loop *loop; /* NULL: it is collected, and `announced` is told */
+  void (*announced)(void *user);
+  void *announced_user;
   pthread_mutex_t lock;
   struct pry_list messages; /* announced when the first came */
   struct pry_list arrived;  /* taken from there, to be delivered in this turn; still open to withdrawal */
@@ -43,7 +45,7 @@ static struct pry_message *take_first(struct pry_mailbox *mailbox)
 static void deliver_all(void *user)
 {
   struct pry_mailbox *mailbox = user;
-  if (pry_loop_is_virtual(mailbox->loop))
+  if (mailbox->loop && pry_loop_is_virtual(mailbox->loop))
     pry_timer_start(mailbox->loop, &mailbox->timer, PRY_TIME_NEVER, deliver_all, mailbox); /* its place is still free */
   take_in(mailbox);
   for (struct pry_message *message; (message = take_first(mailbox));)
@@ -52,22 +54,47 @@ static void deliver_all(void *user)
 
 static void announce(struct pry_mailbox *mailbox)
 {
-  if (pry_loop_is_virtual(mailbox->loop))
+  if (!mailbox->loop)
+    mailbox->announced(mailbox->announced_user);
+  else if (pry_loop_is_virtual(mailbox->loop))
     pry_timer_start(mailbox->loop, &mailbox->timer, 0, deliver_all, mailbox); /* runs already: cannot fail */
   else
     pry_loop_wake(mailbox->loop);
 }
 
-struct pry_mailbox *pry_mailbox_new(struct pry_loop *loop)
+static struct pry_mailbox *new_mailbox(void)
 {
   struct pry_mailbox *mailbox = calloc(1, sizeof *mailbox);
   if (!mailbox)
     return NULL;
-  mailbox->loop = loop;
   pry_list_init(&mailbox->messages);
   pry_list_init(&mailbox->arrived);
   atomic_init(&mailbox->stuck, false);
   pthread_mutex_init(&mailbox->lock, NULL); /* cannot fail without attributes on Linux */
+  return mailbox;
+}
+
+struct pry_mailbox *pry_mailbox_new_collected(void (*announced)(void *user), void *user)
+{
+  struct pry_mailbox *mailbox = new_mailbox();
+  if (mailbox) {
+    mailbox->announced = announced;
+    mailbox->announced_user = user;
+  }
+  return mailbox;
+}
+
+void pry_mailbox_collect(struct pry_mailbox *mailbox)
+{
+  deliver_all(mailbox);
+}
+
+struct pry_mailbox *pry_mailbox_new(struct pry_loop *loop)
+{
+  struct pry_mailbox *mailbox = new_mailbox();
+  if (!mailbox)
+    return NULL;
+  mailbox->loop = loop;
   if (!pry_loop_is_virtual(loop)) {
     pry_loop_on_wake(loop, deliver_all, mailbox);
   } else if (!pry_timer_start(loop, &mailbox->timer, PRY_TIME_NEVER, deliver_all, mailbox)) {
@@ -84,7 +111,7 @@ void pry_mailbox_free(struct pry_mailbox *mailbox)
   take_in(mailbox);
   while (take_first(mailbox))
     ;
-  if (!pry_loop_is_virtual(mailbox->loop))
+  if (mailbox->loop && !pry_loop_is_virtual(mailbox->loop))
     pry_loop_on_wake(mailbox->loop, NULL, NULL);
   pry_timer_cancel(&mailbox->timer);
   pthread_mutex_destroy(&mailbox->lock);

@@ -42,6 +42,14 @@ struct pry_mailbox *pry_mailbox_new(struct pry_loop *loop);
 /* What is still in it is forgotten, undelivered. NULL is fine. */
 void pry_mailbox_free(struct pry_mailbox *mailbox);
 
+/* One that no loop delivers: whoever made it calls pry_mailbox_collect(), after `announced` has said, on the poster's thread,
+ * that the first message of several came. How a host gets what its engine has for it. NULL: no memory. */
+struct pry_mailbox *pry_mailbox_new_collected(void (*announced)(void *user), void *user);
+
+/* Delivers what has come until now, on the caller's thread, one caller at a time. Only for the kind above. */
+void pry_mailbox_collect(struct pry_mailbox *mailbox);
+
+/* NULL for one that is collected. */
 struct pry_loop *pry_mailbox_loop(const struct pry_mailbox *mailbox);
 
 /* Delivers the message soon. False: it was on its way already. */

@@ -1,10 +1,18 @@
-/* The public interface of parry.h over the engine. Decisions are in parry_decide.c. */
+/* Making, driving and freeing an engine of parry.h; what a handle is worth. */
 #include "parry_internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
-#include <time.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
-enum { PARRY_MAGIC = 0x70617279 };
+enum { PARRY_MAGIC = 0x70617279, CALLS_MAX = 4096, BUFFERED_MAX = 64 * 1024 * 1024 };
+
+/* What a host holds. */
+struct parry {
+  unsigned magic;
+  struct pry_host *host;
+};
 
 /* ---- versions and errors ------------------------------------------------------------------------------ */
 
@@ -26,166 +34,64 @@ const char *parry_strerror(int error)
   }
 }
 
-/* ---- the engine ---------------------------------------------------------------------------------------- */
+/* ---- handles and structs ------------------------------------------------------------------------------- */
 
-static double unix_clock(void *user)
+struct pry_host *pry_host_of(const parry *handle, int *error)
 {
-  return pry_loop_unix_time(((struct parry *)user)->loop);
-}
-
-static void pass_log_on(void *user, enum pry_log_level level, const char *line, size_t size)
-{
-  struct parry *engine = user;
-  engine->options.log(engine->options.log_user, (enum parry_log_level)level, line, size);
-}
-
-static bool valid(const struct parry *engine)
-{
-  return engine && engine->magic == PARRY_MAGIC;
-}
-
-static bool copy_options(struct parry *engine, const struct parry_options *options)
-{
-  engine->options = *options;
-  engine->options.size = sizeof engine->options;
-  engine->policy_dir = strdup(options->policy_dir);
-  engine->state_dir = options->state_dir ? strdup(options->state_dir) : NULL;
-  return engine->policy_dir && (!options->state_dir || engine->state_dir);
-}
-
-static bool make_engine(struct parry *engine)
-{
-  engine->loop = pry_loop_new();
-  engine->http = engine->loop ? pry_http_new(engine->loop, NULL) : NULL;
-  if (!engine->http)
-    return false;
-  engine->log = pry_log_new(engine->options.log ? pass_log_on : NULL, engine, PRY_LOG_INFO, unix_clock, engine);
-  struct pry_engine_options options = {.loop = engine->loop,
-                                       .http = engine->http,
-                                       .log = engine->log,
-                                       .loader = &pry_lua_loader,
-                                       .state_dir = engine->state_dir};
-  engine->engine = engine->log ? pry_engine_new(&options) : NULL;
-  return engine->engine;
-}
-
-static int load(struct parry *engine)
-{
-  struct pry_report report;
-  pry_report_init(&report);
-  pry_buffer_clear(&engine->report);
-  struct pry_policy_set *set = pry_policy_set_read(engine->policy_dir, &engine->report);
-  bool loaded = set && pry_engine_load(engine->engine, set, true, &report);
-  pry_report_text(&report, &engine->report);
-  engine->report_text = pry_buffer_text(&engine->report);
-  if (!engine->report_text || (!loaded && !*engine->report_text))
-    engine->report_text = loaded ? "" : "memory is short\n";
-  pry_report_fini(&report);
-  return loaded ? PARRY_OK : PARRY_EPOLICY;
-}
-
-int parry_new(parry **out, const struct parry_options *options)
-{
-  if (!out)
-    return PARRY_EINVAL;
-  *out = NULL;
-  if (!options || options->size < sizeof *options || !options->policy_dir)
-    return PARRY_EINVAL;
-  struct parry *engine = calloc(1, sizeof *engine);
-  if (!engine)
-    return PARRY_ENOMEM;
-  engine->magic = PARRY_MAGIC;
-  pry_list_init(&engine->calls);
-  pry_list_init(&engine->decisions);
-  pry_buffer_init(&engine->report, 256 * 1024);
-  int error = copy_options(engine, options) ? PARRY_OK : PARRY_ENOMEM;
-  if (!error && !make_engine(engine))
-    error = PARRY_ESYSTEM;
-  if (error) {
-    parry_free(engine);
-    return error;
-  }
-  *out = engine;
-  return load(engine);
-}
-
-const char *parry_report(const parry *engine)
-{
-  return valid(engine) && engine->report_text ? engine->report_text : "";
-}
-
-void parry_free(parry *engine)
-{
-  if (!valid(engine) || engine->inside)
-    return;
-  engine->inside = true;
-  pry_decisions_cancel(engine);
-  pry_engine_free(engine->engine);
-  pry_http_free(engine->http);
-  pry_log_free(engine->log);
-  pry_loop_free(engine->loop);
-  pry_buffer_fini(&engine->report);
-  pry_buffer_fini(&engine->decision_text);
-  free(engine->policy_dir);
-  free(engine->state_dir);
-  engine->magic = 0;
-  free(engine);
-}
-
-int parry_run(parry *engine, double timeout)
-{
-  if (!valid(engine))
-    return PARRY_EINVAL;
-  if (engine->inside)
-    return PARRY_EREENTRANT;
-  engine->inside = true;
-  pry_loop_turn(engine->loop, timeout < 0 ? PRY_TIME_NEVER : pry_time_from_seconds(timeout));
-  engine->inside = false;
-  return (int)(engine->call_count + engine->decision_count);
-}
-
-void parry_wakeup(parry *engine)
-{
-  if (valid(engine))
-    pry_loop_wake(engine->loop);
-}
-
-int parry_reload(parry *engine)
-{
-  if (!valid(engine))
-    return PARRY_EINVAL;
-  return engine->inside ? PARRY_EREENTRANT : load(engine);
-}
-
-const char *parry_generation(const parry *engine)
-{
-  struct pry_generation *generation = valid(engine) ? pry_engine_generation(engine->engine) : NULL;
-  return generation ? generation->id : "";
-}
-
-/* ---- calls ------------------------------------------------------------------------------------------------ */
-
-struct host_call {
-  struct pry_list link;
-  struct parry *engine;
-  uint64_t id;
-  struct pry_call *call;
-  struct parry_call_ops ops;
-  void *user;
-};
-
-static struct host_call *find_call(struct parry *engine, parry_call_id id)
-{
-  for (struct pry_list *link = engine->calls.next; link != &engine->calls; link = link->next) {
-    struct host_call *call = PRY_CONTAINER_OF(link, struct host_call, link);
-    if (call->id == id.value)
-      return call;
-  }
+  *error = PARRY_OK;
+  if (handle && handle->magic == PARRY_MAGIC)
+    return handle->host;
+  *error = PARRY_EFREED;
   return NULL;
 }
 
-/* Names and values as NUL-terminated texts behind the array, in one block. */
-static struct parry_header *copy_headers(const struct pry_headers *headers)
+bool pry_host_take(void *ours, size_t our_size, const void *theirs)
+{
+  size_t size = *(const size_t *)theirs;
+  if (size < sizeof(size_t) || size > 64 * 1024)
+    return false;
+  for (size_t i = our_size; i < size; i++)
+    if (((const char *)theirs)[i])
+      return false;
+  memset(ours, 0, our_size);
+  memcpy(ours, theirs, size < our_size ? size : our_size);
+  *(size_t *)ours = our_size;
+  return true;
+}
+
+bool pry_host_give(void *theirs, const void *ours, size_t our_size)
+{
+  size_t size = *(const size_t *)theirs;
+  if (size < sizeof(size_t))
+    return false;
+  memcpy(theirs, ours, size < our_size ? size : our_size);
+  *(size_t *)theirs = size;
+  return true;
+}
+
+int pry_host_open(struct pry_host *host)
+{
+  if (atomic_fetch_add(&host->open, 1) < host->options.max_calls)
+    return PARRY_OK;
+  atomic_fetch_sub(&host->open, 1);
+  return PARRY_BUSY;
+}
+
+void pry_host_close(struct pry_host *host)
+{
+  atomic_fetch_sub(&host->open, 1);
+}
+
+bool pry_host_headers(const struct parry_header *from, size_t count, struct pry_headers *headers)
+{
+  for (size_t i = 0; i < count; i++)
+    if (!from[i].name || !from[i].value ||
+        !pry_headers_add(headers, pry_slice_of(from[i].name), pry_slice_of(from[i].value)))
+      return false;
+  return true;
+}
+
+struct parry_header *pry_host_header_array(const struct pry_headers *headers)
 {
   size_t size = headers->count * sizeof(struct parry_header) + 1;
   for (size_t i = 0; i < headers->count; i++) {
@@ -208,125 +114,189 @@ static struct parry_header *copy_headers(const struct pry_headers *headers)
   return copy;
 }
 
-static void host_head(void *user, int status, const struct pry_headers *headers, int64_t body_size)
+/* ---- making ---------------------------------------------------------------------------------------------- */
+
+static double unix_clock(void *user)
 {
-  (void)body_size;
-  struct host_call *call = user;
-  if (!call->ops.on_headers)
-    return;
-  struct parry_header *copy = copy_headers(headers);
-  call->ops.on_headers(call->user, status, copy, copy ? headers->count : 0);
-  free(copy);
+  return pry_loop_unix_time(((struct pry_host *)user)->loop);
 }
 
-static bool host_data(void *user, struct pry_slice data)
+static char *copy_text(const char *text, bool *whole)
 {
-  struct host_call *call = user;
-  return !call->ops.on_data || !call->ops.on_data(call->user, data.data, data.size);
+  char *copy = text ? strdup(text) : NULL;
+  *whole = *whole && (copy || !text);
+  return copy;
 }
 
-static void host_done(void *user, const struct pry_outcome *outcome, bool truncated)
+static bool copy_options(struct pry_host *host)
 {
-  struct host_call *call = user;
-  const struct pry_call_view *view = pry_call_get_view(call->call);
-  struct parry_outcome told = {.ok = outcome->ok,
-                               .status = outcome->status,
-                               .category = pry_category_name(outcome->category),
-                               .message = outcome->ok ? "" : outcome->failure.message,
-                               .attempts = outcome->attempts,
-                               .target = view->target.name,
-                               .call_id = view->id,
-                               .truncated = truncated};
-  pry_list_remove(&call->link);
-  call->engine->call_count--;
-  if (call->ops.on_done)
-    call->ops.on_done(call->user, &told);
-  free(call);
+  struct parry_options *options = &host->options;
+  bool whole = true;
+  options->policy_dir = copy_text(options->policy_dir, &whole);
+  options->init_lua = copy_text(options->init_lua, &whole);
+  options->share_dir = copy_text(options->share_dir, &whole);
+  options->state_dir = copy_text(options->state_dir, &whole);
+  options->max_calls = options->max_calls ? options->max_calls : CALLS_MAX;
+  options->max_buffered = options->max_buffered ? options->max_buffered : BUFFERED_MAX;
+  return whole;
 }
 
-static const struct pry_sink_ops host_sink = {host_head, host_data, host_done, NULL};
-
-static bool read_headers(const struct parry_header *from, size_t count, struct pry_headers *headers)
+static void announce(void *user)
 {
-  for (size_t i = 0; i < count; i++)
-    if (!from[i].name || !from[i].value ||
-        !pry_headers_add(headers, pry_slice_of(from[i].name), pry_slice_of(from[i].value)))
-      return false;
-  return true;
+  struct pry_host *host = user;
+  while (eventfd_write(host->outbox_fd, 1) != 0 && errno == EINTR)
+    ;
+  pry_loop_wake(host->loop);
 }
 
-static int start_call(struct parry *engine, const struct parry_request *request, struct host_call *call)
+static bool make_engine(struct pry_host *host)
 {
-  struct pry_headers headers;
-  struct pry_buffer body;
-  pry_headers_init(&headers);
-  pry_buffer_init(&body, engine->engine->options.replay_limit);
-  int error = read_headers(request->headers, request->header_count, &headers) ? PARRY_OK : PARRY_EINVAL;
-  if (!error && !pry_buffer_append(&body, request->body, request->body_size))
-    error = PARRY_ENOMEM;
-  const char *query = strchr(request->path, '?');
-  size_t path_size = query ? (size_t)(query - request->path) : strlen(request->path);
-  struct pry_call_request start = {.method = pry_slice_of(request->method ? request->method : "POST"),
-                                   .path = {request->path, path_size},
-                                   .query = pry_slice_of(query ? query + 1 : ""),
-                                   .headers = &headers,
-                                   .body = &body};
-  call->call = error ? NULL : pry_call_start(engine->engine->control, &start, &host_sink, call);
-  if (!error && !call->call)
-    error = PARRY_ENOMEM;
-  pry_headers_fini(&headers);
-  pry_buffer_fini(&body);
-  return error;
+  host->outbox_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  host->loop = pry_loop_new();
+  host->http = host->loop ? pry_http_new(host->loop, NULL) : NULL;
+  host->outbox = pry_mailbox_new_collected(announce, host);
+  if (!host->http || !host->outbox || host->outbox_fd == -1 || !pry_host_notices_init(host))
+    return false;
+  enum pry_log_level least = (enum pry_log_level)host->options.log_level;
+  host->log = pry_log_new(host->options.log ? pry_host_notices_log : NULL, host, least, unix_clock, host);
+  struct pry_engine_options options = {.loop = host->loop,
+                                       .http = host->http,
+                                       .log = host->log,
+                                       .loader = &pry_lua_loader,
+                                       .state_dir = host->options.state_dir};
+  host->engine = host->log ? pry_engine_new(&options) : NULL;
+  return host->engine && pry_host_calls_init(host) && pry_host_decisions_init(host) && pry_host_functions_init(host);
 }
 
-int parry_call(parry *engine, const struct parry_request *request, const struct parry_call_ops *ops, void *user,
-               parry_call_id *id)
+int parry_new(parry **out, const struct parry_options *options)
 {
-  if (id)
-    id->value = 0;
-  if (!valid(engine) || !request || request->size < sizeof *request || !request->path || request->path[0] != '/' ||
-      !ops || ops->size < sizeof *ops || (request->body_size && !request->body) ||
-      (request->header_count && !request->headers))
+  struct parry_options whole;
+  if (!out)
     return PARRY_EINVAL;
-  if (atomic_load(&engine->engine->closing))
-    return PARRY_EREENTRANT;
-  if (request->body_size > engine->engine->options.replay_limit)
+  *out = NULL;
+  if (!options || !pry_host_take(&whole, sizeof whole, options) || !whole.policy_dir == !whole.init_lua)
     return PARRY_EINVAL;
-  struct host_call *call = calloc(1, sizeof *call);
-  if (!call)
+  parry *handle = calloc(1, sizeof *handle);
+  struct pry_host *host = calloc(1, sizeof *host);
+  if (!host || !handle) {
+    free(handle);
+    free(host);
     return PARRY_ENOMEM;
-  *call = (struct host_call){.engine = engine, .id = ++engine->next_call, .ops = *ops, .user = user};
-  pry_list_init(&call->link);
-  int error = start_call(engine, request, call);
+  }
+  *handle = (struct parry){.magic = PARRY_MAGIC, .host = host};
+  host->options = whole;
+  host->outbox_fd = -1;
+  pthread_mutex_init(&host->findings_lock, NULL);
+  pry_buffer_init(&host->findings, 256 * 1024);
+  int error = copy_options(host) ? PARRY_OK : PARRY_ENOMEM;
+  if (!error && !make_engine(host))
+    error = PARRY_ESYSTEM;
   if (error) {
-    free(call);
+    parry_free(handle);
     return error;
   }
-  pry_list_push(&engine->calls, &call->link);
-  engine->call_count++;
-  if (id)
-    id->value = call->id;
+  *out = handle;
+  return pry_host_load(host);
+}
+
+/* ---- freeing --------------------------------------------------------------------------------------------- */
+
+static void free_options(struct parry_options *options)
+{
+  free((char *)options->policy_dir);
+  free((char *)options->init_lua);
+  free((char *)options->share_dir);
+  free((char *)options->state_dir);
+}
+
+int parry_free(parry *handle)
+{
+  int error;
+  struct pry_host *host = pry_host_of(handle, &error);
+  if (!handle)
+    return PARRY_OK;
+  if (!host)
+    return error;
+  if (atomic_exchange(&host->delivering, true))
+    return PARRY_EREENTRANT;
+  atomic_store(&host->freeing, true);
+  if (host->decisions)
+    pry_host_decisions_end(host);
+  if (host->functions)
+    pry_host_functions_end(host);
+  pry_engine_free(host->engine);
+  if (host->outbox)
+    pry_mailbox_collect(host->outbox);
+  pry_host_decisions_fini(host);
+  pry_host_functions_fini(host);
+  pry_host_calls_fini(host);
+  pry_log_free(host->log);
+  pry_host_notices_fini(host);
+  pry_http_free(host->http);
+  pry_mailbox_free(host->outbox);
+  pry_loop_free(host->loop);
+  if (host->outbox_fd != -1)
+    close(host->outbox_fd);
+  pry_buffer_fini(&host->findings);
+  pthread_mutex_destroy(&host->findings_lock);
+  free_options(&host->options);
+  free(host);
+  handle->magic = 0;
+  free(handle);
   return PARRY_OK;
 }
 
-int parry_call_resume(parry *engine, parry_call_id id)
+/* ---- driving --------------------------------------------------------------------------------------------- */
+
+/* Of the calls made before; what is posted from now on rings again. */
+static void silence(const struct pry_host *host)
 {
-  if (!valid(engine))
-    return PARRY_EINVAL;
-  struct host_call *call = find_call(engine, id);
-  if (!call)
-    return PARRY_ENOENT;
-  pry_call_resume(call->call);
-  return PARRY_OK;
+  eventfd_t count;
+  (void)eventfd_read(host->outbox_fd, &count);
 }
 
-int parry_call_cancel(parry *engine, parry_call_id id)
+int parry_dispatch(parry *handle)
 {
-  if (!valid(engine))
-    return PARRY_EINVAL;
-  struct host_call *call = find_call(engine, id);
-  if (!call)
-    return PARRY_ENOENT;
-  pry_call_cancel(call->call);
-  return PARRY_OK;
+  int error;
+  struct pry_host *host = pry_host_of(handle, &error);
+  if (!host)
+    return error;
+  if (atomic_exchange(&host->delivering, true))
+    return PARRY_EREENTRANT;
+  silence(host);
+  pry_mailbox_collect(host->outbox);
+  atomic_store(&host->delivering, false);
+  return (int)atomic_load(&host->open);
+}
+
+int parry_run(parry *handle, double timeout)
+{
+  int error;
+  struct pry_host *host = pry_host_of(handle, &error);
+  if (!host)
+    return error;
+  if (atomic_exchange(&host->delivering, true))
+    return PARRY_EREENTRANT;
+  pry_loop_turn(host->loop, timeout < 0 ? PRY_TIME_NEVER : pry_time_from_seconds(timeout));
+  silence(host);
+  pry_mailbox_collect(host->outbox);
+  atomic_store(&host->delivering, false);
+  return (int)atomic_load(&host->open);
+}
+
+int parry_fd(parry *handle)
+{
+  int error;
+  const struct pry_host *host = pry_host_of(handle, &error);
+  if (!host)
+    return error;
+  return host->options.threads ? host->outbox_fd : PARRY_EINVAL;
+}
+
+void parry_wakeup(parry *handle)
+{
+  int error;
+  const struct pry_host *host = pry_host_of(handle, &error);
+  if (host)
+    pry_loop_wake(host->loop);
 }

@@ -4,9 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+struct pry_host_decisions {
+  struct pry_list pending; /* struct decision */
+  uint64_t next;
+};
+
 struct decision {
   struct pry_list link;
-  struct parry *engine;
+  struct pry_host *host;
   struct pry_call_view view;
   struct pry_attempt attempt;
   struct pry_failure failure;
@@ -25,7 +30,7 @@ static void free_decision(struct decision *decision)
   pry_pass_stop(&decision->pass);
   if (!pry_list_empty(&decision->link)) {
     pry_list_remove(&decision->link);
-    decision->engine->decision_count--;
+    pry_host_close(decision->host);
   }
   pry_headers_fini(&decision->headers);
   pry_buffer_fini(&decision->text);
@@ -34,23 +39,27 @@ static void free_decision(struct decision *decision)
   free(decision);
 }
 
-void pry_decisions_cancel(struct parry *engine)
+bool pry_host_decisions_init(struct pry_host *host)
 {
-  while (!pry_list_empty(&engine->decisions))
-    free_decision(PRY_CONTAINER_OF(engine->decisions.next, struct decision, link));
+  host->decisions = calloc(1, sizeof *host->decisions);
+  if (host->decisions)
+    pry_list_init(&host->decisions->pending);
+  return host->decisions;
+}
+
+void pry_host_decisions_end(struct pry_host *host)
+{
+  while (!pry_list_empty(&host->decisions->pending))
+    free_decision(PRY_CONTAINER_OF(host->decisions->pending.next, struct decision, link));
+}
+
+void pry_host_decisions_fini(struct pry_host *host)
+{
+  free(host->decisions);
+  host->decisions = NULL;
 }
 
 /* ---- reading what the host says ------------------------------------------------------------------------ */
-
-static bool copy_headers(struct decision *decision, const struct parry_failure *failure)
-{
-  for (size_t i = 0; i < failure->header_count; i++)
-    if (!failure->headers[i].name || !failure->headers[i].value ||
-        !pry_headers_add(&decision->headers, pry_slice_of(failure->headers[i].name),
-                         pry_slice_of(failure->headers[i].value)))
-      return false;
-  return true;
-}
 
 static void set_target(struct decision *decision, const char *name, unsigned attempts)
 {
@@ -70,7 +79,7 @@ static const struct pry_dialect *generic(const struct decision *decision)
   return named ? named : &pry_dialect_generic;
 }
 
-static void classify(struct decision *decision, const struct parry_failure *failure)
+static void classify(struct decision *decision, const struct parry_event *failure)
 {
   const struct pry_provider *provider = decision->view.target.provider;
   struct pry_answer_view answer = {.provider = provider ? provider->name : "",
@@ -81,7 +90,7 @@ static void classify(struct decision *decision, const struct parry_failure *fail
     decision->failure = pry_failure_from_curl(failure->curl_code, pry_curl_code_sent(failure->curl_code));
   else
     decision->failure = pry_classify(decision->state, provider ? provider->dialect : generic(decision), &answer,
-                                     pry_loop_unix_time(decision->engine->loop));
+                                     pry_loop_unix_time(decision->host->loop));
   enum pry_category category = failure->category ? pry_category_from_name(pry_slice_of(failure->category)) : PRY_NONE;
   if (category)
     pry_failure_set_category(&decision->failure, category);
@@ -89,19 +98,19 @@ static void classify(struct decision *decision, const struct parry_failure *fail
     pry_failure_set_category(&decision->failure, PRY_UNKNOWN);
 }
 
-static void fill_view(struct decision *decision, const struct parry_failure *failure)
+static void fill_view(struct decision *decision, const struct parry_event *failure)
 {
   struct pry_call_view *view = &decision->view;
   unsigned attempt = failure->attempt ? failure->attempt : 1;
-  double now = pry_loop_unix_time(decision->engine->loop);
-  snprintf(view->id, sizeof view->id, "d_0_%llx", (unsigned long long)++decision->engine->next_decision);
+  double now = pry_loop_unix_time(decision->host->loop);
+  snprintf(view->id, sizeof view->id, "d_0_%llx", (unsigned long long)++decision->host->decisions->next);
   view->route = decision->route->pattern;
   view->dialect = "openai";
   view->method = PRY_SLICE("POST");
   view->path = PRY_SLICE("");
   view->attempt = attempt;
   view->deadline =
-      pry_loop_now(decision->engine->loop) +
+      pry_loop_now(decision->host->loop) +
       (failure->deadline_left > 0 ? pry_time_from_seconds(failure->deadline_left) : decision->route->deadline);
   view->repeatable = !failure->not_repeatable;
   view->headers = &decision->headers;
@@ -118,12 +127,12 @@ static void fill_view(struct decision *decision, const struct parry_failure *fai
   view->ledger_count = 1;
 }
 
-static bool copy_event(struct decision *decision, const struct parry_failure *failure)
+static bool copy_event(struct decision *decision, const struct parry_event *failure)
 {
-  if (!failure->event)
+  if (!failure->name)
     return true;
-  size_t name_size = strlen(failure->event) + 1;
-  if (!pry_buffer_append(&decision->text, failure->event, name_size) ||
+  size_t name_size = strlen(failure->name) + 1;
+  if (!pry_buffer_append(&decision->text, failure->name, name_size) ||
       !pry_buffer_append_text(&decision->text, failure->fields ? failure->fields : "{}"))
     return false;
   decision->event.name = decision->text.data;
@@ -132,12 +141,6 @@ static bool copy_event(struct decision *decision, const struct parry_failure *fa
 }
 
 /* ---- turning a verdict into the host's decision ----------------------------------------------------------- */
-
-static const char *keep(struct pry_buffer *texts, const char *text)
-{
-  size_t at = texts->size;
-  return pry_buffer_append(texts, text, strlen(text) + 1) ? texts->data + at : "";
-}
 
 /* Caps and the server's time hold for hosts, too. */
 static bool executable(const struct decision *decision, const struct pry_verdict *verdict, double *after)
@@ -156,7 +159,7 @@ static bool executable(const struct decision *decision, const struct pry_verdict
   bool refused = failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0);
   if (!decision->view.repeatable && failure->sent && !refused)
     return false;
-  pry_time left = decision->view.deadline - pry_loop_now(decision->engine->loop);
+  pry_time left = decision->view.deadline - pry_loop_now(decision->host->loop);
   return decision->view.attempt < decision->route->max_attempts_per_call && pry_time_from_seconds(*after) < left;
 }
 
@@ -176,33 +179,27 @@ static enum parry_action action_of(enum pry_verdict_kind kind)
   }
 }
 
+static void fill_body(const struct pry_slice *body, struct parry_decision *told)
+{
+  told->body_size = body->size;
+  if (told->body && told->body_capacity && body->size)
+    memcpy(told->body, body->data, body->size < told->body_capacity ? body->size : told->body_capacity);
+}
+
 static void fill_decision(struct decision *decision, const struct pry_verdict *verdict, double after,
                           struct parry_decision *told)
 {
-  struct pry_buffer *texts = &decision->engine->decision_text;
   const struct pry_failure *failure = &decision->failure;
-  pry_buffer_clear(texts);
-  *told = (struct parry_decision){.category = pry_category_name(failure->category),
-                                  .status = pry_failure_client_status(failure),
-                                  .target = "",
-                                  .body = "",
-                                  .policy = "",
-                                  .why = ""};
-  /* One reservation, so that no pointer into the texts moves while the others are added. */
-  if (!verdict || !pry_buffer_reserve(texts, verdict->body.size + PRY_TARGET_MAX + PRY_WHY_MAX + 512))
-    return;
-  told->action = action_of(verdict->kind);
-  told->after = after;
-  told->target = keep(texts, verdict->target);
-  told->why = keep(texts, verdict->why);
-  told->policy = keep(texts, decision->pass.ask.instance->name);
-  if (verdict->category)
-    told->category = pry_category_name(verdict->category);
-  if (verdict->status)
-    told->status = verdict->status;
-  size_t at = texts->size;
-  if (pry_buffer_append_slice(texts, pry_buffer_slice(&verdict->body)) && pry_buffer_append(texts, "", 1))
-    told->body = texts->data + at;
+  enum pry_category category = verdict && verdict->category ? verdict->category : failure->category;
+  told->action = verdict ? (int)action_of(verdict->kind) : PARRY_FAIL;
+  told->status = verdict && verdict->status ? verdict->status : pry_failure_client_status(failure);
+  told->after = verdict ? after : 0;
+  snprintf(told->category, sizeof told->category, "%s", pry_category_name(category));
+  snprintf(told->target, sizeof told->target, "%s", verdict ? verdict->target : "");
+  snprintf(told->policy, sizeof told->policy, "%s", verdict ? decision->pass.ask.instance->name : "");
+  snprintf(told->why, sizeof told->why, "%s", verdict ? verdict->why : "");
+  struct pry_slice body = verdict ? pry_buffer_slice(&verdict->body) : (struct pry_slice){NULL, 0};
+  fill_body(&body, told);
 }
 
 /* Walks until a verdict can be carried out. PARRY_PENDING or PARRY_OK with `told` filled. */
@@ -220,7 +217,7 @@ static int walk(struct decision *decision, enum pry_pass_result result, struct p
 static void step(struct pry_pass *pass, enum pry_pass_result result)
 {
   struct decision *decision = pass->user;
-  struct parry_decision told;
+  struct parry_decision told = PARRY_DECISION_INIT;
   if (walk(decision, result, &told) == PARRY_PENDING)
     return;
   if (decision->ready)
@@ -235,50 +232,55 @@ static const struct pry_route *find_route(const struct pry_config *config, const
   return pattern ? pry_config_route_by_pattern(config, pattern) : config->route_count ? &config->routes[0] : NULL;
 }
 
-static int begin(struct decision *decision, const struct parry_failure *failure, struct parry_decision *told)
+static int begin(struct decision *decision, const struct parry_event *failure, struct parry_decision *told)
 {
   struct pry_ask *ask = &decision->pass.ask;
   decision->view.vars = pry_vars_new();
   if (!decision->view.vars || !copy_event(decision, failure))
     return PARRY_ENOMEM;
-  if (!copy_headers(decision, failure))
+  if (!pry_host_headers(failure->headers, failure->header_count, &decision->headers))
     return PARRY_EINVAL;
   fill_view(decision, failure);
   decision->pass.step = step;
   decision->pass.user = decision;
   ask->call = &decision->view;
   ask->failure = &decision->failure;
-  ask->event = failure->event ? &decision->event : NULL;
+  ask->event = failure->name ? &decision->event : NULL;
   return walk(
       decision,
-      pry_pass_start(&decision->pass, decision->state, decision->route, failure->event ? PRY_ON_EVENT : PRY_ON_ERROR),
+      pry_pass_start(&decision->pass, decision->state, decision->route, failure->name ? PRY_ON_EVENT : PRY_ON_ERROR),
       told);
 }
 
-int parry_decide(parry *engine, const struct parry_failure *failure, struct parry_decision *told,
+int parry_decide(parry *handle, const struct parry_event *event, struct parry_decision *told,
                  void (*ready)(void *user, const struct parry_decision *decision), void *user)
 {
-  if (!engine || !failure || failure->size < sizeof *failure || !told || (failure->header_count && !failure->headers) ||
-      (failure->body_size && !failure->body))
+  int error;
+  struct pry_host *host = pry_host_of(handle, &error);
+  struct parry_event failure;
+  if (!host)
+    return error;
+  if (!event || !pry_host_take(&failure, sizeof failure, event) || !told || told->size != sizeof *told ||
+      (failure.header_count && !failure.headers) || (failure.body_size && !failure.body))
     return PARRY_EINVAL;
-  if (engine->engine->closing)
+  if (atomic_load(&host->freeing))
     return PARRY_EREENTRANT;
-  struct pry_state *state = engine->engine->control->state;
-  const struct pry_route *route = state ? find_route(state->generation->config, failure->route) : NULL;
+  struct pry_state *state = host->engine->control->state;
+  const struct pry_route *route = state ? find_route(state->generation->config, failure.route) : NULL;
   if (!route)
     return state ? PARRY_EINVAL : PARRY_EPOLICY;
   struct decision *decision = calloc(1, sizeof *decision);
   if (!decision)
     return PARRY_ENOMEM;
-  *decision = (struct decision){.engine = engine, .state = state, .route = route, .ready = ready, .user = user};
+  *decision = (struct decision){.host = host, .state = state, .route = route, .ready = ready, .user = user};
   pry_state_ref(state);
   pry_list_init(&decision->link);
   pry_headers_init(&decision->headers);
   pry_buffer_init(&decision->text, 64 * 1024);
-  int result = begin(decision, failure, told);
+  int result = begin(decision, &failure, told);
   if (result == PARRY_PENDING && ready) {
-    pry_list_push(&engine->decisions, &decision->link);
-    engine->decision_count++;
+    pry_list_push(&host->decisions->pending, &decision->link);
+    atomic_fetch_add(&host->open, 1);
     return PARRY_PENDING;
   }
   if (result == PARRY_PENDING) {

@@ -1,5 +1,18 @@
 /*
- * parry_internal.h: what stands behind `struct parry`, shared by parry.c and parry_decide.c.
+ * parry_internal.h: what stands behind `struct parry`, shared by the files that implement parry.h:
+ *
+ *   parry.c           making, driving, freeing; what a handle is worth
+ *   parry_policies.c  reloading, findings, status
+ *   parry_call.c      calls
+ *   parry_decide.c    decisions and reports
+ *   parry_function.c  host functions and events
+ *   parry_tell.c      log lines, alerts, metrics
+ *
+ * Everything for the host goes through one outbox (mailbox.h, the collected kind): posted from any thread of the
+ * engine's, delivered by parry_run(), parry_dispatch() and parry_free() on the host's. Nothing else calls the host
+ * (but PARRY_ANY_THREAD functions). What is posted is embedded in its thing (a call, a decision), so posting cannot fail.
+ *
+ * Thread: fields say whose they are.
  */
 #ifndef PRY_PARRY_INTERNAL_H
 #define PRY_PARRY_INTERNAL_H
@@ -11,27 +24,71 @@
 /* The binding's loader (bindings/lua/loader.c); named here so that core includes no binding header. */
 extern const struct pry_loader pry_lua_loader;
 
-struct parry {
-  unsigned magic;
-  bool inside; /* parry_run() or parry_free() is on the stack */
-  struct parry_options options;
-  char *policy_dir, *state_dir;
-  struct pry_loop *loop;
+struct pry_host_calls;
+struct pry_host_decisions;
+struct pry_host_functions;
+struct pry_host_notices;
+
+/* What is behind a handle. */
+struct pry_host {
+  struct parry_options options; /* whole, its texts copied; constant */
+  struct pry_loop *loop;        /* the control worker's: the host's thread in parry_run(), or our own */
   struct pry_http *http;
   struct pry_log *log;
   struct pry_engine *engine;
-  struct pry_buffer report;
-  const char *report_text; /* its bytes, or a constant when there was no memory for them; NULL before the first load */
-  struct pry_list calls;   /* struct host_call */
-  size_t call_count;
-  uint64_t next_call;
-  struct pry_list decisions; /* pending ones */
-  size_t decision_count;
-  uint64_t next_decision;
-  struct pry_buffer decision_text; /* what the last decision's pointers point into */
+  struct pry_mailbox *outbox;
+  int outbox_fd; /* an eventfd, readable while the outbox has something */
+  /* Each module's own, made by it. */
+  struct pry_host_calls *calls;
+  struct pry_host_decisions *decisions;
+  struct pry_host_functions *functions;
+  struct pry_host_notices *notices;
+  pthread_mutex_t findings_lock;
+  struct pry_buffer findings;
+  const char *findings_text; /* under the lock: its bytes, or a constant when there was no memory for them */
+  atomic_size_t open;        /* calls and decisions not delivered to their end */
+  atomic_bool freeing;
+  atomic_bool delivering; /* one thread at a time runs or dispatches */
 };
 
-/* Ends pending decisions without telling anybody. */
-void pry_decisions_cancel(struct parry *engine);
+/* What a handle names. NULL, with *error one of PARRY_EFREED and PARRY_EFORKED, when it names nothing any more. Any
+ * thread. */
+struct pry_host *pry_host_of(const parry *handle, int *error);
+
+/* Takes what a host's struct of `size` bytes (its first member) says into ours, which may be longer or shorter: what it
+ * does not have is 0; what it has and we do not must be 0. False: it is not, or `size` cannot be. */
+bool pry_host_take(void *ours, size_t our_size, const void *theirs);
+
+/* The other direction: writes no more than theirs has room for, and keeps its `size`. */
+bool pry_host_give(void *theirs, const void *ours, size_t our_size);
+
+/* Counts one more open call or decision. PARRY_BUSY: there are max_calls. */
+int pry_host_open(struct pry_host *host);
+void pry_host_close(struct pry_host *host);
+
+/* Headers of the host's into a list of ours. False: a NULL among them, or more than one message may have. */
+bool pry_host_headers(const struct parry_header *from, size_t count, struct pry_headers *headers);
+
+/* The other way: names and values as NUL-terminated texts behind the array, in one block to be freed. NULL: memory. */
+struct parry_header *pry_host_header_array(const struct pry_headers *headers);
+
+/* Loads or reloads the policies on this thread. PARRY_OK or PARRY_EPOLICY. */
+int pry_host_load(struct pry_host *host);
+
+/* Each module: makes its part (false: no memory), ends what is open so that its last deliveries are in the outbox or
+ * made, and frees. `end` comes when the engine's threads have stopped, `fini` after the last delivery. */
+bool pry_host_calls_init(struct pry_host *host);
+void pry_host_calls_fini(struct pry_host *host);
+bool pry_host_decisions_init(struct pry_host *host);
+void pry_host_decisions_end(struct pry_host *host);
+void pry_host_decisions_fini(struct pry_host *host);
+bool pry_host_functions_init(struct pry_host *host);
+void pry_host_functions_end(struct pry_host *host);
+void pry_host_functions_fini(struct pry_host *host);
+/* Before the engine and its log. */
+bool pry_host_notices_init(struct pry_host *host);
+void pry_host_notices_fini(struct pry_host *host);
+/* A line for options.log; any thread. */
+void pry_host_notices_log(void *host, enum pry_log_level level, const char *line, size_t size);
 
 #endif

@@ -1,20 +1,50 @@
 /*
- * parry.h: a policy engine for calls that fail, with its policies in Lua.
+ * parry.h: when a call goes wrong, a script that can be edited while it runs decides what happens next.
  *
- * The only installed header: what is not in it does not exist. First form of the 0.x interface; its shape is stable,
- * more will be added behind the `size` fields.
+ * The only installed C header: what is not in it does not exist. One engine, four ways to use it, all with the same
+ * Lua files that the `parry` program runs:
  *
- * A host links libparry and either hands over its HTTP calls (parry_call: parry makes the attempts, waits, switches
- * targets and gives one outcome), or keeps its own I/O and asks what to do about a failure (parry_decide). Both use the
- * same Lua files as the `parry` program.
+ *   parry_call()    hand over an HTTP call: parry makes the attempts, waits, switches targets, renews tokens, streams
+ *                   the answer and gives one outcome;
+ *   the same with `on_attempt`: you make each attempt, whatever it is (a query, a job, a device); parry says when, where
+ *                   and whether again. Everything the policies can do (breakers, limits, queues, budgets) applies;
+ *   parry_decide()  keep everything to yourself and ask "this failed: now what?"; parry_report() tells how it went;
+ *   parry_emit()    tell the policies of anything else that happened.
  *
- * Threads: an engine belongs to the thread that calls parry_run(); every function here must be called on that thread,
- * except parry_version(), parry_strerror() and parry_wakeup(). Several engines may run on several threads.
- * The library never calls abort() or exit(), installs no signal handlers (SIGPIPE is masked on its own sockets'
- * writes) and writes nothing to stdout or stderr.
+ * A whole host:
  *
- * Memory: text passed in is copied or used only during the call. Pointers given to callbacks are valid until the
- * callback returns.
+ *     struct parry_options options = PARRY_OPTIONS_INIT;
+ *     parry *engine;
+ *     options.policy_dir = "/etc/parry/policies";
+ *     if (parry_new(&engine, &options) == PARRY_OK) {
+ *       struct parry_event event = PARRY_EVENT_INIT;
+ *       struct parry_decision decision = PARRY_DECISION_INIT;
+ *       event.target = "openai/gpt-4o", event.status = 503;
+ *       if (parry_decide(engine, &event, &decision, NULL, NULL) == PARRY_OK && decision.action == PARRY_RETRY)
+ *         sleep_and_try_again(decision.after);
+ *     }
+ *     parry_free(engine);
+ *
+ * Driving it. Callbacks come from parry_run(), parry_dispatch() and parry_free(), on the thread that called it, one
+ * after another, and from nowhere else: not from inside parry_call(), not on a thread of parry's. (The one exception is
+ * asked for by name: PARRY_ANY_THREAD.) There are two ways:
+ *
+ *   no threads      options.threads = 0: nothing happens but inside parry_run(engine, timeout);
+ *   own threads     options.threads > 0: parry works by itself, what it has for the host waits behind the descriptor
+ *                   parry_fd(), and parry_dispatch() delivers it: poll, epoll, libuv, asyncio, anything with a loop.
+ *
+ * Threads: every function may be called from any thread at any time, except that parry_free() must be the last use of
+ * the engine, and that one thread at a time runs or dispatches. Engines do not know of each other.
+ *
+ * Memory: text passed in is copied, or used only during the call. Pointers given to callbacks are valid until the
+ * callback returns. What a host leaves lying is bounded (PARRY_BUSY), and so is what a policy or a provider sends.
+ *
+ * Your process: the library never calls abort() or exit(), installs no signal handlers, blocks all signals in its
+ * threads, sends without SIGPIPE, and writes nothing to stdout or stderr. After fork() the child's copy of an engine is
+ * PARRY_EFORKED: it may be freed there, which only forgets it, and the parent's goes on. Fork before parry_new().
+ *
+ * Growing: every struct begins with its `size`, set by its _INIT macro. A library reads no more than the host had, and
+ * refuses (PARRY_EINVAL) what a newer host set and it does not know. 0.x: the SONAME has the minor version.
  */
 #ifndef PARRY_H
 #define PARRY_H
@@ -42,16 +72,20 @@ PARRY_API const char *parry_version(void);
 
 /* ---- errors ---------------------------------------------------------------------------------------------- */
 
-/* 0 is success, everything else is negative. */
+/* 0 is success, everything else is negative. Errors of the host's own making; what goes wrong with a call is told by its
+ * outcome, in the words of the failure vocabulary ("rate_limit", "timeout", …). */
 #define PARRY_ERRORS(X)                                                                                                \
   X(PARRY_OK, 0, "success")                                                                                            \
   X(PARRY_EINVAL, -1, "an argument is wrong")                                                                          \
   X(PARRY_ENOMEM, -2, "memory is short")                                                                               \
-  X(PARRY_EPOLICY, -3, "the policies were refused; parry_report() says why")                                           \
-  X(PARRY_ENOENT, -4, "no such call")                                                                                  \
-  X(PARRY_EREENTRANT, -5, "not from inside a callback")                                                                \
+  X(PARRY_EPOLICY, -3, "the policies were refused; parry_findings() says why")                                         \
+  X(PARRY_ENOENT, -4, "no such call, attempt or request; it may have ended")                                           \
+  X(PARRY_EREENTRANT, -5, "not from inside a callback, nor while another thread runs or dispatches")                   \
   X(PARRY_PENDING, -6, "the decision waits; it is delivered later")                                                    \
-  X(PARRY_ESYSTEM, -7, "the system refused descriptors or memory")
+  X(PARRY_ESYSTEM, -7, "the system refused descriptors, threads or memory")                                            \
+  X(PARRY_BUSY, -8, "too much is open or undelivered; run or dispatch first")                                          \
+  X(PARRY_EFORKED, -9, "this engine belongs to the parent process")                                                    \
+  X(PARRY_EFREED, -10, "no engine, or one that was freed")
 
 enum parry_error {
 #define X(name, value, text) name = value,
@@ -66,145 +100,332 @@ PARRY_API const char *parry_strerror(int error);
 
 typedef struct parry parry;
 
+/* A name and its value: an HTTP header, a secret. */
+struct parry_header {
+  const char *name, *value;
+};
+
 enum parry_log_level { PARRY_LOG_DEBUG, PARRY_LOG_INFO, PARRY_LOG_WARN, PARRY_LOG_ERROR };
 
+/* An alert that a policy raised (`notify`), or that is over. Scrubbed of secrets, like everything that leaves. */
+struct parry_alert {
+  size_t size;
+  const char *key;      /* names it while it is open */
+  const char *sink;     /* whom the policy wants told */
+  const char *severity; /* "info", "warning", "error", "critical" */
+  const char *title;    /* one line; "" */
+  const char *text;
+  const char *cause; /* "server, HTTP 500"; "" */
+  int resolved;      /* 0: opened, or still open and told again */
+  unsigned long count;
+};
+
+/* How a look at the policies ended that changed something or was refused. */
+struct parry_reload_info {
+  size_t size;
+  int error;              /* PARRY_OK: taken over; PARRY_EPOLICY: refused, the old ones go on */
+  const char *generation; /* the one that serves now: its content hash in hex */
+  const char *findings;   /* "file:line: text" lines; warnings also when it was taken over */
+  int rolled_back;        /* the engine went back to this one by itself: its successor's policies faulted */
+};
+
 struct parry_options {
-  size_t size;            /* sizeof(struct parry_options) */
-  const char *policy_dir; /* the folder with init.lua; required */
-  const char *state_dir;  /* where rotated refresh tokens are kept; NULL: nowhere */
-  /* JSON lines, scrubbed of secrets; NULL: none. May be called from inside any function here. */
-  void (*log)(void *user, enum parry_log_level level, const char *line, size_t line_size);
-  void *log_user;
+  size_t size;
+  const char *policy_dir; /* the folder with init.lua */
+  const char *init_lua;   /* or, with policy_dir NULL, the text of an init.lua */
+  /* The policies, dialects and libraries that came with parry, used for every file that the folder lacks. NULL: where
+   * they were installed; "": nowhere. */
+  const char *share_dir;
+  const char *state_dir;              /* where rotated refresh tokens are kept, files 0600; NULL: nowhere */
+  const struct parry_header *secrets; /* found by `secret "NAME"` before files and environment are searched; copied */
+  size_t secret_count;
+  unsigned threads; /* of parry's own: 0 none, 1 one for everything, N one that leads and N that run calls; up to 255 */
+  unsigned
+      deciders; /* decisions that can be made at the same moment, each with a Lua state; 0: 1, or with threads up to 4 */
+  size_t max_calls;    /* calls and decisions open or undelivered at a time, before PARRY_BUSY; 0: 4096 */
+  size_t max_buffered; /* bytes of answers not yet delivered; above it providers are paused; 0: 64 MiB */
+  int watch;           /* non-zero: a saved edit goes live by itself, and a bad one is refused */
+  int log_level;       /* enum parry_log_level; the least that is told */
+  void *user;          /* given to the callbacks below; any of them may be NULL */
+  /* JSON lines. Those that nobody collects are dropped, oldest first, and counted. */
+  void (*log)(void *user, int level, const char *line, size_t line_size);
+  void (*alert)(void *user, const struct parry_alert *alert);
+  void (*reloaded)(void *user, const struct parry_reload_info *info);
 };
 
 #define PARRY_OPTIONS_INIT                                                                                             \
   {                                                                                                                    \
-    sizeof(struct parry_options), 0, 0, 0, 0                                                                           \
+    sizeof(struct parry_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PARRY_LOG_INFO, 0, 0, 0, 0                          \
   }
 
-/* Loads the policies and makes an engine. On PARRY_EPOLICY (and only then, besides success) *out is an engine that
- * can do nothing but parry_report() and parry_free(). */
+/* Loads the policies and makes an engine. On PARRY_EPOLICY (and only then, besides success) *out is an engine that can do
+ * nothing but parry_findings() and parry_free(). */
 PARRY_API int parry_new(parry **out, const struct parry_options *options);
 
-/* What the last load of policies found, one "file:line: text" per line; "" when nothing. Valid until the next load. */
-PARRY_API const char *parry_report(const parry *engine);
+/* Ends every open call and decision (their callbacks come from inside, with category "cancelled"), waits for the threads
+ * to end, and frees. PARRY_EREENTRANT from a callback: nothing is freed. NULL is fine. A handle that was freed is
+ * PARRY_EFREED everywhere, as long as its place has not been given to one of the next 63 engines. */
+PARRY_API int parry_free(parry *engine);
 
-/* Cancels every open call (each on_done is called) and frees. NULL is fine. Not from inside a callback: ignored there. */
-PARRY_API void parry_free(parry *engine);
+/* ---- driving it ------------------------------------------------------------------------------------------- */
 
-/* Drives the engine: waits at most `timeout` seconds (0: does not wait; negative: until something happens) and runs
- * what is due, callbacks included. Returns the number of open calls and pending decisions, or PARRY_EREENTRANT. */
+/* Waits at most `timeout` seconds (0: not; negative: until something was delivered, parry_wakeup() or a signal) and
+ * delivers what is due. Without threads this is also where all work is done. Returns how many calls and decisions are
+ * open or undelivered, or an error. */
 PARRY_API int parry_run(parry *engine, double timeout);
+
+/* With threads: a descriptor that polls readable while there is something to deliver. Only poll it; it belongs to the
+ * engine. PARRY_EINVAL without threads. */
+PARRY_API int parry_fd(parry *engine);
+
+/* Delivers what there is, without waiting, and returns as parry_run() does. What comes up meanwhile is left for the next
+ * time, so that nobody is kept here. */
+PARRY_API int parry_dispatch(parry *engine);
 
 /* Makes a waiting parry_run() return. Any thread; also from a signal handler. */
 PARRY_API void parry_wakeup(parry *engine);
 
-/* Reads the folder again: PARRY_OK (taken over, or nothing had changed), or PARRY_EPOLICY: the old policies go on and
- * parry_report() says why. */
-PARRY_API int parry_reload(parry *engine);
+/* ---- policies --------------------------------------------------------------------------------------------- */
 
-/* The serving generation's content hash in hex. */
-PARRY_API const char *parry_generation(const parry *engine);
+/* Reads the policies again. wait non-zero: returns when they are taken over (PARRY_OK, also when nothing had changed) or
+ * refused (PARRY_EPOLICY: the old ones go on); not from a callback without threads. wait 0: returns at once, and
+ * options.reloaded tells. */
+PARRY_API int parry_reload(parry *engine, int wait);
 
-/* ---- calls: parry does the I/O ----------------------------------------------------------------------------- */
+/* What the last load or reload found, one "file:line: text" per line, as snprintf() would write it: at most size - 1
+ * bytes and a NUL; returns the length of it all, 0 for nothing. */
+PARRY_API size_t parry_findings(parry *engine, char *buffer, size_t size);
+
+struct parry_status {
+  size_t size;
+  char generation[65]; /* content hash in hex of what serves; "" before the first */
+  char version[15];
+  double loaded_at; /* Unix seconds */
+  unsigned policies, policy_tests;
+  unsigned long reloads, reloads_refused, rollbacks;
+  unsigned long policy_faults; /* handlers that threw, looped, or answered nonsense */
+  unsigned long log_lines_lost;
+  size_t open;     /* calls and decisions */
+  size_t buffered; /* bytes of answers undelivered */
+};
+
+#define PARRY_STATUS_INIT                                                                                              \
+  {                                                                                                                    \
+    sizeof(struct parry_status), {0}, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                                                \
+  }
+
+PARRY_API int parry_status(parry *engine, struct parry_status *status);
+
+/* One sample of one metric, Prometheus's way: a histogram is its _bucket, _sum and _count samples. */
+struct parry_sample {
+  size_t size;
+  const char *name, *type, *help; /* type: "counter", "gauge", "histogram" */
+  const char *labels;             /* as in the text format, without braces: target="kimi/k2",category="none"; "" */
+  double value;
+};
+
+/* Gives every sample as it stands now to `each`, on this thread, before it returns. */
+PARRY_API int parry_metrics(parry *engine, void (*each)(void *user, const struct parry_sample *sample), void *user);
+
+/* ---- calls ------------------------------------------------------------------------------------------------ */
 
 /* Names a call; 0 names none. Ids of the past are harmless: they are PARRY_ENOENT. */
 typedef struct parry_call_id {
   uint64_t value;
 } parry_call_id;
 
-struct parry_header {
-  const char *name, *value;
-};
-
 struct parry_request {
-  size_t size;        /* sizeof(struct parry_request) */
+  size_t size;
   const char *method; /* NULL: "POST" */
-  const char *path;   /* as a client of the gateway would send it, e.g. "/v1/chat/completions"; a query may follow */
+  const char *path; /* as a client of the gateway would send it, e.g. "/v1/chat/completions"; a query may follow. Routes
+                       * of init.lua are found by it, also where no HTTP is meant */
+  const char *target; /* "provider/model" of the first attempt; NULL: as the route says */
   const struct parry_header *headers;
   size_t header_count;
-  const void *body;
+  const void *body; /* at most 16 MiB */
   size_t body_size;
 };
 
 #define PARRY_REQUEST_INIT                                                                                             \
   {                                                                                                                    \
-    sizeof(struct parry_request), 0, 0, 0, 0, 0, 0                                                                     \
+    sizeof(struct parry_request), 0, 0, 0, 0, 0, 0, 0                                                                  \
   }
 
 struct parry_outcome {
-  int ok;               /* a provider's good answer, or a policy's own below 400 */
+  size_t size;
+  int ok;               /* a good answer, or a policy's own below 400 */
   int status;           /* what a client would have been told */
-  const char *category; /* "none" when ok, else the failure vocabulary: "rate_limit", "timeout", … */
+  const char *category; /* "none" when ok, else the failure vocabulary: "rate_limit", "timeout", "cancelled", … */
+  const char *code;     /* the provider's word for it: "insufficient_quota"; "" */
   const char *message;  /* "" when ok */
-  unsigned attempts;    /* sent upstream */
+  const char *why;      /* the last words of the policies about it; "" */
+  double retry_after;   /* seconds until it may work again; negative: not known */
+  unsigned attempts;    /* made, refused ones not counted */
   const char *target;   /* "provider/model" of the last attempt */
   const char *call_id;  /* as in logs and the parry-call-id header */
-  int truncated;        /* the body given is not whole */
+  const char *generation;
+  int truncated; /* the body given is not whole */
 };
 
-struct parry_call_ops {
-  size_t size; /* sizeof(struct parry_call_ops) */
-  /* The answer's head. Any of these may be NULL. */
-  void (*on_headers)(void *user, int status, const struct parry_header *headers, size_t header_count);
-  /* Body bytes. Non-zero: pause until parry_call_resume(). */
-  int (*on_data)(void *user, const void *data, size_t size);
-  /* Exactly once, last; also after cancel and free. */
-  void (*on_done)(void *user, const struct parry_outcome *outcome);
-};
-
-/* Starts a call. No callback is made from inside this function. PARRY_EINVAL also for a body over 16 MiB;
- * PARRY_EREENTRANT from callbacks of parry_free(). */
-PARRY_API int parry_call(parry *engine, const struct parry_request *request, const struct parry_call_ops *ops,
-                         void *user, parry_call_id *id);
-PARRY_API int parry_call_resume(parry *engine, parry_call_id id);
-/* on_done follows from parry_run(), with category "cancelled". */
-PARRY_API int parry_call_cancel(parry *engine, parry_call_id id);
-
-/* ---- decisions: the host does the I/O --------------------------------------------------------------------------- */
-
-/* What failed. Zero or NULL for what the host does not know. */
-struct parry_failure {
-  size_t size;          /* sizeof(struct parry_failure) */
-  const char *route;    /* pattern of a route in init.lua whose chain decides; NULL: the first */
-  const char *target;   /* "provider/model", or any name of what failed */
-  const char *event;    /* NULL: on_error handlers decide about an HTTP failure; else on_event with this name */
-  const char *fields;   /* with event: a JSON object the handlers see */
-  int status;           /* HTTP status; 0: none */
-  int curl_code;        /* CURLcode; 0: none */
-  const char *category; /* overrules what status and body say; NULL: classify */
-  const struct parry_header *headers;
-  size_t header_count;
-  const void *body; /* of the error answer */
+/* An attempt that the host is to make, see on_attempt. */
+struct parry_attempt {
+  size_t size;
+  parry_call_id call;
+  unsigned number;              /* 1, 2, … */
+  const char *target;           /* "provider/model", or "provider" */
+  const char *provider, *model; /* its parts; model may be "" */
+  double deadline_left;         /* seconds; parry calls on_abandon when they are over */
+  const void *body;             /* the request's, its model that of this target */
   size_t body_size;
-  unsigned attempt;     /* which attempt of this call failed, from 1; 0: the first */
-  double deadline_left; /* seconds the host is willing to go on; 0: the route's */
-  int not_repeatable;   /* the request must not be sent twice */
 };
 
-#define PARRY_FAILURE_INIT                                                                                             \
+#define PARRY_PAUSE 1
+
+/* What a call tells. Order: on_headers, on_data …, on_done; a call that is not cancelled gives headers first, be it an
+ * error's. Any may be NULL. */
+struct parry_call_ops {
+  size_t size;
+  void (*on_headers)(void *user, int status, const struct parry_header *headers, size_t header_count);
+  /* Body bytes. PARRY_PAUSE: no more until parry_call_resume(); the provider is held back. */
+  int (*on_data)(void *user, const void *data, size_t size);
+  /* Exactly once, last, also after cancel and free. */
+  void (*on_done)(void *user, const struct parry_outcome *outcome);
+  /* Not NULL: parry does no I/O for this call. For each attempt it calls this, and the host does whatever the attempt is,
+   * at its leisure, and tells the end with parry_attempt_done(), from anywhere, this callback included. */
+  void (*on_attempt)(void *user, const struct parry_attempt *attempt);
+  /* That attempt is not wanted any more (its time is up, the call was cancelled): what it may still bring is ignored. */
+  void (*on_abandon)(void *user, parry_call_id call, unsigned number);
+};
+
+#define PARRY_CALL_OPS_INIT                                                                                            \
   {                                                                                                                    \
-    sizeof(struct parry_failure), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                                             \
+    sizeof(struct parry_call_ops), 0, 0, 0, 0, 0                                                                       \
   }
 
-enum parry_action { PARRY_FAIL, PARRY_RETRY, PARRY_FALLBACK, PARRY_RENEW, PARRY_RESPOND };
+/* Starts a call. What is wrong with the call itself (no such route, no memory later on) is told by on_done. PARRY_BUSY:
+ * max_calls are open, or max_buffered bytes undelivered. PARRY_EINVAL also for a body over 16 MiB; PARRY_EREENTRANT from
+ * callbacks of parry_free(). id may be NULL. */
+PARRY_API int parry_call(parry *engine, const struct parry_request *request, const struct parry_call_ops *ops,
+                         void *user, parry_call_id *id);
 
-/* What to do. Text is valid until the next decision of this engine, or the end of the callback. */
-struct parry_decision {
-  enum parry_action action; /* PARRY_FAIL also when no policy had anything to say */
-  double after;             /* seconds to wait first; never less than the server asked for */
-  const char *target;       /* FALLBACK: where to */
-  const char *category;     /* the failure as classified, or as fail{} says */
-  int status;               /* FAIL, RESPOND: what to answer */
-  const char *body;         /* RESPOND */
-  const char *policy;       /* who decided; "" nobody */
-  const char *why;
+/* After PARRY_PAUSE: on_data goes on. */
+PARRY_API int parry_call_resume(parry *engine, parry_call_id id);
+
+/* The attempt, the wait, the place in any queue end now. Of the other callbacks none comes any more once this has
+ * returned to the thread that dispatches; on_done does, later, with category "cancelled", or with the outcome that was
+ * already on its way. */
+PARRY_API int parry_call_cancel(parry *engine, parry_call_id id);
+
+/* ---- what happened at the host ---------------------------------------------------------------------------- */
+
+/* How something ended that the host did itself. Zero or NULL for what is not known. */
+struct parry_event {
+  size_t size;
+  int ok; /* it went well; the fields that describe a failure are ignored */
+  /* how it failed */
+  int status;           /* HTTP status; 0: none */
+  int curl_code;        /* CURLcode; 0: none */
+  const char *category; /* of the failure vocabulary; overrules what the rest says; NULL: classified by the rest */
+  const char *code;     /* the failing thing's own word: "SQLITE_BUSY", "rate_limit_exceeded" */
+  const char *message;  /* for people; no prompts, no completions */
+  double retry_after;   /* seconds the other side asks to wait; 0: it did not say, or its headers do */
+  int not_sent;         /* it failed before anything can have happened at the other side */
+  const struct parry_header *headers; /* of the answer */
+  size_t header_count;
+  const void *body; /* of the answer; 64 KiB of it are looked at */
+  size_t body_size;
+  /* what it was: for parry_decide() and parry_report(); calls know it */
+  const char *route;    /* pattern of the route in init.lua whose chain is asked; NULL: the first */
+  const char *target;   /* "provider/model", or any name of what failed */
+  unsigned attempt;     /* which one of the same work, from 1; 0: the first */
+  double deadline_left; /* seconds the host is willing to go on; 0: the route's */
+  int not_repeatable;   /* it must not be done twice, unless nothing was sent or the other side refused */
+  double seconds;       /* it took; for parry_report() */
+  /* an event of the host's own instead of a failure: handlers on_event are asked, see parry_emit() */
+  const char *name;
+  const char *fields; /* a JSON object that they see; NULL: {} */
 };
 
-/* Asks the chain. PARRY_OK: *decision is filled. PARRY_PENDING: a handler waits for I/O; `ready` is called from
- * parry_run() with the same decision (ready NULL: such handlers count as having nothing to say). */
-PARRY_API int parry_decide(parry *engine, const struct parry_failure *failure, struct parry_decision *decision,
+#define PARRY_EVENT_INIT                                                                                               \
+  {                                                                                                                    \
+    sizeof(struct parry_event), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                             \
+  }
+
+/* The end of an attempt that on_attempt asked for. ok: the call is done, `body` (with `status`, or 200, and `headers`) is
+ * its answer, which comes back as on_headers and on_data. Else the policies decide. PARRY_ENOENT: nobody waits for that
+ * attempt any more. */
+PARRY_API int parry_attempt_done(parry *engine, parry_call_id call, unsigned number, const struct parry_event *event);
+
+enum parry_action {
+  PARRY_FAIL, /* give up; also when no policy had anything to say */
+  PARRY_RETRY,
+  PARRY_FALLBACK, /* go to `target` */
+  PARRY_RENEW,    /* get a new credential, then once more */
+  PARRY_RESPOND   /* answer with `status` and `body` */
+};
+
+/* What to do. Plain data in the host's own memory: nothing to free, nothing that another thread changes. */
+struct parry_decision {
+  size_t size;
+  int action;        /* enum parry_action */
+  int status;        /* FAIL, RESPOND: what to answer */
+  double after;      /* seconds to wait first; never less than the other side asked for */
+  char target[256];  /* FALLBACK */
+  char category[32]; /* the failure as classified, or as fail{} says */
+  char policy[64];   /* who decided; "" nobody */
+  char why[256];
+  /* RESPOND: the host may lend memory for the body. body_size is what it needs; what does not fit is cut. */
+  char *body;
+  size_t body_capacity, body_size;
+};
+
+#define PARRY_DECISION_INIT                                                                                            \
+  {                                                                                                                    \
+    sizeof(struct parry_decision), 0, 0, 0, {0}, {0}, {0}, {0}, 0, 0, 0                                                \
+  }
+
+/* Asks the chain about a failure (on_error), or about an event with a name (on_event). Synchronous, on this thread, and
+ * from any number of threads (options.deciders of them at the same moment); also from callbacks.
+ *
+ * PARRY_OK: *decision is filled. PARRY_PENDING: a handler waits for something (http.request, a host function); `ready`
+ * comes with the same decision, from run or dispatch, exactly once. ready NULL: such a handler counts as having nothing
+ * to say. PARRY_BUSY: as for parry_call(), only where it would have been PENDING. */
+PARRY_API int parry_decide(parry *engine, const struct parry_event *event, struct parry_decision *decision,
                            void (*ready)(void *user, const struct parry_decision *decision), void *user);
+
+/* Tells how an attempt of the host's own went, good or bad, so that breakers, health, budgets and alerts know of it: every
+ * policy's on_outcome sees it. Who uses parry_decide() reports each attempt, then asks about the failed ones. Attempts
+ * of parry_call() are reported by themselves. Retries at a target whose attempts are reported are held to the retry budget. */
+PARRY_API int parry_report(parry *engine, const struct parry_event *event);
+
+/* Tells every on_event handler that something happened: a database failed over, a queue is full, a device came back.
+ * fields: a JSON object of at most 64 KiB; NULL: {}. Verdicts are ignored; who wants one asks parry_decide(). */
+PARRY_API int parry_emit(parry *engine, const char *name, const char *fields);
+
+/* ---- host functions: what policies can ask the host --------------------------------------------------------- */
+
+/* Names one request of a policy's; 0 names none. */
+typedef struct parry_request_id {
+  uint64_t value;
+} parry_request_id;
+
+/* A policy called host.call("name", arguments). The host answers with parry_reply(), from inside or later, from any
+ * thread. arguments: JSON of one value, "null" for none. */
+typedef void (*parry_function)(void *user, parry_request_id request, const char *arguments, size_t size);
+
+enum {
+  /* The function is called at once, on whatever thread the policy runs, several at a time: it must be quick and guard its
+   * own data, and may call nothing of parry's but parry_reply(). Then a decision need not be pending for it. */
+  PARRY_ANY_THREAD = 1
+};
+
+/* Makes a function known to policies: host.call(name, arguments) in any handler, and host.has(name). function NULL: takes
+ * it back. Names: letters, digits, "_", "-", "."; at most 63; 256 of them. */
+PARRY_API int parry_register(parry *engine, const char *name, parry_function function, void *user, unsigned flags);
+
+/* The answer: one JSON value of at most 64 KiB, NULL for null; or, with error, a failure that the policy sees as nil,
+ * err{message = error}. PARRY_ENOENT: nobody waits any more (a handler waits 10 seconds in all). */
+PARRY_API int parry_reply(parry *engine, parry_request_id request, const char *json, const char *error);
 
 #ifdef __cplusplus
 }

@@ -18,7 +18,7 @@ int main(int argc, char **argv)
   struct parry_header headers[] = {type, fault};
   struct parry_request request = PARRY_REQUEST_INIT;
   struct parry_call_ops ops = {sizeof ops, NULL, NULL, on_done};
-  struct parry_failure failure = PARRY_FAILURE_INIT;
+  struct parry_event failure = PARRY_EVENT_INIT;
   struct parry_decision decision;
   parry *engine;
   int recovered = 0;

@@ -155,7 +155,7 @@ static bool call(struct host *host)
 
 static bool decide(struct host *host)
 {
-  struct parry_failure failure = PARRY_FAILURE_INIT;
+  struct parry_event failure = PARRY_EVENT_INIT;
   struct parry_decision decision;
   failure.target = "p/m";
   failure.status = 503;
@@ -164,8 +164,8 @@ static bool decide(struct host *host)
   int error = parry_decide(host->engine, &failure, &decision, NULL, NULL);
   FAIL_CHECK(error == PARRY_OK || fail_struck());
   bool good = error == PARRY_OK && decision.action == PARRY_RETRY;
-  struct parry_failure event = PARRY_FAILURE_INIT;
-  event.event = "upload";
+  struct parry_event event = PARRY_EVENT_INIT;
+  event.name = "upload";
   event.fields = "{\"n\":2}";
   error = parry_decide(host->engine, &event, &decision, NULL, NULL);
   FAIL_CHECK(error == PARRY_OK || fail_struck());

@@ -142,7 +142,7 @@ static void run_until_done(struct host *host)
 
 static int decide(struct host *host, struct parry_decision *decision)
 {
-  struct parry_failure failure = PARRY_FAILURE_INIT;
+  struct parry_event failure = PARRY_EVENT_INIT;
   failure.status = 503;
   return parry_decide(host->engine, &failure, decision, NULL, NULL);
 }
@@ -188,7 +188,7 @@ static void no_engine_is_an_argument_that_is_wrong(void **state)
 {
   (void)state;
   struct parry_call_ops ops = {sizeof ops, NULL, NULL, NULL};
-  struct parry_failure failure = PARRY_FAILURE_INIT;
+  struct parry_event failure = PARRY_EVENT_INIT;
   struct parry_decision decision;
   parry_call_id id = {1};
   assert_int_equal(parry_run(NULL, 0), PARRY_EINVAL);
@@ -233,9 +233,9 @@ static void decide_refuses_what_is_wrong(void **state)
 {
   struct host *host = started(state);
   struct parry_decision decision;
-  struct parry_failure cases[4];
+  struct parry_event cases[4];
   for (size_t i = 0; i < 4; i++)
-    cases[i] = (struct parry_failure)PARRY_FAILURE_INIT;
+    cases[i] = (struct parry_event)PARRY_EVENT_INIT;
   cases[0].size--;
   cases[1].header_count = 1;
   cases[2].body_size = 1;
@@ -243,7 +243,7 @@ static void decide_refuses_what_is_wrong(void **state)
   for (size_t i = 0; i < 4; i++)
     assert_int_equal(parry_decide(host->engine, &cases[i], &decision, NULL, NULL), PARRY_EINVAL);
   assert_int_equal(parry_decide(host->engine, NULL, &decision, NULL, NULL), PARRY_EINVAL);
-  struct parry_failure failure = PARRY_FAILURE_INIT;
+  struct parry_event failure = PARRY_EVENT_INIT;
   assert_int_equal(parry_decide(host->engine, &failure, NULL, NULL, NULL), PARRY_EINVAL);
 }
 
@@ -351,7 +351,7 @@ static void what_was_never_sent_may_be_repeated(void **state)
                {CURL_RECEIVE, PARRY_FAIL, "network, sent"}};
   struct host *host = started(state);
   for (size_t i = 0; i < 4; i++) {
-    struct parry_failure failure = PARRY_FAILURE_INIT;
+    struct parry_event failure = PARRY_EVENT_INIT;
     struct parry_decision decision;
     failure.target = "p/m";
     failure.curl_code = cases[i].curl_code;
@@ -367,7 +367,7 @@ static void what_was_never_sent_may_be_repeated(void **state)
 static void a_decision_keeps_the_servers_time(void **state)
 {
   struct host *host = started(state);
-  struct parry_failure failure = PARRY_FAILURE_INIT;
+  struct parry_event failure = PARRY_EVENT_INIT;
   struct parry_header seven = {"Retry-After", "7"};
   struct parry_decision decision;
   failure.target = "p/m";
