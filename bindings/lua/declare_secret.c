@@ -232,6 +232,18 @@ static bool search_environment(struct search *search)
   return value != NULL;
 }
 
+static bool search_host(struct search *search)
+{
+  const struct pry_declare_options *options = search->d->options;
+  for (size_t i = 0; i < options->secret_count; i++) {
+    if (strcmp(options->secrets[i].name, search->secret->name) != 0)
+      continue;
+    accept_value(search, options->secrets[i].value, strlen(options->secrets[i].value), "the host application");
+    return true;
+  }
+  return false;
+}
+
 static void read_secret(struct pry_declaration *d, const struct pry_declared_secret *declared,
                         struct pry_secret *secret)
 {
@@ -242,6 +254,8 @@ static void read_secret(struct pry_declaration *d, const struct pry_declared_sec
     accept_value(&search, value, strlen(value), "the test");
     return;
   }
+  if (search_host(&search))
+    return;
   /* A name with a dot could leave the folder as ".."; a name alone cannot hold a slash. */
   bool is_file_name = strcmp(secret->name, ".") != 0 && strcmp(secret->name, "..") != 0;
   if ((is_file_name &&

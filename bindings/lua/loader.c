@@ -56,7 +56,8 @@ static struct pry_generation *load(struct pry_policy_set *set, const struct pry_
 static struct pry_generation *stage(struct pry_policy_set *set, const struct pry_script_limits *limits,
                                     struct pry_report *report)
 {
-  static const struct pry_declare_options options = {0};
+  const struct pry_declare_options options = {.secrets = limits ? limits->secrets : NULL,
+                                              .secret_count = limits ? limits->secret_count : 0};
   return load(set, limits, &options, report);
 }
 

@@ -5,6 +5,7 @@
 #include "answer.h"
 #include "loader.h"
 #include "policies.h"
+#include "shipped.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -87,7 +88,8 @@ static bool load(struct sender *sender, const char *folder)
   struct pry_buffer text;
   pry_report_init(&report);
   pry_buffer_init(&text, 4096);
-  struct pry_policy_set *set = pry_policy_set_read(folder, &text);
+  char shipped[PRY_SHIPPED_PATH_MAX];
+  struct pry_policy_set *set = pry_policy_set_read(folder, pry_shipped_folder(shipped), &text);
   if (!set)
     fprintf(stderr, "%s\n", text.size ? pry_buffer_text(&text) : "the policies cannot be read");
   sender->generation = set ? pry_lua_loader.load(set, &limits, &report) : NULL;

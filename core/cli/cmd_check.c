@@ -4,6 +4,7 @@
 #include "options.h"
 #include "places.h"
 #include "policies.h"
+#include "shipped.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -52,7 +53,8 @@ static void load(struct check *check, bool run_tests)
   static const struct pry_script_limits limits = {0};
   struct pry_buffer text;
   pry_buffer_init(&text, sizeof check->unreadable - 1);
-  struct pry_policy_set *set = pry_policy_set_read(check->folder, &text);
+  char shipped[PRY_SHIPPED_PATH_MAX];
+  struct pry_policy_set *set = pry_policy_set_read(check->folder, pry_shipped_folder(shipped), &text);
   if (!set) {
     struct pry_slice why = pry_buffer_slice(&text);
     while (why.size && why.data[why.size - 1] == '\n')

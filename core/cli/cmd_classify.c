@@ -1,4 +1,5 @@
 #include "classify.h"
+#include "shipped.h"
 
 #include "call.h"
 #include "cli.h"
@@ -152,7 +153,7 @@ static int classify_all(struct pry_dialects *dialects, FILE *in)
 
 int pry_cmd_classify(int argc, char **argv)
 {
-  char shipped[PRY_PLACE_MAX];
+  char shipped[PRY_SHIPPED_PATH_MAX];
   const char *folder = NULL;
   bool json = false;
   const struct pry_option options[] = {
@@ -171,10 +172,7 @@ int pry_cmd_classify(int argc, char **argv)
   signal(SIGPIPE, SIG_DFL); /* a filter whose reader has left ends without words */
   struct pry_dialects dialects;
   code = PRY_EXIT_CONFIG;
-  if (pry_dialects_load(&dialects,
-                        folder ? folder
-                               : pry_place_shipped(PARRY_POLICY_DIR, PARRY_POLICY_DIR_BESIDE, shipped, sizeof shipped),
-                        "classify"))
+  if (pry_dialects_load(&dialects, folder ? folder : pry_shipped_folder(shipped), "classify"))
     code = classify_all(&dialects, stdin);
   pry_dialects_free(&dialects);
   return code;

@@ -4,6 +4,7 @@
 #include "options.h"
 #include "places.h"
 #include "policies.h"
+#include "shipped.h"
 
 #include <math.h>
 #include <openssl/crypto.h>
@@ -108,7 +109,8 @@ static bool find_file(struct client *client)
   pry_report_init(&report);
   struct pry_buffer text;
   pry_buffer_init(&text, sizeof error);
-  struct pry_policy_set *set = pry_policy_set_read(folder, &text);
+  char shipped[PRY_SHIPPED_PATH_MAX];
+  struct pry_policy_set *set = pry_policy_set_read(folder, pry_shipped_folder(shipped), &text);
   struct pry_generation *generation = set ? pry_lua_loader.load(set, &limits, &report) : NULL;
   if (!set) {
     complain(pry_buffer_text(&text) ? pry_buffer_text(&text) : "memory is short");

@@ -1,4 +1,5 @@
 #include "cli.h"
+#include "shipped.h"
 
 #include "demo.h"
 #include "loader.h"
@@ -164,14 +165,13 @@ static int start_program(struct demo *demo)
 
 static int start(struct demo *demo)
 {
-  char error[PRY_PLACE_MAX + 512] = "memory or descriptors are short", shipped[PRY_PLACE_MAX];
+  char error[PRY_PLACE_MAX + 512] = "memory or descriptors are short", shipped[PRY_SHIPPED_PATH_MAX];
   demo->loop = pry_loop_new();
   demo->sim = demo->loop ? pry_sim_new(demo->loop, "127.0.0.1:0", NULL, error, sizeof error) : NULL;
   if (!demo->sim || !choose_places(demo) || !set_secrets() ||
       (demo->claim = pry_demo_claim(demo->policies, error, sizeof error)) < 0 ||
-      !pry_demo_files(demo->policies,
-                      pry_place_shipped(PARRY_POLICY_DIR, PARRY_POLICY_DIR_BESIDE, shipped, sizeof shipped),
-                      pry_sim_address(demo->sim), &demo->kept, error, sizeof error))
+      !pry_demo_files(demo->policies, pry_shipped_folder(shipped), pry_sim_address(demo->sim), &demo->kept, error,
+                      sizeof error))
     return complain(error);
   int code = start_program(demo);
   if (code >= 0)

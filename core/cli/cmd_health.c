@@ -6,6 +6,7 @@
 #include "health.h"
 #include "loader.h"
 #include "policies.h"
+#include "shipped.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -185,7 +186,8 @@ static bool load(struct alone *alone, const char *folder)
   static const struct pry_script_limits limits = {0};
   struct pry_buffer text;
   pry_buffer_init(&text, 4096);
-  struct pry_policy_set *set = pry_policy_set_read(folder, &text);
+  char shipped[PRY_SHIPPED_PATH_MAX];
+  struct pry_policy_set *set = pry_policy_set_read(folder, pry_shipped_folder(shipped), &text);
   alone->loop = pry_loop_new();
   alone->http = alone->loop ? pry_http_new(alone->loop, NULL) : NULL;
   struct pry_engine_options options = {.loop = alone->loop, .http = alone->http, .loader = &pry_lua_loader};

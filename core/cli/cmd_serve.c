@@ -4,6 +4,7 @@
 #include "loader.h"
 #include "log_output.h"
 #include "program.h"
+#include "shipped.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -34,6 +35,7 @@ struct serve {
 
 /* What they come to. */
 struct setup {
+  char shipped[PRY_SHIPPED_PATH_MAX];
   struct pry_log_output output;
   struct pry_admin_place admin;
   struct pry_program_options program;
@@ -130,6 +132,7 @@ static int prepare(const struct serve *serve, struct setup *setup)
   setup->program.admin = setup->admin.address;
   setup->program.admin_token = pry_admin_place_token(&setup->admin);
   setup->program.policies = pry_place_policies(serve->policies, error, sizeof error);
+  setup->program.shipped = pry_shipped_folder(setup->shipped);
   bool ok = setup->program.policies &&
             (serve->admin.address || pry_place_make_folder(setup->admin.address, error, sizeof error));
   if (ok)

@@ -4,6 +4,7 @@
 #include "options.h"
 #include "places.h"
 #include "records.h"
+#include "shipped.h"
 #include "stream.h"
 
 #include <errno.h>
@@ -387,7 +388,7 @@ static bool keep_option(const char *text, struct pry_buffer *out)
 
 int pry_cmd_sse(int argc, char **argv)
 {
-  char shipped[PRY_PLACE_MAX];
+  char shipped[PRY_SHIPPED_PATH_MAX];
   const char *folder = NULL, *dialect = NULL, *provider = NULL, *end_name = NULL;
   bool json = false;
   size_t operands = 0;
@@ -423,11 +424,7 @@ int pry_cmd_sse(int argc, char **argv)
   pry_buffer_init(&given.dialect, 0);
   pry_buffer_init(&given.provider, 0);
   bool room = !dialect || (keep_option(dialect, &given.dialect) && keep_option(provider, &given.provider));
-  if (pry_dialects_load(&dialects,
-                        folder ? folder
-                               : pry_place_shipped(PARRY_POLICY_DIR, PARRY_POLICY_DIR_BESIDE, shipped, sizeof shipped),
-                        "sse") &&
-      room)
+  if (pry_dialects_load(&dialects, folder ? folder : pry_shipped_folder(shipped), "sse") && room)
     code = run(&dialects, &given, operands ? argv[1] : NULL);
   pry_dialects_free(&dialects);
   pry_buffer_fini(&given.dialect);

@@ -2,6 +2,7 @@
 #include "options.h"
 #include "places.h"
 #include "policies.h"
+#include "shipped.h"
 #include "test_host.h"
 
 #include <regex.h>
@@ -85,7 +86,8 @@ static int run_folder(const char *folder, struct run *run)
 {
   struct pry_buffer text;
   pry_buffer_init(&text, 4096);
-  struct pry_policy_set *set = pry_policy_set_read(folder, &text);
+  char shipped[PRY_SHIPPED_PATH_MAX];
+  struct pry_policy_set *set = pry_policy_set_read(folder, pry_shipped_folder(shipped), &text);
   if (!set) {
     fprintf(stderr, "parry test: %.*s", (int)text.size, text.data ? text.data : "the folder cannot be read\n");
     pry_buffer_fini(&text);

@@ -143,7 +143,7 @@ bool pry_demo_files(const char *folder, const char *shipped, const char *sim_add
   struct pry_report report;
   pry_report_init(&report);
   *kept = 0;
-  struct pry_policy_set *set = pry_reload_read(shipped, &report);
+  struct pry_policy_set *set = pry_reload_read(shipped, NULL, NULL, &report);
   bool ok = set != NULL;
   if (!ok)
     snprintf(error, error_size,

@@ -15,7 +15,7 @@ static const char INIT[] = "provider \"any\" { base_url = \"http://127.0.0.1\", 
 
 static struct pry_policy_set *read_dialects(const char *folder, struct pry_report *report)
 {
-  struct pry_policy_set *all = pry_reload_read(folder, report);
+  struct pry_policy_set *all = pry_reload_read(folder, NULL, NULL, report);
   struct pry_policy_set *set = all ? pry_policy_set_new() : NULL;
   bool ok = set && pry_policy_set_add(set, "init.lua", PRY_SLICE(INIT));
   for (size_t i = 0; ok && i < all->count; i++) {

@@ -128,6 +128,22 @@ static char *copy_text(const char *text, bool *whole)
   return copy;
 }
 
+/* Wiped when freed: they are secrets. */
+static bool copy_secrets(struct parry_options *options)
+{
+  const struct parry_header *from = options->secrets;
+  struct parry_header *copy = from && options->secret_count ? calloc(options->secret_count, sizeof *copy) : NULL;
+  size_t count = options->secret_count;
+  bool whole = copy || !count;
+  options->secrets = copy;
+  options->secret_count = copy ? count : 0;
+  for (size_t i = 0; copy && i < count; i++) {
+    copy[i].name = copy_text(from[i].name, &whole);
+    copy[i].value = copy_text(from[i].value, &whole);
+  }
+  return whole;
+}
+
 static bool copy_options(struct pry_host *host)
 {
   struct parry_options *options = &host->options;
@@ -136,6 +152,7 @@ static bool copy_options(struct pry_host *host)
   options->init_lua = copy_text(options->init_lua, &whole);
   options->share_dir = copy_text(options->share_dir, &whole);
   options->state_dir = copy_text(options->state_dir, &whole);
+  whole = copy_secrets(options) && whole;
   options->max_calls = options->max_calls ? options->max_calls : CALLS_MAX;
   options->max_buffered = options->max_buffered ? options->max_buffered : BUFFERED_MAX;
   return whole;
@@ -159,13 +176,25 @@ static bool make_engine(struct pry_host *host)
     return false;
   enum pry_log_level least = (enum pry_log_level)host->options.log_level;
   host->log = pry_log_new(host->options.log ? pry_host_notices_log : NULL, host, least, unix_clock, host);
-  struct pry_engine_options options = {.loop = host->loop,
-                                       .http = host->http,
-                                       .log = host->log,
-                                       .loader = &pry_lua_loader,
-                                       .state_dir = host->options.state_dir};
+  struct pry_engine_options options = {
+      .loop = host->loop,
+      .http = host->http,
+      .log = host->log,
+      .loader = &pry_lua_loader,
+      .state_dir = host->options.state_dir,
+      .limits = {.secrets = host->options.secrets, .secret_count = host->options.secret_count},
+      .rolled_back = pry_host_rolled_back,
+      .user = host};
   host->engine = host->log ? pry_engine_new(&options) : NULL;
   return host->engine && pry_host_calls_init(host) && pry_host_decisions_init(host) && pry_host_functions_init(host);
+}
+
+static bool valid_secrets(const struct parry_options *options)
+{
+  for (size_t i = 0; i < options->secret_count; i++)
+    if (!options->secrets || !options->secrets[i].name || !options->secrets[i].value)
+      return false;
+  return true;
 }
 
 int parry_new(parry **out, const struct parry_options *options)
@@ -174,7 +203,8 @@ int parry_new(parry **out, const struct parry_options *options)
   if (!out)
     return PARRY_EINVAL;
   *out = NULL;
-  if (!options || !pry_host_take(&whole, sizeof whole, options) || !whole.policy_dir == !whole.init_lua)
+  if (!options || !pry_host_take(&whole, sizeof whole, options) || !whole.policy_dir == !whole.init_lua ||
+      !valid_secrets(&whole))
     return PARRY_EINVAL;
   parry *handle = calloc(1, sizeof *handle);
   struct pry_host *host = calloc(1, sizeof *host);
@@ -186,8 +216,6 @@ int parry_new(parry **out, const struct parry_options *options)
   *handle = (struct parry){.magic = PARRY_MAGIC, .host = host};
   host->options = whole;
   host->outbox_fd = -1;
-  pthread_mutex_init(&host->findings_lock, NULL);
-  pry_buffer_init(&host->findings, 256 * 1024);
   int error = copy_options(host) ? PARRY_OK : PARRY_ENOMEM;
   if (!error && !make_engine(host))
     error = PARRY_ESYSTEM;
@@ -207,6 +235,14 @@ static void free_options(struct parry_options *options)
   free((char *)options->init_lua);
   free((char *)options->share_dir);
   free((char *)options->state_dir);
+  for (size_t i = 0; i < options->secret_count; i++) {
+    char *value = (char *)options->secrets[i].value;
+    if (value)
+      explicit_bzero(value, strlen(value));
+    free(value);
+    free((char *)options->secrets[i].name);
+  }
+  free((void *)options->secrets);
 }
 
 int parry_free(parry *handle)
@@ -224,12 +260,14 @@ int parry_free(parry *handle)
     pry_host_decisions_end(host);
   if (host->functions)
     pry_host_functions_end(host);
+  pry_host_policies_end(host);
   pry_engine_free(host->engine);
   if (host->outbox)
     pry_mailbox_collect(host->outbox);
   pry_host_decisions_fini(host);
   pry_host_functions_fini(host);
   pry_host_calls_fini(host);
+  pry_host_policies_fini(host);
   pry_log_free(host->log);
   pry_host_notices_fini(host);
   pry_http_free(host->http);
@@ -237,8 +275,6 @@ int parry_free(parry *handle)
   pry_loop_free(host->loop);
   if (host->outbox_fd != -1)
     close(host->outbox_fd);
-  pry_buffer_fini(&host->findings);
-  pthread_mutex_destroy(&host->findings_lock);
   free_options(&host->options);
   free(host);
   handle->magic = 0;

@@ -28,6 +28,7 @@ struct pry_host_calls;
 struct pry_host_decisions;
 struct pry_host_functions;
 struct pry_host_notices;
+struct pry_host_policies;
 
 /* What is behind a handle. */
 struct pry_host {
@@ -43,10 +44,8 @@ struct pry_host {
   struct pry_host_decisions *decisions;
   struct pry_host_functions *functions;
   struct pry_host_notices *notices;
-  pthread_mutex_t findings_lock;
-  struct pry_buffer findings;
-  const char *findings_text; /* under the lock: its bytes, or a constant when there was no memory for them */
-  atomic_size_t open;        /* calls and decisions not delivered to their end */
+  struct pry_host_policies *policies;
+  atomic_size_t open; /* calls and decisions not delivered to their end */
   atomic_bool freeing;
   atomic_bool delivering; /* one thread at a time runs or dispatches */
 };
@@ -72,8 +71,20 @@ bool pry_host_headers(const struct parry_header *from, size_t count, struct pry_
 /* The other way: names and values as NUL-terminated texts behind the array, in one block to be freed. NULL: memory. */
 struct parry_header *pry_host_header_array(const struct pry_headers *headers);
 
-/* Loads or reloads the policies on this thread. PARRY_OK or PARRY_EPOLICY. */
+/* Loads the policies, before the engine has threads. PARRY_OK, PARRY_EPOLICY (then findings say why), PARRY_ENOMEM or
+ * PARRY_ESYSTEM. */
 int pry_host_load(struct pry_host *host);
+
+/* For the engine's options. */
+void pry_host_rolled_back(void *host, const struct pry_rollback *rollback);
+
+/* When the threads have stopped, before the engine is freed; and after the last delivery. */
+void pry_host_policies_end(struct pry_host *host);
+void pry_host_policies_fini(struct pry_host *host);
+
+/* For parry_status(). Any thread. */
+unsigned long pry_host_notices_lost(struct pry_host *host);
+size_t pry_host_calls_buffered(struct pry_host *host);
 
 /* Each module: makes its part (false: no memory), ends what is open so that its last deliveries are in the outbox or
  * made, and frees. `end` comes when the engine's threads have stopped, `fini` after the last delivery. */

@@ -17,3 +17,9 @@ void pry_host_notices_fini(struct pry_host *host)
 {
   (void)host;
 }
+
+unsigned long pry_host_notices_lost(struct pry_host *host)
+{
+  (void)host;
+  return 0;
+}

@@ -1,5 +1,6 @@
 /* Reading a folder of policies once, whole. Declared in registry.h. */
 #include "registry.h"
+#include "shipped.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -119,19 +120,54 @@ static bool read_folder(struct reading *reading, int parent, const char *name, c
   return ok;
 }
 
-struct pry_policy_set *pry_policy_set_read(const char *folder, struct pry_buffer *report)
+/* Reads and seals, whatever the folder holds, and completes it from `shipped` (NULL: not). */
+static struct pry_policy_set *read_set(const char *folder, const char *shipped, struct pry_buffer *report)
 {
   struct reading reading = {.set = pry_policy_set_new(), .report = report};
   if (!reading.set) {
     complain(&reading, folder, "memory is short");
     return NULL;
   }
-  bool ok = read_folder(&reading, AT_FDCWD, folder, "", 0) &&
+  bool ok = read_folder(&reading, AT_FDCWD, folder, "", 0) && pry_shipped_complete(reading.set, shipped, report) &&
             (pry_policy_set_seal(reading.set) || complain(&reading, folder, "memory is short"));
-  if (ok && !pry_policy_set_find(reading.set, "init.lua"))
-    ok = complain(&reading, folder, "has no init.lua; point --policies at the folder that holds it");
   if (ok)
     return reading.set;
   pry_policy_set_free(reading.set);
+  return NULL;
+}
+
+static bool is_same_folder(const char *a, const char *b)
+{
+  struct stat one, other;
+  return stat(a, &one) == 0 && stat(b, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+struct pry_policy_set *pry_policy_set_read_any(const char *folder, struct pry_buffer *report)
+{
+  return read_set(folder, NULL, report);
+}
+
+struct pry_policy_set *pry_policy_set_read(const char *folder, const char *shipped, struct pry_buffer *report)
+{
+  struct pry_policy_set *set =
+      read_set(folder, shipped && *shipped && !is_same_folder(folder, shipped) ? shipped : NULL, report);
+  struct reading reading = {.report = report};
+  if (!set || pry_policy_set_find(set, "init.lua"))
+    return set;
+  complain(&reading, folder, "has no init.lua; point --policies at the folder that holds it");
+  pry_policy_set_free(set);
+  return NULL;
+}
+
+struct pry_policy_set *pry_policy_set_from_text(const char *init, const char *shipped, struct pry_buffer *report)
+{
+  struct reading reading = {.set = pry_policy_set_new(), .report = report};
+  bool ok = reading.set && pry_policy_set_add(reading.set, "init.lua", pry_slice_of(init)) &&
+            pry_shipped_complete(reading.set, shipped, report) && pry_policy_set_seal(reading.set);
+  if (ok)
+    return reading.set;
+  complain(&reading, "init.lua", "cannot be kept: memory is short");
+  if (reading.set)
+    pry_policy_set_free(reading.set);
   return NULL;
 }

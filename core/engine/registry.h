@@ -13,6 +13,7 @@
 #define PRY_REGISTRY_H
 
 #include "config.h"
+#include "parry.h"
 #include "policy.h"
 
 #include <stdatomic.h>
@@ -54,9 +55,13 @@ struct pry_policy_set {
   char id[PRY_GENERATION_ID_MAX]; /* SHA-256 over names and bytes, hex; shown as its first 7 */
 };
 
-/* Reads every *.lua below `folder` (symlinks followed, names that begin with "." skipped). NULL: `report` says which
- * file and why. */
-struct pry_policy_set *pry_policy_set_read(const char *folder, struct pry_buffer *report);
+/* Reads every *.lua below `folder` (symlinks followed, names that begin with "." skipped), and what it lacks from the
+ * folder `shipped` (shipped.h; NULL: nothing). NULL: `report` says which file and why; also when there is no init.lua. */
+struct pry_policy_set *pry_policy_set_read(const char *folder, const char *shipped, struct pry_buffer *report);
+/* The same without an init.lua, and without more. */
+struct pry_policy_set *pry_policy_set_read_any(const char *folder, struct pry_buffer *report);
+/* A set of an init.lua that is a text, and what it needs of the shipped ones. */
+struct pry_policy_set *pry_policy_set_from_text(const char *init, const char *shipped, struct pry_buffer *report);
 /* From memory, for tests and the binding's test runner; everything is copied. */
 struct pry_policy_set *pry_policy_set_new(void);
 bool pry_policy_set_add(struct pry_policy_set *set, const char *path, struct pry_slice text);
@@ -118,12 +123,14 @@ void pry_report_add(struct pry_report *report, enum pry_severity severity, const
 /* Appends "where: what" lines, errors first. */
 bool pry_report_text(const struct pry_report *report, struct pry_buffer *text);
 
-/* Budgets of DESIGN §6; 0 takes the default. */
+/* What loading and running is bounded by and given. Budgets of DESIGN §6; 0 takes the default. */
 struct pry_script_limits {
-  unsigned long instructions; /* per run of a handler; 1,000,000 */
-  double wall;                /* seconds per run; 0.05; negative: no wall limit (sanitizers, tests) */
-  size_t memory;              /* bytes per state; 8 MiB */
-  size_t verdict;             /* bytes of one verdict; 64 KiB */
+  unsigned long instructions;         /* per run of a handler; 1,000,000 */
+  double wall;                        /* seconds per run; 0.05; negative: no wall limit (sanitizers, tests) */
+  size_t memory;                      /* bytes per state; 8 MiB */
+  size_t verdict;                     /* bytes of one verdict; 64 KiB */
+  const struct parry_header *secrets; /* a host's, found before files and environment are searched; borrowed */
+  size_t secret_count;
 };
 
 /* What the binding implements for the registry (bindings/lua/loader.h has it). */

@@ -27,33 +27,6 @@ const char *pry_place_policies(const char *given, char *error, size_t error_size
   return NULL;
 }
 
-/* Where this program's own file is; "" when the system does not tell. */
-static void own_folder(char *folder, size_t size)
-{
-  ssize_t length = readlink("/proc/self/exe", folder, size);
-  folder[length > 0 && (size_t)length < size ? (size_t)length : 0] = '\0';
-  char *slash = strrchr(folder, '/');
-  if (slash)
-    *slash = '\0';
-}
-
-const char *pry_place_shipped(const char *built_in, const char *beside, char *path, size_t size)
-{
-  /* A build tree keeps them below the program, an installed one where `beside` says. */
-  const char *const places[] = {"share/parry/policies", beside};
-  const char *share = getenv("PARRY_SHARE");
-  char folder[PRY_PLACE_MAX];
-  if (share && *share)
-    return share;
-  own_folder(folder, sizeof folder);
-  for (size_t i = 0; *folder && i < sizeof places / sizeof *places; i++) {
-    int length = snprintf(path, size, "%s/%s", folder, places[i]);
-    if (length > 0 && (size_t)length < size && is_folder(path))
-      return path;
-  }
-  return built_in;
-}
-
 bool pry_place_admin(const char *given, bool client, char *address, size_t size)
 {
   const char *named = given ? given : client ? getenv("PARRY_ADMIN") : NULL;

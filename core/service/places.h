@@ -18,11 +18,6 @@ enum { PRY_PLACE_MAX = 4096 };
  * says what to do. A given one is returned as it is. */
 const char *pry_place_policies(const char *given, char *error, size_t error_size);
 
-/* The policies that came with parry: $PARRY_SHARE, else where the program itself is: share/parry/policies below its
- * folder (a build tree), or `beside` relative to its folder (an installed tree, which may have been moved), else
- * `built_in`. The result is one of the arguments, or the environment's. */
-const char *pry_place_shipped(const char *built_in, const char *beside, char *path, size_t size);
-
 /* The admin address: `given`, else $PARRY_ADMIN (when `client`), else unix:$XDG_RUNTIME_DIR/parry/admin.sock, for root
  * unix:/run/parry/admin.sock; without XDG_RUNTIME_DIR unix:/tmp/parry-UID/admin.sock. False: longer than `size`. */
 bool pry_place_admin(const char *given, bool client, char *address, size_t size);

@@ -397,7 +397,7 @@ static void log_warnings(struct pry_program *program, const struct pry_report *r
 /* The set of the folder, unless it was rolled back before. */
 static bool load_folder(struct pry_program *program, struct pry_report *report)
 {
-  struct pry_policy_set *set = pry_reload_read(program->options.policies, report);
+  struct pry_policy_set *set = pry_reload_read(program->options.policies, NULL, program->options.shipped, report);
   const struct pry_quarantined *bad = set ? pry_quarantine_find(pry_keeper_quarantine(program->keeper), set->id) : NULL;
   if (!bad)
     return set && pry_engine_load(program->engine, set, true, report);
@@ -546,6 +546,7 @@ static bool start_reloader(struct starting *starting)
   struct pry_program *program = starting->program;
   struct pry_reloader_options options = {.engine = program->engine,
                                          .folder = program->options.policies,
+                                         .shipped = program->options.shipped,
                                          .watch = program->options.watch,
                                          .refused_at_start = program->serves_last_good,
                                          .asked = reload_asked,

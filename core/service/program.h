@@ -27,6 +27,7 @@ struct pry_program;
 struct pry_program_options {
   struct pry_loop *loop;            /* borrowed */
   const char *policies;             /* folder; this and all other text: borrowed while the program lives */
+  const char *shipped;              /* for what that folder lacks (shipped.h); NULL: nothing */
   const char *listen;               /* of the gateway; beyond loopback only when the policies declare clients */
   const char *listen_else;          /* tried when `listen` is taken; NULL: nothing */
   struct pry_text_list allow_hosts; /* globs of names that a gateway without client keys answers to (edge.h) */

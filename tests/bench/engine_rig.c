@@ -50,7 +50,7 @@ struct pry_policy_set *engine_rig_shipped(void)
 {
   struct pry_report report;
   pry_report_init(&report);
-  struct pry_policy_set *all = pry_reload_read(SHIPPED, &report), *set = pry_policy_set_new();
+  struct pry_policy_set *all = pry_reload_read(SHIPPED, NULL, NULL, &report), *set = pry_policy_set_new();
   must(all && set, "the shipped policies cannot be read");
   for (size_t i = 0; i < all->count; i++)
     if (strcmp(all->files[i].path, "init.lua") != 0 && !ends_with(all->files[i].path, "_test.lua"))

@@ -130,7 +130,7 @@ static size_t shipped_files(void)
   struct pry_report report;
   fail_quiet();
   pry_report_init(&report);
-  struct pry_policy_set *set = pry_reload_read(PARRY_SOURCE_DIR "/policies", &report);
+  struct pry_policy_set *set = pry_reload_read(PARRY_SOURCE_DIR "/policies", NULL, NULL, &report);
   size_t count = set->count;
   pry_policy_set_free(set);
   pry_report_fini(&report);
@@ -144,7 +144,7 @@ static void load_shipped(struct stand *stand, bool run_tests)
   struct pry_report report;
   pry_report_init(&report);
   snprintf(before, sizeof before, "%s", pry_engine_generation(stand->engine)->id);
-  struct pry_policy_set *set = pry_reload_read(PARRY_SOURCE_DIR "/policies", &report);
+  struct pry_policy_set *set = pry_reload_read(PARRY_SOURCE_DIR "/policies", NULL, NULL, &report);
   FAIL_CHECK(set || report.errors > 0);
   if (set) {
     size_t files = set->count;

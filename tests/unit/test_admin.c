@@ -56,7 +56,7 @@ static struct rig *rig_new(const char *address, const char *token)
   assert_non_null(rig->engine);
   struct pry_report report;
   pry_report_init(&report);
-  assert_true(pry_engine_load(rig->engine, pry_reload_read(rig->folder, &report), true, &report));
+  assert_true(pry_engine_load(rig->engine, pry_reload_read(rig->folder, NULL, NULL, &report), true, &report));
   pry_report_fini(&report);
   struct pry_reloader_options reloader = {.engine = rig->engine, .folder = rig->folder};
   rig->reloader = pry_reloader_new(&reloader);

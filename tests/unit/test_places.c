@@ -89,24 +89,6 @@ static void policies_are_found(void **state)
   assert_int_equal(rmdir("policies") + chdir("/") + rmdir(base), 0);
 }
 
-static void shipped_policies_are_found_beside_the_program(void **state)
-{
-  (void)state;
-  char self[PRY_PLACE_MAX], path[PRY_PLACE_MAX], small[4];
-  ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-  assert_true(length > 0);
-  self[length] = '\0';
-  *strrchr(self, '/') = '\0';
-  setenv("PARRY_SHARE", "/told", 1);
-  assert_string_equal(pry_place_shipped("/built-in", ".", path, sizeof path), "/told");
-  unsetenv("PARRY_SHARE");
-  const char *found = pry_place_shipped("/built-in", ".", path, sizeof path);
-  assert_int_equal(strncmp(found, self, strlen(self)), 0);
-  assert_string_equal(found + strlen(self), "/.");
-  assert_string_equal(pry_place_shipped("/built-in", "no/such", path, sizeof path), "/built-in");
-  assert_string_equal(pry_place_shipped("/built-in", ".", small, sizeof small), "/built-in");
-}
-
 int main(void)
 {
   const struct CMUnitTest tests[] = {
@@ -114,7 +96,6 @@ int main(void)
       cmocka_unit_test(the_admin_address_is_found),
       cmocka_unit_test(the_folder_of_the_socket_is_made),
       cmocka_unit_test(policies_are_found),
-      cmocka_unit_test(shipped_policies_are_found_beside_the_program),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,7 +42,7 @@ static struct pry_policy_set *read_set(char *id)
 {
   struct pry_buffer report;
   pry_buffer_init(&report, 0);
-  struct pry_policy_set *set = pry_policy_set_read(folder, &report);
+  struct pry_policy_set *set = pry_policy_set_read(folder, NULL, &report);
   assert_non_null(set);
   assert_int_equal(report.size, 0);
   memcpy(id, set->id, sizeof set->id);
@@ -85,15 +85,15 @@ static void a_folder_that_cannot_be_read_is_told(void **unused)
   struct pry_buffer report;
   char full[256];
   pry_buffer_init(&report, 0);
-  assert_null(pry_policy_set_read("/nonexistent/policies", &report));
+  assert_null(pry_policy_set_read("/nonexistent/policies", NULL, &report));
   assert_non_null(strstr(pry_buffer_text(&report), "/nonexistent/policies: No such file"));
   pry_buffer_clear(&report);
-  assert_null(pry_policy_set_read("/proc/self/fdinfo", &report));
+  assert_null(pry_policy_set_read("/proc/self/fdinfo", NULL, &report));
   assert_non_null(strstr(pry_buffer_text(&report), "has no init.lua"));
   pry_buffer_clear(&report);
   snprintf(full, sizeof full, "%s/fifo.lua", folder);
   assert_int_equal(mkfifo(full, 0600), 0);
-  assert_null(pry_policy_set_read(folder, &report));
+  assert_null(pry_policy_set_read(folder, NULL, &report));
   assert_non_null(strstr(pry_buffer_text(&report), "fifo.lua: is not a regular file"));
   assert_int_equal(unlink(full), 0);
   pry_buffer_clear(&report);
@@ -102,7 +102,7 @@ static void a_folder_that_cannot_be_read_is_told(void **unused)
   assert_true(fd >= 0);
   assert_int_equal(ftruncate(fd, PRY_POLICY_FILE_MAX + 1), 0);
   close(fd);
-  assert_null(pry_policy_set_read(folder, &report));
+  assert_null(pry_policy_set_read(folder, NULL, &report));
   assert_non_null(strstr(pry_buffer_text(&report), "big.lua"));
   assert_int_equal(unlink(full), 0);
   pry_buffer_fini(&report);

@@ -96,7 +96,7 @@ static void rig_start(struct rig *rig, bool watch, pry_time poll)
   assert_non_null(rig->engine);
   struct pry_report report;
   pry_report_init(&report);
-  struct pry_policy_set *set = pry_reload_read(rig->folder, &report);
+  struct pry_policy_set *set = pry_reload_read(rig->folder, NULL, NULL, &report);
   assert_non_null(set);
   assert_true(pry_engine_load(rig->engine, set, true, &report));
   pry_report_fini(&report);

@@ -79,7 +79,7 @@ static bool look(void)
   struct pry_buffer report;
   pry_buffer_init(&report, 0);
   bool complete = pry_watcher_renew(rig.watcher, rig.folder);
-  struct pry_policy_set *set = pry_policy_set_read(rig.folder, &report);
+  struct pry_policy_set *set = pry_policy_set_read(rig.folder, NULL, &report);
   snprintf(rig.id, sizeof rig.id, "%s", set ? set->id : "");
   pry_policy_set_free(set);
   pry_buffer_fini(&report);

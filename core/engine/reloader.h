@@ -56,6 +56,8 @@ struct pry_reload_outcome {
 struct pry_reloader_options {
   struct pry_engine *engine; /* borrowed */
   const char *folder;        /* copied */
+  const char *init;          /* or, with `folder` NULL, the text of an init.lua; borrowed */
+  const char *shipped;       /* for what the folder lacks (shipped.h); NULL: nothing; copied */
   bool watch;                /* look by itself; otherwise only when asked */
   bool refused_at_start;     /* what serves is not what the folder held: finding that again is news */
   pry_time debounce;         /* 0: 100 ms */
@@ -101,7 +103,9 @@ void pry_reloader_let_in(struct pry_reloader *reloader, const char *id);
 /* True while a look is under way or due. */
 bool pry_reloader_busy(const struct pry_reloader *reloader);
 
-/* Reads a folder into `report`'s words: NULL with an error in the report when it cannot be read. Any thread. */
-struct pry_policy_set *pry_reload_read(const char *folder, struct pry_report *report);
+/* Reads a folder (or, NULL, the text `init`) into `report`'s words: NULL with an error in the report when it cannot be
+ * read. Any thread. */
+struct pry_policy_set *pry_reload_read(const char *folder, const char *init, const char *shipped,
+                                       struct pry_report *report);
 
 #endif

@@ -42,7 +42,9 @@ struct look {
 struct pry_reloader {
   struct pry_engine *engine;
   struct pry_loop *loop;
-  char *folder;
+  char *folder; /* NULL: the text `init` */
+  const char *init;
+  char *shipped;
   pry_time debounce, poll;
   bool (*accept)(void *user, const struct pry_generation *generation, struct pry_report *report);
   void (*request_heard)(void *user);
@@ -93,11 +95,13 @@ const char *pry_reload_result_name(enum pry_reload_result result)
 
 /* ---- on the look's thread ------------------------------------------------------------------------------ */
 
-struct pry_policy_set *pry_reload_read(const char *folder, struct pry_report *report)
+struct pry_policy_set *pry_reload_read(const char *folder, const char *init, const char *shipped,
+                                       struct pry_report *report)
 {
   struct pry_buffer text;
   pry_buffer_init(&text, 64 * 1024);
-  struct pry_policy_set *set = pry_policy_set_read(folder, &text);
+  struct pry_policy_set *set =
+      folder ? pry_policy_set_read(folder, shipped, &text) : pry_policy_set_from_text(init, shipped, &text);
   const char *complaint = set ? NULL : pry_buffer_text(&text);
   if (complaint) {
     size_t size = strcspn(complaint, "\n");
@@ -108,7 +112,7 @@ struct pry_policy_set *pry_reload_read(const char *folder, struct pry_report *re
     const char *what = colon ? colon + 2 : complaint;
     pry_report_add(report, PRY_FINDING_ERROR, where, "%.*s", (int)(size - (size_t)(what - complaint)), what);
   } else if (!set) {
-    pry_report_add(report, PRY_FINDING_ERROR, folder, "memory is short");
+    pry_report_add(report, PRY_FINDING_ERROR, folder ? folder : "init.lua", "memory is short");
   }
   pry_buffer_fini(&text);
   return set;
@@ -160,7 +164,7 @@ static void read_and_stage(struct look *look)
   const struct pry_reloader *reloader = look->reloader;
   if (reloader->watcher)
     pry_watcher_renew(reloader->watcher, reloader->folder);
-  struct pry_policy_set *set = pry_reload_read(reloader->folder, &look->report);
+  struct pry_policy_set *set = pry_reload_read(reloader->folder, reloader->init, reloader->shipped, &look->report);
   copy_id(look->id, set ? set->id : UNREADABLE);
   look->result = judge(look);
   if (!set && look->result == LOOK_STAGED)
@@ -482,7 +486,7 @@ static bool start(struct pry_reloader *reloader)
 {
   reloader->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   reloader->done_watch = pry_watch_new(reloader->loop, reloader->done_fd, PRY_LOOP_READABLE, look_done, reloader);
-  if (!reloader->folder || !reloader->done_watch)
+  if ((!reloader->folder && !reloader->init) || !reloader->done_watch)
     return false;
   if (!reloader->watches)
     return true;
@@ -504,14 +508,16 @@ struct pry_reloader *pry_reloader_new(const struct pry_reloader_options *options
     return NULL;
   *reloader = (struct pry_reloader){.engine = options->engine,
                                     .loop = options->engine->control->loop,
-                                    .folder = strdup(options->folder),
+                                    .folder = options->folder ? strdup(options->folder) : NULL,
+                                    .init = options->folder ? NULL : options->init,
+                                    .shipped = options->shipped ? strdup(options->shipped) : NULL,
                                     .debounce = options->debounce ? options->debounce : DEBOUNCE_DEFAULT,
                                     .poll = options->poll ? options->poll : POLL_DEFAULT,
                                     .accept = options->accept,
                                     .request_heard = options->asked,
                                     .ended = options->ended,
                                     .user = options->user,
-                                    .watches = options->watch,
+                                    .watches = options->watch && options->folder,
                                     .done_fd = -1};
   pry_list_init(&reloader->waiters);
   pry_report_init(&reloader->last_report);
@@ -520,7 +526,7 @@ struct pry_reloader *pry_reloader_new(const struct pry_reloader_options *options
     copy_id(reloader->refused, BEFORE_US);
   reloader->engine->adopted = worker_adopted;
   reloader->engine->adopted_user = reloader;
-  if (start(reloader))
+  if ((reloader->shipped || !options->shipped) && start(reloader))
     return reloader;
   pry_reloader_free(reloader);
   return NULL;
@@ -546,6 +552,7 @@ void pry_reloader_free(struct pry_reloader *reloader)
     close(reloader->done_fd);
   pry_report_fini(&reloader->last_report);
   free(reloader->folder);
+  free(reloader->shipped);
   free(reloader);
 }
 
