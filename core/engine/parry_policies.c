@@ -66,7 +66,7 @@ static void keep_status(struct pry_host_policies *policies)
   status->loaded_at = serving ? serving->loaded_at : 0;
   status->policies = serving ? serving->policies : 0;
   status->policy_tests = serving ? serving->tests : 0;
-  status->reloads = engine->reloads;
+  status->reloads = engine->reloads ? engine->reloads - 1 : 0; /* the first load is none */
   status->reloads_refused = engine->reloads_refused;
   status->rollbacks = engine->rollbacks;
   pthread_mutex_unlock(&policies->lock);
