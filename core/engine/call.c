@@ -630,6 +630,16 @@ const struct pry_call_view *pry_call_get_view(const struct pry_call *call)
   return &call->view;
 }
 
+const char *pry_call_generation(const struct pry_call *call)
+{
+  return call->script ? call->script->generation->id : "";
+}
+
+const char *pry_call_why(const struct pry_call *call)
+{
+  return call->why;
+}
+
 const char *pry_call_state_name(const struct pry_call *call)
 {
   return state_names[call->state];

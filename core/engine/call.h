@@ -104,6 +104,9 @@ void pry_call_destroy(struct pry_call *call);
 void pry_calls_destroy(struct pry_worker *worker);
 
 const struct pry_call_view *pry_call_get_view(const struct pry_call *call);
+/* The content hash of the policies that judge it, and the `why` of the last verdict that was carried out; "" before. */
+const char *pry_call_generation(const struct pry_call *call);
+const char *pry_call_why(const struct pry_call *call);
 const char *pry_call_state_name(const struct pry_call *call); /* "request", "hold", … */
 
 /* The open call with that id, or NULL: ids of the past are harmless. */

@@ -11,8 +11,10 @@ static void tell_verdict(struct pry_call *call, const struct pry_verdict *verdic
   struct pry_engine *engine = call->worker->engine;
   const struct pry_instance *instance = call->pass.ask.instance;
   const struct pry_failure *failure = &call->failure;
-  if (!not_done)
+  if (!not_done) {
+    memcpy(call->why, verdict->why, sizeof call->why);
     pry_metrics_add(engine->metrics, PRY_M_VERDICTS, instance->name, pry_verdict_name(verdict->kind), 1);
+  }
   pry_log(engine->log, PRY_LOG_INFO, not_done ? "verdict not carried out" : "verdict",
           pry_log_text("call_id", call->view.id), pry_log_text("target", call->view.target.name),
           pry_log_integer("attempt", call->view.attempt),

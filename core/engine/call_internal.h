@@ -121,6 +121,7 @@ struct pry_call {
   /* deciding */
   struct pry_pass pass;
   struct pry_failure failure; /* the current one */
+  char why[PRY_WHY_MAX];      /* of the last verdict that was carried out; "" */
   struct pry_timer begin_timer, deadline_timer, wait_timer;
   struct pry_queue_waiter queue_waiter;
   struct pry_token_waiter token_waiter;

@@ -42,14 +42,21 @@ static struct pry_message *take_first(struct pry_mailbox *mailbox)
 }
 
 /* One at a time: a delivery may withdraw the next, and another thread may, for as long as this one is stuck. */
+static bool deliver_arrived(struct pry_mailbox *mailbox)
+{
+  bool any = false;
+  take_in(mailbox);
+  for (struct pry_message *message; (message = take_first(mailbox)); any = true)
+    message->deliver(message);
+  return any;
+}
+
 static void deliver_all(void *user)
 {
   struct pry_mailbox *mailbox = user;
   if (mailbox->loop && pry_loop_is_virtual(mailbox->loop))
     pry_timer_start(mailbox->loop, &mailbox->timer, PRY_TIME_NEVER, deliver_all, mailbox); /* its place is still free */
-  take_in(mailbox);
-  for (struct pry_message *message; (message = take_first(mailbox));)
-    message->deliver(message);
+  deliver_arrived(mailbox);
 }
 
 static void announce(struct pry_mailbox *mailbox)
@@ -84,9 +91,9 @@ struct pry_mailbox *pry_mailbox_new_collected(void (*announced)(void *user), voi
   return mailbox;
 }
 
-void pry_mailbox_collect(struct pry_mailbox *mailbox)
+bool pry_mailbox_collect(struct pry_mailbox *mailbox)
 {
-  deliver_all(mailbox);
+  return deliver_arrived(mailbox);
 }
 
 struct pry_mailbox *pry_mailbox_new(struct pry_loop *loop)

@@ -46,8 +46,9 @@ void pry_mailbox_free(struct pry_mailbox *mailbox);
  * that the first message of several came. How a host gets what its engine has for it. NULL: no memory. */
 struct pry_mailbox *pry_mailbox_new_collected(void (*announced)(void *user), void *user);
 
-/* Delivers what has come until now, on the caller's thread, one caller at a time. Only for the kind above. */
-void pry_mailbox_collect(struct pry_mailbox *mailbox);
+/* Delivers what has come until now, on the caller's thread, one caller at a time. False: there was nothing. Only for the
+ * kind above. */
+bool pry_mailbox_collect(struct pry_mailbox *mailbox);
 
 /* NULL for one that is collected. */
 struct pry_loop *pry_mailbox_loop(const struct pry_mailbox *mailbox);

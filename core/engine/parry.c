@@ -2,11 +2,12 @@
 #include "parry_internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { PARRY_MAGIC = 0x70617279, CALLS_MAX = 4096, BUFFERED_MAX = 64 * 1024 * 1024 };
+enum { PARRY_MAGIC = 0x70617279, CALLS_MAX = 4096, BUFFERED_MAX = 64 * 1024 * 1024, THREADS_MAX = 255 };
 
 /* What a host holds. */
 struct parry {
@@ -39,9 +40,9 @@ const char *parry_strerror(int error)
 struct pry_host *pry_host_of(const parry *handle, int *error)
 {
   *error = PARRY_OK;
-  if (handle && handle->magic == PARRY_MAGIC)
+  if (handle && handle->magic == PARRY_MAGIC && !atomic_load(&handle->host->ended))
     return handle->host;
-  *error = PARRY_EFREED;
+  *error = handle && handle->magic == PARRY_MAGIC ? PARRY_EREENTRANT : PARRY_EFREED;
   return NULL;
 }
 
@@ -158,12 +159,22 @@ static bool copy_options(struct pry_host *host)
   return whole;
 }
 
+/* Also from a signal handler. */
+static void ring(const struct pry_host *host)
+{
+  int before = errno;
+  while (eventfd_write(host->outbox_fd, 1) != 0 && errno == EINTR)
+    ; /* EAGAIN: it has rung often enough */
+  errno = before;
+}
+
 static void announce(void *user)
 {
-  struct pry_host *host = user;
-  while (eventfd_write(host->outbox_fd, 1) != 0 && errno == EINTR)
-    ;
-  pry_loop_wake(host->loop);
+  const struct pry_host *host = user;
+  if (host->options.threads)
+    ring(host);
+  else
+    pry_loop_wake(host->loop);
 }
 
 static bool make_engine(struct pry_host *host)
@@ -181,6 +192,7 @@ static bool make_engine(struct pry_host *host)
       .http = host->http,
       .log = host->log,
       .loader = &pry_lua_loader,
+      .workers = host->options.threads > 1 ? host->options.threads : 0,
       .state_dir = host->options.state_dir,
       .limits = {.secrets = host->options.secrets, .secret_count = host->options.secret_count},
       .rolled_back = pry_host_rolled_back,
@@ -197,6 +209,24 @@ static bool valid_secrets(const struct parry_options *options)
   return true;
 }
 
+static bool start_threads(struct pry_host *host)
+{
+  return pry_engine_start(host->engine) && pry_worker_start(host->engine->control);
+}
+
+/* PARRY_EPOLICY is an engine, too. */
+static int make_host(struct pry_host *host, const struct parry_options *options)
+{
+  host->options = *options;
+  host->outbox_fd = -1;
+  if (!copy_options(host))
+    return PARRY_ENOMEM;
+  if (!make_engine(host))
+    return PARRY_ESYSTEM;
+  int error = pry_host_load(host);
+  return !error && host->options.threads && !start_threads(host) ? PARRY_ESYSTEM : error;
+}
+
 int parry_new(parry **out, const struct parry_options *options)
 {
   struct parry_options whole;
@@ -204,7 +234,7 @@ int parry_new(parry **out, const struct parry_options *options)
     return PARRY_EINVAL;
   *out = NULL;
   if (!options || !pry_host_take(&whole, sizeof whole, options) || !whole.policy_dir == !whole.init_lua ||
-      !valid_secrets(&whole))
+      whole.threads > THREADS_MAX || !valid_secrets(&whole))
     return PARRY_EINVAL;
   parry *handle = calloc(1, sizeof *handle);
   struct pry_host *host = calloc(1, sizeof *host);
@@ -214,17 +244,12 @@ int parry_new(parry **out, const struct parry_options *options)
     return PARRY_ENOMEM;
   }
   *handle = (struct parry){.magic = PARRY_MAGIC, .host = host};
-  host->options = whole;
-  host->outbox_fd = -1;
-  int error = copy_options(host) ? PARRY_OK : PARRY_ENOMEM;
-  if (!error && !make_engine(host))
-    error = PARRY_ESYSTEM;
-  if (error) {
+  int error = make_host(host, &whole);
+  if (error && error != PARRY_EPOLICY)
     parry_free(handle);
-    return error;
-  }
-  *out = handle;
-  return pry_host_load(host);
+  else
+    *out = handle;
+  return error;
 }
 
 /* ---- freeing --------------------------------------------------------------------------------------------- */
@@ -245,25 +270,35 @@ static void free_options(struct parry_options *options)
   free((void *)options->secrets);
 }
 
-int parry_free(parry *handle)
+static void stop_threads(struct pry_host *host)
 {
-  int error;
-  struct pry_host *host = pry_host_of(handle, &error);
-  if (!handle)
-    return PARRY_OK;
-  if (!host)
-    return error;
-  if (atomic_exchange(&host->delivering, true))
-    return PARRY_EREENTRANT;
-  atomic_store(&host->freeing, true);
+  if (!host->engine)
+    return;
+  pry_worker_stop(host->engine->control);
+  pry_engine_stop(host->engine);
+}
+
+/* Ends what is open, and tells it. */
+static void end_all(struct pry_host *host)
+{
   if (host->decisions)
     pry_host_decisions_end(host);
   if (host->functions)
     pry_host_functions_end(host);
   pry_host_policies_end(host);
+  if (host->calls)
+    pry_host_calls_end(host);
+  while (host->outbox && pry_mailbox_collect(host->outbox))
+    ;
+  atomic_store(&host->ended, true);
   pry_engine_free(host->engine);
-  if (host->outbox)
-    pry_mailbox_collect(host->outbox);
+  host->engine = NULL;
+  while (host->outbox && pry_mailbox_collect(host->outbox)) /* its last log lines */
+    ;
+}
+
+static void free_host(struct pry_host *host)
+{
   pry_host_decisions_fini(host);
   pry_host_functions_fini(host);
   pry_host_calls_fini(host);
@@ -277,7 +312,23 @@ int parry_free(parry *handle)
     close(host->outbox_fd);
   free_options(&host->options);
   free(host);
+}
+
+int parry_free(parry *handle)
+{
+  int error;
+  struct pry_host *host = pry_host_of(handle, &error);
+  if (!handle)
+    return PARRY_OK;
+  if (!host)
+    return error;
+  if (atomic_exchange(&host->delivering, true))
+    return PARRY_EREENTRANT;
+  atomic_store(&host->freeing, true);
+  stop_threads(host);
+  end_all(host);
   handle->magic = 0;
+  free_host(host);
   free(handle);
   return PARRY_OK;
 }
@@ -288,7 +339,14 @@ int parry_free(parry *handle)
 static void silence(const struct pry_host *host)
 {
   eventfd_t count;
-  (void)eventfd_read(host->outbox_fd, &count);
+  if (host->options.threads)
+    (void)eventfd_read(host->outbox_fd, &count);
+}
+
+static bool deliver(const struct pry_host *host)
+{
+  silence(host);
+  return pry_mailbox_collect(host->outbox);
 }
 
 int parry_dispatch(parry *handle)
@@ -299,10 +357,33 @@ int parry_dispatch(parry *handle)
     return error;
   if (atomic_exchange(&host->delivering, true))
     return PARRY_EREENTRANT;
-  silence(host);
-  pry_mailbox_collect(host->outbox);
+  deliver(host);
   atomic_store(&host->delivering, false);
   return (int)atomic_load(&host->open);
+}
+
+static pry_time time_left(const struct pry_host *host, pry_time until)
+{
+  if (until == PRY_TIME_NEVER)
+    return PRY_TIME_NEVER;
+  pry_time now = pry_loop_clock(host->loop);
+  return until > now ? until - now : 0;
+}
+
+/* For what own threads have. True: a signal came. */
+static bool wait_for_threads(const struct pry_host *host, pry_time left)
+{
+  struct pollfd outbox = {.fd = host->outbox_fd, .events = POLLIN};
+  struct timespec time = {(time_t)(left / PRY_SECOND), (long)(left % PRY_SECOND) * 1000};
+  return ppoll(&outbox, 1, left == PRY_TIME_NEVER ? NULL : &time, NULL) == -1;
+}
+
+static bool wait_or_work(const struct pry_host *host, pry_time left)
+{
+  if (host->options.threads)
+    return wait_for_threads(host, left);
+  pry_loop_turn(host->loop, left);
+  return false;
 }
 
 int parry_run(parry *handle, double timeout)
@@ -313,9 +394,12 @@ int parry_run(parry *handle, double timeout)
     return error;
   if (atomic_exchange(&host->delivering, true))
     return PARRY_EREENTRANT;
-  pry_loop_turn(host->loop, timeout < 0 ? PRY_TIME_NEVER : pry_time_from_seconds(timeout));
-  silence(host);
-  pry_mailbox_collect(host->outbox);
+  pry_time until = timeout < 0 ? PRY_TIME_NEVER : pry_loop_clock(host->loop) + pry_time_from_seconds(timeout);
+  for (bool over = false; !over;) {
+    pry_time left = atomic_exchange(&host->woken, false) ? 0 : time_left(host, until);
+    bool interrupted = wait_or_work(host, left);
+    over = deliver(host) || interrupted || !left;
+  }
   atomic_store(&host->delivering, false);
   return (int)atomic_load(&host->open);
 }
@@ -332,7 +416,9 @@ int parry_fd(parry *handle)
 void parry_wakeup(parry *handle)
 {
   int error;
-  const struct pry_host *host = pry_host_of(handle, &error);
-  if (host)
-    pry_loop_wake(host->loop);
+  struct pry_host *host = pry_host_of(handle, &error);
+  if (!host)
+    return;
+  atomic_store(&host->woken, true);
+  announce(host);
 }

@@ -1,30 +1,201 @@
 /* Calls of a host's: parry.h's sink of call.h. */
 #include "parry_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
-struct pry_host_calls {
-  struct pry_list open; /* struct host_call */
-  uint64_t next;
+enum { QUEUED_MAX = 256 * 1024, SPARE_MAX = 64 * 1024, FIRST_SLOTS = 64 };
+
+/* Where an id leads. A slot is used again under another id. */
+struct slot {
+  struct host_call *call; /* NULL: free */
+  uint32_t use;
+  uint32_t next_free; /* index + 1; 0: none */
 };
 
+struct pry_host_calls {
+  pthread_mutex_t lock; /* may be held when a call's is taken, not the other way */
+  struct slot *slots;
+  uint32_t slot_count, first_free;
+  struct pry_list all; /* struct host_call, also those without a slot any more */
+  atomic_uint next_worker;
+};
+
+/* What the worker is to do, bits. */
+enum { ORDER_START = 1, ORDER_CANCEL = 2, ORDER_RESUME = 4 };
+
+/* What on_done is told, with the texts it points to. */
+struct last_words {
+  struct parry_outcome outcome;
+  char code[PRY_FAILURE_CODE_MAX];
+  char message[PRY_FAILURE_MESSAGE_MAX];
+  char why[PRY_WHY_MAX];
+  char target[PRY_TARGET_MAX];
+  char call_id[PRY_CALL_ID_MAX];
+  char generation[PRY_GENERATION_ID_MAX];
+};
+
+/*
+ * Made by parry_call(), then shared by two threads: the worker that has the call fills what is to be told, the host's
+ * dispatching thread tells it. Three hold it: the worker until the sink's `done`, the host's side until on_done, and the
+ * order that is on its way.
+ */
 struct host_call {
-  struct pry_list link;
+  struct pry_list link; /* calls->all; under its lock */
+  atomic_uint holders;
   struct pry_host *host;
-  uint64_t id;
-  struct pry_call *call;
+  struct pry_worker *worker;
+  parry_call_id id;
   struct parry_call_ops ops;
   void *user;
+
+  /* the worker's */
+  struct pry_call *call; /* NULL: not begun, or over */
+  bool no_memory;        /* why it was cancelled */
+  /* the request, until it begins */
+  struct pry_buffer text, body;
+  struct pry_slice method, path, query;
+  struct pry_headers headers;
+
+  struct pry_message ordered; /* to the worker */
+  struct pry_message due;     /* to the host: something is to be told */
+  pthread_mutex_t lock;
+  /* under it */
+  unsigned orders;
+  bool cancelled; /* nothing but on_done any more */
+  bool paused;    /* by the host */
+  bool held;      /* the worker's call waits until there is room */
+  /* what is to be told, in this order */
+  bool has_head, has_done;
+  int status;
+  struct parry_header *head;
+  size_t head_count;
+  struct pry_buffer data;
+  struct last_words last; /* its room is made with the call: an end is always told */
+
+  struct pry_buffer spare; /* the dispatching thread's: what it gives out while `data` fills again */
 };
 
-static struct host_call *find_call(struct pry_host *host, parry_call_id id)
+/* ---- holding ------------------------------------------------------------------------------------------------ */
+
+static void free_call(struct host_call *call)
 {
-  for (struct pry_list *link = host->calls->open.next; link != &host->calls->open; link = link->next) {
-    struct host_call *call = PRY_CONTAINER_OF(link, struct host_call, link);
-    if (call->id == id.value)
-      return call;
+  pry_buffer_fini(&call->text);
+  pry_buffer_fini(&call->body);
+  pry_headers_fini(&call->headers);
+  pry_buffer_fini(&call->data);
+  pry_buffer_fini(&call->spare);
+  free(call->head);
+  pthread_mutex_destroy(&call->lock);
+  free(call);
+}
+
+static void hold(struct host_call *call)
+{
+  atomic_fetch_add(&call->holders, 1);
+}
+
+static void let_go(struct host_call *call)
+{
+  if (atomic_fetch_sub(&call->holders, 1) != 1)
+    return;
+  struct pry_host_calls *calls = call->host->calls;
+  pthread_mutex_lock(&calls->lock);
+  pry_list_remove(&call->link);
+  pthread_mutex_unlock(&calls->lock);
+  free_call(call);
+}
+
+/* ---- ids ---------------------------------------------------------------------------------------------------- */
+
+static bool grow(struct pry_host_calls *calls)
+{
+  uint32_t count = calls->slot_count ? 2 * calls->slot_count : FIRST_SLOTS;
+  struct slot *slots = count > calls->slot_count ? realloc(calls->slots, count * sizeof *slots) : NULL;
+  if (!slots)
+    return false;
+  for (uint32_t i = calls->slot_count; i < count; i++)
+    slots[i] = (struct slot){.next_free = i + 1 < count ? i + 2 : 0};
+  calls->first_free = calls->slot_count + 1;
+  calls->slots = slots;
+  calls->slot_count = count;
+  return true;
+}
+
+/* Gives the call its id. False: no memory. */
+static bool enter(struct host_call *call)
+{
+  struct pry_host_calls *calls = call->host->calls;
+  pthread_mutex_lock(&calls->lock);
+  bool entered = calls->first_free || grow(calls);
+  if (entered) {
+    uint32_t place = calls->first_free;
+    struct slot *slot = &calls->slots[place - 1];
+    calls->first_free = slot->next_free;
+    slot->call = call;
+    slot->use++;
+    call->id.value = (uint64_t)slot->use << 32 | place;
+    pry_list_push(&calls->all, &call->link);
   }
-  return NULL;
+  pthread_mutex_unlock(&calls->lock);
+  return entered;
+}
+
+static void leave(struct host_call *call)
+{
+  struct pry_host_calls *calls = call->host->calls;
+  uint32_t place = (uint32_t)call->id.value;
+  pthread_mutex_lock(&calls->lock);
+  struct slot *slot = &calls->slots[place - 1];
+  slot->call = NULL;
+  slot->next_free = calls->first_free;
+  calls->first_free = place;
+  pthread_mutex_unlock(&calls->lock);
+}
+
+/* The call with its lock held, or NULL. The lock keeps it from ending. */
+static struct host_call *find(struct pry_host *host, parry_call_id id)
+{
+  struct pry_host_calls *calls = host->calls;
+  uint32_t place = (uint32_t)id.value;
+  pthread_mutex_lock(&calls->lock);
+  struct host_call *call = place && place <= calls->slot_count ? calls->slots[place - 1].call : NULL;
+  if (call && call->id.value != id.value)
+    call = NULL;
+  if (call)
+    pthread_mutex_lock(&call->lock);
+  pthread_mutex_unlock(&calls->lock);
+  return call;
+}
+
+/* ---- between the two threads: all with the call's lock held --------------------------------------------------- */
+
+static void give_order(struct host_call *call, unsigned order)
+{
+  call->orders |= order;
+  hold(call);
+  if (!pry_mailbox_post(call->worker->mailbox, &call->ordered))
+    atomic_fetch_sub(&call->holders, 1); /* one is on its way, and holds it */
+}
+
+static void tell_host(struct host_call *call)
+{
+  pry_mailbox_post(call->host->outbox, &call->due);
+}
+
+static void drop_data(struct host_call *call)
+{
+  atomic_fetch_sub(&call->host->buffered, call->data.size);
+  pry_buffer_fini(&call->data);
+}
+
+/* ---- on the worker's thread: what the call says ------------------------------------------------------------------ */
+
+/* What cannot be kept for the host must not go missing unseen. */
+static void give_up(struct host_call *call)
+{
+  call->no_memory = true;
+  pry_call_cancel(call->call);
 }
 
 static void host_head(void *user, int status, const struct pry_headers *headers, int64_t body_size)
@@ -34,64 +205,296 @@ static void host_head(void *user, int status, const struct pry_headers *headers,
   if (!call->ops.on_headers)
     return;
   struct parry_header *copy = pry_host_header_array(headers);
-  call->ops.on_headers(call->user, status, copy, copy ? headers->count : 0);
-  free(copy);
+  if (!copy) {
+    give_up(call);
+    return;
+  }
+  pthread_mutex_lock(&call->lock);
+  call->has_head = true;
+  call->status = status;
+  call->head = copy;
+  call->head_count = headers->count;
+  if (!call->cancelled)
+    tell_host(call);
+  pthread_mutex_unlock(&call->lock);
 }
 
 static bool host_data(void *user, struct pry_slice data)
 {
   struct host_call *call = user;
-  return !call->ops.on_data || !call->ops.on_data(call->user, data.data, data.size);
+  struct pry_host *host = call->host;
+  if (!call->ops.on_data || call->no_memory)
+    return true;
+  pthread_mutex_lock(&call->lock);
+  bool wanted = !call->cancelled;
+  bool kept = wanted && pry_buffer_append_slice(&call->data, data);
+  if (kept) {
+    size_t all = atomic_fetch_add(&host->buffered, data.size) + data.size;
+    call->held = call->held || call->data.size > QUEUED_MAX || all > host->options.max_buffered;
+    if (!call->paused)
+      tell_host(call);
+  }
+  bool more = !call->held;
+  pthread_mutex_unlock(&call->lock);
+  if (wanted && !kept)
+    give_up(call);
+  return more || !kept;
+}
+
+static void fill_last_words(struct last_words *last, const struct pry_outcome *outcome, bool truncated)
+{
+  const struct pry_failure *failure = &outcome->failure;
+  last->outcome = (struct parry_outcome){.size = sizeof last->outcome,
+                                         .ok = outcome->ok,
+                                         .status = outcome->status,
+                                         .category = pry_category_name(outcome->category),
+                                         .code = last->code,
+                                         .message = last->message,
+                                         .why = last->why,
+                                         .retry_after = outcome->ok || !failure->category ? -1 : failure->retry_after,
+                                         .attempts = outcome->attempts,
+                                         .target = last->target,
+                                         .call_id = last->call_id,
+                                         .generation = last->generation,
+                                         .truncated = truncated};
+  if (!outcome->ok) {
+    memcpy(last->code, failure->code, sizeof last->code);
+    memcpy(last->message, failure->message, sizeof last->message);
+  }
+}
+
+/* The call has ended, or never began (then `about` is NULL). */
+static void end_call(struct host_call *call, const struct pry_call *about, const struct pry_outcome *outcome,
+                     bool truncated)
+{
+  pthread_mutex_lock(&call->lock);
+  struct last_words *last = &call->last;
+  fill_last_words(last, outcome, truncated);
+  if (about) {
+    const struct pry_call_view *view = pry_call_get_view(about);
+    memcpy(last->target, view->target.name, sizeof last->target);
+    memcpy(last->call_id, view->id, sizeof last->call_id);
+    snprintf(last->why, sizeof last->why, "%s", pry_call_why(about));
+    snprintf(last->generation, sizeof last->generation, "%s", pry_call_generation(about));
+  }
+  call->has_done = true;
+  tell_host(call);
+  pthread_mutex_unlock(&call->lock);
+  let_go(call);
+}
+
+static struct pry_outcome failed_outcome(enum pry_category category, const char *code, const char *message)
+{
+  struct pry_outcome outcome = {.category = category, .failure = pry_failure_of(category)};
+  outcome.status = category == PRY_CANCELLED ? 499 : pry_failure_client_status(&outcome.failure);
+  pry_failure_set_code(&outcome.failure, pry_slice_of(code));
+  pry_failure_set_message(&outcome.failure, pry_slice_of(message));
+  return outcome;
 }
 
 static void host_done(void *user, const struct pry_outcome *outcome, bool truncated)
 {
   struct host_call *call = user;
-  const struct pry_call_view *view = pry_call_get_view(call->call);
-  struct parry_outcome told = {.size = sizeof told,
-                               .ok = outcome->ok,
-                               .status = outcome->status,
-                               .category = pry_category_name(outcome->category),
-                               .message = outcome->ok ? "" : outcome->failure.message,
-                               .code = outcome->ok ? "" : outcome->failure.code,
-                               .why = "",
-                               .retry_after = outcome->ok ? -1 : outcome->failure.retry_after,
-                               .generation = "",
-                               .attempts = outcome->attempts,
-                               .target = view->target.name,
-                               .call_id = view->id,
-                               .truncated = truncated};
-  pry_list_remove(&call->link);
-  pry_host_close(call->host);
-  if (call->ops.on_done)
-    call->ops.on_done(call->user, &told);
-  free(call);
+  const struct pry_call *about = call->call;
+  call->call = NULL;
+  if (call->no_memory) {
+    struct pry_outcome why = failed_outcome(PRY_UNKNOWN, "memory", "memory is short");
+    why.attempts = outcome->attempts;
+    end_call(call, about, &why, true);
+  } else {
+    end_call(call, about, outcome, truncated);
+  }
 }
 
 static const struct pry_sink_ops host_sink = {host_head, host_data, host_done, NULL};
 
-static int start_call(struct pry_host *host, const struct parry_request *request, struct host_call *call)
+/* Nobody looks at the request any more. */
+static void drop_request(struct host_call *call)
 {
-  struct pry_headers headers;
-  struct pry_buffer body;
-  pry_headers_init(&headers);
-  pry_buffer_init(&body, host->engine->options.replay_limit);
-  int error = pry_host_headers(request->headers, request->header_count, &headers) ? PARRY_OK : PARRY_EINVAL;
-  if (!error && !pry_buffer_append(&body, request->body, request->body_size))
+  pry_buffer_fini(&call->text);
+  pry_buffer_fini(&call->body);
+  pry_headers_fini(&call->headers);
+}
+
+static void begin(struct host_call *call, bool cancelled)
+{
+  struct pry_call_request request = {
+      .method = call->method, .path = call->path, .query = call->query, .headers = &call->headers, .body = &call->body};
+  if (!cancelled)
+    call->call = pry_call_start(call->worker, &request, &host_sink, call);
+  drop_request(call);
+  if (call->call)
+    return;
+  struct pry_outcome outcome =
+      cancelled ? failed_outcome(PRY_CANCELLED, "", "the call was cancelled before it began")
+                : failed_outcome(PRY_UNKNOWN, "memory", "memory is short, or bodies hold all that they may");
+  end_call(call, NULL, &outcome, true);
+}
+
+static void take_orders(struct pry_message *message)
+{
+  struct host_call *call = PRY_CONTAINER_OF(message, struct host_call, ordered);
+  pthread_mutex_lock(&call->lock);
+  unsigned orders = call->orders;
+  call->orders = 0;
+  pthread_mutex_unlock(&call->lock);
+  if (orders & ORDER_START)
+    begin(call, orders & ORDER_CANCEL);
+  else if (call->call && orders & ORDER_CANCEL)
+    pry_call_cancel(call->call);
+  else if (call->call && orders & ORDER_RESUME)
+    pry_call_resume(call->call);
+  let_go(call);
+}
+
+/* ---- on the dispatching thread ----------------------------------------------------------------------------------- */
+
+/* Each with the lock held, and let go of while the host's callback runs: it may cancel, pause and resume. */
+
+static void give_head(struct host_call *call)
+{
+  struct parry_header *head = call->head;
+  call->has_head = false;
+  call->head = NULL;
+  pthread_mutex_unlock(&call->lock);
+  call->ops.on_headers(call->user, call->status, head, call->head_count);
+  free(head);
+  pthread_mutex_lock(&call->lock);
+}
+
+/* There is room again. */
+static void go_on(struct host_call *call)
+{
+  if (call->held && !call->paused && !call->cancelled) {
+    call->held = false;
+    give_order(call, ORDER_RESUME);
+  }
+}
+
+static void give_data(struct host_call *call)
+{
+  struct pry_buffer data = call->data;
+  call->data = call->spare;
+  pthread_mutex_unlock(&call->lock);
+  bool pause = call->ops.on_data(call->user, data.data, data.size) == PARRY_PAUSE;
+  atomic_fetch_sub(&call->host->buffered, data.size);
+  pry_buffer_clear(&data);
+  if (data.capacity > SPARE_MAX)
+    pry_buffer_fini(&data);
+  call->spare = data;
+  pthread_mutex_lock(&call->lock);
+  call->paused = pause && !call->cancelled && !atomic_load(&call->host->freeing);
+  go_on(call);
+}
+
+static void give_done(struct host_call *call)
+{
+  struct last_words *last = &call->last;
+  if (call->data.size)
+    last->outcome.truncated = true;
+  drop_data(call);
+  pthread_mutex_unlock(&call->lock);
+  leave(call);
+  pthread_mutex_lock(&call->lock); /* whoever had found it before has finished now */
+  pry_mailbox_withdraw(call->host->outbox, &call->due);
+  pthread_mutex_unlock(&call->lock);
+  pry_host_close(call->host);
+  if (call->ops.on_done)
+    call->ops.on_done(call->user, &last->outcome);
+  let_go(call);
+}
+
+/* What comes while a callback runs is told the next time. */
+static void deliver(struct pry_message *message)
+{
+  struct host_call *call = PRY_CONTAINER_OF(message, struct host_call, due);
+  pthread_mutex_lock(&call->lock);
+  if (call->has_head && !call->cancelled)
+    give_head(call);
+  if (call->data.size && !call->cancelled && !call->paused)
+    give_data(call);
+  if (call->has_done && (call->cancelled || (!call->paused && !call->data.size))) {
+    give_done(call);
+    return;
+  }
+  pthread_mutex_unlock(&call->lock);
+}
+
+/* ---- what the host calls ------------------------------------------------------------------------------------------ */
+
+static bool copy_text(struct host_call *call, const struct parry_request *request)
+{
+  const char *method = request->method ? request->method : "POST";
+  size_t method_size = strlen(method), target_size = strlen(request->path);
+  if (!pry_buffer_append(&call->text, method, method_size) ||
+      !pry_buffer_append(&call->text, request->path, target_size))
+    return false;
+  const char *path = call->text.data + method_size;
+  const char *query = memchr(path, '?', target_size);
+  call->method = (struct pry_slice){call->text.data, method_size};
+  call->path = (struct pry_slice){path, query ? (size_t)(query - path) : target_size};
+  call->query = query ? (struct pry_slice){query + 1, target_size - call->path.size - 1} : (struct pry_slice){NULL, 0};
+  return true;
+}
+
+static int copy_request(struct host_call *call, const struct parry_request *request)
+{
+  if (!pry_host_headers(request->headers, request->header_count, &call->headers))
+    return PARRY_EINVAL;
+  if (!copy_text(call, request) || (request->body_size && !pry_buffer_reserve(&call->body, request->body_size)) ||
+      !pry_buffer_append(&call->body, request->body, request->body_size))
+    return PARRY_ENOMEM;
+  return PARRY_OK;
+}
+
+static struct host_call *new_call(struct pry_host *host, const struct parry_call_ops *ops, void *user)
+{
+  struct host_call *call = calloc(1, sizeof *call);
+  if (!call)
+    return NULL;
+  call->host = host;
+  call->ops = *ops;
+  call->user = user;
+  call->ordered.deliver = take_orders;
+  call->due.deliver = deliver;
+  atomic_init(&call->holders, 2); /* the worker and the host's side */
+  pry_list_init(&call->link);
+  pry_buffer_init(&call->text, 0);
+  pry_buffer_init(&call->body, host->engine->options.replay_limit);
+  pry_headers_init(&call->headers);
+  pry_buffer_init(&call->data, 0);
+  pry_buffer_init(&call->spare, 0);
+  pthread_mutex_init(&call->lock, NULL); /* cannot fail without attributes on Linux */
+  unsigned turn = atomic_fetch_add(&host->calls->next_worker, 1);
+  call->worker = pry_engine_serving_worker(host->engine, turn % pry_engine_serving_count(host->engine));
+  return call;
+}
+
+static int start_call(struct pry_host *host, const struct parry_request *request, const struct parry_call_ops *ops,
+                      void *user, parry_call_id *id)
+{
+  struct host_call *call = new_call(host, ops, user);
+  if (!call)
+    return PARRY_ENOMEM;
+  int error = copy_request(call, request);
+  if (!error && !enter(call))
     error = PARRY_ENOMEM;
-  const char *query = strchr(request->path, '?');
-  size_t path_size = query ? (size_t)(query - request->path) : strlen(request->path);
-  struct pry_call_request start = {.method = pry_slice_of(request->method ? request->method : "POST"),
-                                   .path = {request->path, path_size},
-                                   .query = pry_slice_of(query ? query + 1 : ""),
-                                   .headers = &headers,
-                                   .body = &body};
-  call->call = error ? NULL : pry_call_start(host->engine->control, &start, &host_sink, call);
-  if (!error && !call->call)
-    error = PARRY_ENOMEM;
-  pry_headers_fini(&headers);
-  pry_buffer_fini(&body);
-  return error;
+  if (error) {
+    free_call(call);
+    return error;
+  }
+  if (id)
+    *id = call->id; /* before it may have ended */
+  pthread_mutex_lock(&call->lock);
+  give_order(call, ORDER_START);
+  pthread_mutex_unlock(&call->lock);
+  return PARRY_OK;
+}
+
+static bool is_complete(const struct pry_host *host, const struct parry_request *request)
+{
+  return request->path && request->path[0] == '/' && (!request->body_size || request->body) &&
+         (!request->header_count || request->headers) && request->body_size <= host->engine->options.replay_limit;
 }
 
 int parry_call(parry *handle, const struct parry_request *request, const struct parry_call_ops *ops, void *user,
@@ -105,43 +508,34 @@ int parry_call(parry *handle, const struct parry_request *request, const struct 
     id->value = 0;
   if (!host)
     return error;
-  if (!request || !pry_host_take(&asked, sizeof asked, request) || !asked.path || asked.path[0] != '/' || !ops ||
-      !pry_host_take(&told, sizeof told, ops) || (asked.body_size && !asked.body) ||
-      (asked.header_count && !asked.headers))
+  if (!request || !pry_host_take(&asked, sizeof asked, request) || !ops || !pry_host_take(&told, sizeof told, ops) ||
+      !is_complete(host, &asked))
     return PARRY_EINVAL;
   if (atomic_load(&host->freeing))
     return PARRY_EREENTRANT;
-  if (asked.body_size > host->engine->options.replay_limit)
-    return PARRY_EINVAL;
-  if (pry_host_open(host) != PARRY_OK)
+  if (!pry_engine_ready(host->engine))
+    return PARRY_EPOLICY;
+  if (atomic_load(&host->buffered) > host->options.max_buffered || pry_host_open(host) != PARRY_OK)
     return PARRY_BUSY;
-  struct host_call *call = calloc(1, sizeof *call);
-  if (!call) {
+  error = start_call(host, &asked, &told, user, id);
+  if (error)
     pry_host_close(host);
-    return PARRY_ENOMEM;
-  }
-  *call = (struct host_call){.host = host, .id = ++host->calls->next, .ops = told, .user = user};
-  pry_list_init(&call->link);
-  error = start_call(host, &asked, call);
-  if (error) {
-    pry_host_close(host);
-    free(call);
-    return error;
-  }
-  pry_list_push(&host->calls->open, &call->link);
-  if (id)
-    id->value = call->id;
-  return PARRY_OK;
+  return error;
 }
 
 int parry_call_resume(parry *handle, parry_call_id id)
 {
   int error;
   struct pry_host *host = pry_host_of(handle, &error);
-  struct host_call *call = host ? find_call(host, id) : NULL;
+  struct host_call *call = host ? find(host, id) : NULL;
   if (!call)
     return host ? PARRY_ENOENT : error;
-  pry_call_resume(call->call);
+  call->paused = false;
+  if (call->data.size || call->has_done)
+    tell_host(call);
+  else
+    go_on(call);
+  pthread_mutex_unlock(&call->lock);
   return PARRY_OK;
 }
 
@@ -149,29 +543,71 @@ int parry_call_cancel(parry *handle, parry_call_id id)
 {
   int error;
   struct pry_host *host = pry_host_of(handle, &error);
-  struct host_call *call = host ? find_call(host, id) : NULL;
+  struct host_call *call = host ? find(host, id) : NULL;
   if (!call)
     return host ? PARRY_ENOENT : error;
-  pry_call_cancel(call->call);
+  if (!call->cancelled) {
+    call->cancelled = true;
+    if (call->has_done && call->data.size)
+      call->last.outcome.truncated = true;
+    drop_data(call);
+    if (call->has_done)
+      tell_host(call);
+    else
+      give_order(call, ORDER_CANCEL);
+  }
+  pthread_mutex_unlock(&call->lock);
   return PARRY_OK;
 }
 
+/* ---- life --------------------------------------------------------------------------------------------------------- */
+
 bool pry_host_calls_init(struct pry_host *host)
 {
-  host->calls = calloc(1, sizeof *host->calls);
-  if (host->calls)
-    pry_list_init(&host->calls->open);
-  return host->calls;
+  struct pry_host_calls *calls = calloc(1, sizeof *calls);
+  host->calls = calls;
+  if (!calls)
+    return false;
+  pthread_mutex_init(&calls->lock, NULL); /* cannot fail without attributes on Linux */
+  pry_list_init(&calls->all);
+  return true;
+}
+
+void pry_host_calls_end(struct pry_host *host)
+{
+  struct pry_host_calls *calls = host->calls;
+  for (unsigned i = 0; i < host->engine->worker_count; i++)
+    pry_calls_destroy(host->engine->workers[i]);
+  for (uint32_t i = 0; i < calls->slot_count; i++) {
+    struct host_call *call = calls->slots[i].call;
+    if (call && !call->has_done) /* its worker never heard of it */
+      begin(call, true);
+    if (call) {
+      pthread_mutex_lock(&call->lock);
+      call->cancelled = call->cancelled || call->paused; /* nobody is going to resume it */
+      tell_host(call);
+      pthread_mutex_unlock(&call->lock);
+    }
+  }
 }
 
 void pry_host_calls_fini(struct pry_host *host)
 {
-  free(host->calls);
+  struct pry_host_calls *calls = host->calls;
+  if (!calls)
+    return;
+  while (!pry_list_empty(&calls->all)) { /* held by orders that nobody took */
+    struct host_call *call = PRY_CONTAINER_OF(calls->all.next, struct host_call, link);
+    pry_list_remove(&call->link);
+    free_call(call);
+  }
+  free(calls->slots);
+  pthread_mutex_destroy(&calls->lock);
+  free(calls);
   host->calls = NULL;
 }
 
 size_t pry_host_calls_buffered(struct pry_host *host)
 {
-  (void)host;
-  return 0;
+  return atomic_load(&host->buffered);
 }

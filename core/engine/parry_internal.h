@@ -45,8 +45,11 @@ struct pry_host {
   struct pry_host_functions *functions;
   struct pry_host_notices *notices;
   struct pry_host_policies *policies;
-  atomic_size_t open; /* calls and decisions not delivered to their end */
-  atomic_bool freeing;
+  atomic_size_t open;     /* calls and decisions not delivered to their end */
+  atomic_size_t buffered; /* bytes of answers not delivered */
+  atomic_bool freeing;    /* nothing begins any more */
+  atomic_bool ended;      /* the engine is gone: no function of parry.h does anything any more */
+  atomic_bool woken;      /* by parry_wakeup() */
   atomic_bool delivering; /* one thread at a time runs or dispatches */
 };
 
@@ -87,8 +90,10 @@ unsigned long pry_host_notices_lost(struct pry_host *host);
 size_t pry_host_calls_buffered(struct pry_host *host);
 
 /* Each module: makes its part (false: no memory), ends what is open so that its last deliveries are in the outbox or
- * made, and frees. `end` comes when the engine's threads have stopped, `fini` after the last delivery. */
+ * made, and frees. `end` comes when the engine's threads have stopped and before the engine goes, `fini` after the last
+ * delivery. What is not made (NULL) has no end. Between the two all functions of parry.h are PARRY_EREENTRANT. */
 bool pry_host_calls_init(struct pry_host *host);
+void pry_host_calls_end(struct pry_host *host);
 void pry_host_calls_fini(struct pry_host *host);
 bool pry_host_decisions_init(struct pry_host *host);
 void pry_host_decisions_end(struct pry_host *host);
