@@ -13,7 +13,7 @@ local removed = { "collectgarbage", "coroutine", "debug", "dofile", "io", "load"
 local policy_globals = {
   "policy", "param", "dialect",
   "retry", "fallback", "rotate", "renew", "fail", "respond", "route", "hold", "refuse", "inject", "secret", "now",
-  "random", "digest", "sleep", "http", "health", "notify", "store", "queue", "keys", "json", "log",
+  "random", "digest", "sleep", "http", "health", "host", "notify", "store", "queue", "keys", "json", "log",
 }
 
 -- Only in init.lua, where providers and routes are declared.

@@ -18,6 +18,7 @@ void pry_lib_open(lua_State *L)
   pry_lib_keys_open(L);
   pry_lib_health_open(L);
   pry_lib_notify_open(L);
+  pry_lib_host_open(L);
 }
 
 /* ---- buffers --------------------------------------------------------------------------------------------- */

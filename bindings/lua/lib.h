@@ -2,8 +2,8 @@
  * lib.h: the Lua functions that policies call, one file per table of them.
  *
  * Globals: `retry fallback rotate renew fail respond route hold refuse inject` (verdict_lua.c), `store` (lib_store.c), `http`
- * (lib_http.c), `health` (lib_health.c), `keys` (lib_keys.c), `log` (lib_log.c), `json` (lib_json.c), `notify` (lib_notify.c),
- * `now random digest sleep queue` (lib_misc.c). lib_call.c and lib_event.c have none; their views come as arguments of
+ * (lib_http.c), `health` (lib_health.c), `host` (lib_host.c), `keys` (lib_keys.c), `log` (lib_log.c), `json` (lib_json.c),
+ * `notify` (lib_notify.c), `now random digest sleep queue` (lib_misc.c). lib_call.c and lib_event.c have none; their views come as arguments of
  * handlers. Each opener runs inside the door while a script is
  * set up.
  *
@@ -33,6 +33,7 @@ void pry_lib_misc_open(lua_State *L);
 void pry_lib_keys_open(lua_State *L);
 void pry_lib_health_open(lua_State *L);
 void pry_lib_notify_open(lua_State *L);
+void pry_lib_host_open(lua_State *L);
 
 /* ---- views (lib_call.c) ---------------------------------------------------------------------------------- */
 

@@ -19,7 +19,8 @@ local SKIPPED = { -- arrays of luaL_Reg that hold nothing of ours: Lua's own fun
 -- How scripts write the functions of the others.
 local PREFIXES = {
   ["declare.c init_functions"] = "", ["declare.c functions"] = "",
-  ["lib_health.c functions"] = "health.", ["lib_http.c functions"] = "http.", ["lib_json.c functions"] = "json.",
+  ["lib_health.c functions"] = "health.", ["lib_host.c functions"] = "host.",
+  ["lib_http.c functions"] = "http.", ["lib_json.c functions"] = "json.",
   ["lib_log.c functions"] = "log.", ["lib_misc.c queue"] = "queue.", ["lib_keys.c keys"] = "keys.",
   ["lib_store.c functions"] = "store.", ["lib_store.c window_methods"] = "window:",
   ["lib_json_keep.c functions"] = "json.", ["lib_json_keep.c methods"] = "kept:",

@@ -83,6 +83,8 @@ struct pry_engine {
   struct pry_keys *keys;
   struct pry_alerts *alerts;
   struct pry_recent_errors *recent_errors;
+  struct pry_functions
+      *functions;              /* what policies can ask the host (host_function.h); its maker's. NULL: there is none */
   struct pry_worker *control;  /* workers[0] */
   struct pry_worker **workers; /* the control worker, then those that serve, if any */
   unsigned worker_count;
@@ -91,6 +93,7 @@ struct pry_engine {
   struct pry_jobs *jobs;        /* the `every` lists of the serving generation */
   struct pry_timer sweep_timer; /* of the store */
   struct pry_list emissions;    /* events on their way through on_event handlers */
+  atomic_size_t emission_count; /* of them */
   struct pry_list rounds;       /* questions to the workers (round.h) */
   struct pry_guard guard;
   struct pry_event_count events; /* of all workers' records */

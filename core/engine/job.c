@@ -262,10 +262,12 @@ struct emission {
   struct pry_pass pass;
   struct pry_host_event event;
   struct pry_buffer name, fields;
+  struct pry_engine *engine;
 };
 
 static void free_emission(struct emission *emission)
 {
+  atomic_fetch_sub(&emission->engine->emission_count, 1);
   pry_list_remove(&emission->link);
   pry_pass_stop(&emission->pass);
   pry_buffer_fini(&emission->name);
@@ -287,6 +289,8 @@ void pry_engine_emit(struct pry_engine *engine, const char *name, struct pry_sli
   struct emission *emission = state ? calloc(1, sizeof *emission) : NULL;
   if (!emission)
     return;
+  emission->engine = engine;
+  atomic_fetch_add(&engine->emission_count, 1);
   pry_list_init(&emission->link);
   pry_list_push(&engine->emissions, &emission->link);
   if (!pry_buffer_append_text(&emission->name, name) || !pry_buffer_append_slice(&emission->fields, fields) ||
