@@ -50,6 +50,7 @@
  *
  *   provider "p"   { base_url =, dialect =, auth =, models = { "…" },
  *                    timeouts = { connect =, first_byte =, idle =, attempt = } }
+ *   provider "h"   { host = true, dialect =, models =, timeouts = { attempt = } }   -- a host makes its attempts (parry.h)
  *   credential "c" { refresh_token = secret "…", access_token = secret "…", token_url =, grant = "oauth" or "kimi",
  *                    refresh = function(cred) … end }                  -- refresh replaces grant
  *   service "s"    { base_url =, auth = }

@@ -27,7 +27,7 @@ enum { TIMEOUT_MAX = 3600, MODELS_MAX = 1024, CLIENTS_FILE_MAX = 1024 };
  * ---@field slow_stream { events: number, seconds: number, cut?: boolean }?   events per second
  * ---@class auth
  * ---@param name string
- * ---@return fun(v: { base_url: string, dialect?: string, auth?: auth, keys?: secret[], rotate?: "first"|"round_robin", timeouts?: table, models?: table })
+ * ---@return fun(v: { base_url?: string, host?: boolean, dialect?: string, auth?: auth, keys?: secret[], rotate?: "first"|"round_robin", timeouts?: table, models?: table })
  * function provider(name) end
  * ---@param name string
  * ---@return fun(v: { refresh_token: secret, access_token?: secret, token_url?: string, grant?: string, refresh?: refresh })
@@ -267,9 +267,23 @@ static bool has_field(const struct pry_form *form, const char *key)
 
 /* ---- the declarations ---------------------------------------------------------------------------------- */
 
+/* host = true: who embeds parry makes the attempts, with addresses and credentials of its own. */
+static bool read_host(const struct pry_form *form)
+{
+  static const char *const of_urls[] = {"base_url", "auth", "keys", "rotate"};
+  bool host = false;
+  pry_form_boolean(form, "host", &host);
+  for (size_t i = 0; host && i < sizeof of_urls / sizeof *of_urls; i++)
+    if (has_field(form, of_urls[i]))
+      pry_form_complain(form, of_urls[i],
+                        "and host = true exclude each other; the host program makes the attempts, where and with what "
+                        "it likes");
+  return host;
+}
+
 void pry_declare_provider(lua_State *L, struct pry_declaration *d, const struct pry_object *head, int index)
 {
-  static const char *const known[] = {"base_url", "dialect", "auth", "timeouts", "models", "keys", "rotate"};
+  static const char *const known[] = {"base_url", "host", "dialect", "auth", "timeouts", "models", "keys", "rotate"};
   struct pry_form form = pry_form_open(d, L, index, head->place, make_subject(L, d, head));
   const struct pry_place *earlier = NULL;
   for (size_t i = 0; i < d->providers.count; i++) {
@@ -281,10 +295,18 @@ void pry_declare_provider(lua_State *L, struct pry_declaration *d, const struct 
   pry_form_known(&form, known, sizeof known / sizeof *known, false);
   declared->place = head->place;
   declared->provider.name = head->name;
-  declared->provider.base_url = read_base_url(&form);
-  declared->dialect = pry_form_text(&form, "dialect", PRY_REQUIRED);
+  bool host = declared->provider.host = read_host(&form);
+  declared->provider.base_url = host ? "" : read_base_url(&form);
+  declared->dialect = pry_form_text(&form, "dialect", host ? PRY_OPTIONAL : PRY_REQUIRED);
+  if (!declared->dialect && host)
+    declared->dialect = pry_dialect_generic.name;
   declared->auth = read_auth(&form, true);
   declared->provider.timeouts = pry_declare_timeouts(&form);
+  if (host && (declared->provider.timeouts.connect || declared->provider.timeouts.first_byte ||
+               declared->provider.timeouts.idle))
+    pry_form_complain(&form, "timeouts",
+                      "of a provider with host = true can only have attempt; the others are for "
+                      "connections of parry's own");
   pry_declare_models(&form, &declared->provider);
   pry_declare_keys(&form, declared);
   if (is_new(d, head, earlier))

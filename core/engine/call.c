@@ -83,12 +83,13 @@ static bool copy_request(struct pry_call *call, const struct pry_call_request *r
 {
   if (!pry_buffer_append_slice(&call->text, request->method) || !pry_buffer_append(&call->text, "", 1) ||
       !pry_buffer_append_slice(&call->text, request->path) || !pry_buffer_append_slice(&call->text, request->query) ||
-      !copy_headers(call, request->headers))
+      !pry_buffer_append_slice(&call->text, request->target) || !copy_headers(call, request->headers))
     return false;
   const char *text = call->text.data;
   call->view.method = (struct pry_slice){text, request->method.size};
   call->view.path = (struct pry_slice){text + request->method.size + 1, request->path.size};
   call->query = (struct pry_slice){call->view.path.data + request->path.size, request->query.size};
+  call->first_target = (struct pry_slice){call->query.data + request->query.size, request->target.size};
   pry_trace_id(request->headers, call->trace_id);
   struct pry_slice count;
   call->client_retry = pry_headers_get(request->headers, PRY_SLICE("x-stainless-retry-count"), &count) && count.size &&
@@ -186,6 +187,7 @@ struct pry_call *pry_call_start(struct pry_worker *worker, const struct pry_call
   call->worker = worker;
   call->replay_bytes = request->body->size;
   call->sink = *sink;
+  call->host = request->host;
   call->user = user;
   init_parts(call);
   call->view.vars = pry_vars_new();
@@ -393,10 +395,32 @@ static bool find_first_target(struct pry_call *call)
   return pry_call_set_target(call, rule->provider, pry_slice_of(rule->model ? rule->model : call->view.model));
 }
 
+/* The target that the request names, in place of the route's. NULL: taken; else what is wrong with it. */
+static const char *take_first_target(struct pry_call *call, char *complaint, size_t size)
+{
+  struct pry_slice name = call->first_target, model = pry_slice_of(call->view.model);
+  const char *slash = name.size ? memchr(name.data, '/', name.size) : NULL;
+  if (slash) {
+    model = (struct pry_slice){slash + 1, name.size - (size_t)(slash - name.data) - 1};
+    name.size = (size_t)(slash - name.data);
+  }
+  const struct pry_provider *provider = pry_config_provider(call->generation->config, name);
+  if (!provider || (slash && !model.size))
+    snprintf(complaint, size,
+             provider ? "the target \"%.*s/\" names no model after the \"/\""
+                      : "the target names the provider \"%.*s\", which init.lua does not declare",
+             name.size < 64 ? (int)name.size : 64, name.data);
+  else if (!pry_call_set_target(call, provider, model))
+    snprintf(complaint, size, "the target's name is longer than %d bytes", PRY_TARGET_MAX - 1);
+  else
+    return call->host ? NULL : pry_call_dialect_complaint(call, provider);
+  return complaint;
+}
+
 static void begin(void *user)
 {
   struct pry_call *call = user;
-  char complaint[128];
+  char complaint[160];
   pry_worker_adopt(call->worker);
   if (!call->worker->state) {
     refuse_request(call, PRY_UNKNOWN, "no_policies", "no policies are loaded");
@@ -431,7 +455,12 @@ static void begin(void *user)
     return;
   }
   call->models = NULL;
-  if (!find_first_target(call)) {
+  wrong = call->first_target.size ? take_first_target(call, complaint, sizeof complaint) : NULL;
+  if (wrong) {
+    refuse_request(call, PRY_INVALID_REQUEST, "invalid_target", wrong);
+    return;
+  }
+  if (!call->first_target.size && !find_first_target(call)) {
     refuse_request(call, PRY_NOT_FOUND, "model_not_found",
                    pry_call_can_rename(call) ? "no provider is declared for this model"
                                              : "a body of this size is not kept, and what was read of it names no "
@@ -442,7 +471,8 @@ static void begin(void *user)
   call->view.repeatable = !call->upload.streamed && is_repeatable(call);
   read_session(call);
   pry_call_start_timer(call, &call->deadline_timer, pry_call_deadline_left(call), deadline_passed);
-  pry_call_start_early(call);
+  if (!call->host) /* a host hears of an answer only when it is there */
+    pry_call_start_early(call);
   pry_call_request_pass(call);
 }
 

@@ -50,6 +50,35 @@ struct pry_sink_ops {
   void (*want_body)(void *user);
 };
 
+/* An attempt that is the host's to make. Texts and body are valid during the call of `attempt`. */
+struct pry_host_attempt {
+  unsigned number; /* 1, 2, …: names it in this call */
+  const struct pry_target *target;
+  pry_time left;         /* until its timeout or the call's deadline, when `abandon` comes */
+  struct pry_slice body; /* the request's, its model that of the target */
+};
+
+/* How one ended, as the host tells it. Everything is used only during pry_call_attempt_ended(). */
+struct pry_host_end {
+  bool ok; /* it went well: status (0: 200), headers and body are the call's answer, unread */
+  int status, curl_code;
+  enum pry_category category; /* overrules what the rest says; PRY_NONE: classified by it */
+  const char *code, *message; /* NULL or "": as the rest says */
+  double retry_after;         /* seconds; 0: not said, or by the headers */
+  bool not_sent;              /* nothing can have happened yet: may be done again, whatever it is */
+  const struct pry_headers *headers;
+  struct pry_slice body;
+};
+
+/* Who makes a call's attempts instead of the worker's HTTP client, whatever they are. Of an attempt's timeouts only
+ * `attempt` counts, and the deadline; URL, credential, headers, translation and early_head are left to the host. */
+struct pry_host_ops {
+  /* Told once per attempt; its end comes by pry_call_attempt_ended(), later, not from inside. False: memory is short. */
+  bool (*attempt)(void *user, const struct pry_host_attempt *attempt);
+  /* That attempt is not wanted any more: its time is up, or the call ends. Not from inside: any other function of calls. */
+  void (*abandon)(void *user, unsigned number);
+};
+
 /* What the client asked. Everything is copied, except `body`, which is taken when start succeeds, and `models`, which
  * must stay until the sink's `done`. */
 struct pry_call_request {
@@ -61,6 +90,10 @@ struct pry_call_request {
                                        * only "*", no body fits always. NULL or empty: any */
   bool more;                          /* streamed: `body` is only its beginning, see below */
   int64_t body_size;                  /* with `more`: its whole length, or -1 when the client did not say */
+  const struct pry_host_ops *host; /* makes the attempts, told with the sink's `user`; NULL: the worker's client does.
+                                       * Constant. Not with `more` */
+  struct pry_slice target;         /* "provider/model" or "provider" to begin with; empty: as the route says. Names
+                                       * it no provider, the call fails as an invalid_request that says so */
 };
 
 /* Starts a call on the worker's serving generation. NULL: memory is short, the body is over the replay limit or all kept
@@ -88,6 +121,9 @@ bool pry_call_upload(struct pry_call *call, struct pry_slice data);
 
 /* That was all of the body. */
 void pry_call_upload_end(struct pry_call *call);
+
+/* How an attempt that the host was asked for has ended. False: it is not the open one any more, and nothing happens. */
+bool pry_call_attempt_ended(struct pry_call *call, unsigned number, const struct pry_host_end *end);
 
 /* The client took what was given. */
 void pry_call_resume(struct pry_call *call);

@@ -46,7 +46,9 @@ static bool add_provider_fields(const struct pry_call *call, struct pry_headers 
   bool ok = true, names = names_fields(from);
   for (size_t i = 0; ok && i < from->count; i++) {
     struct pry_header line = pry_headers_at(from, i);
-    if (is_hop_field(line.name) || (names && pry_headers_has_token(from, PRY_SLICE("connection"), line.name)))
+    if (!call->host && is_hop_field(line.name))
+      continue; /* a host gets back what it gave */
+    if ((!call->host && names && pry_headers_has_token(from, PRY_SLICE("connection"), line.name)))
       continue;
     if (!pry_scrubber_finds(scrubber, line.value)) {
       ok = pry_headers_add(headers, line.name, line.value);

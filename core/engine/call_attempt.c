@@ -86,6 +86,7 @@ void pry_call_close_attempt(struct pry_call *call, const struct pry_failure *fai
   if (call->exchange)
     pry_http_cancel(call->exchange);
   call->exchange = NULL;
+  pry_call_abandon(call);
   if (call->stream_open)
     pry_tokens_merge(&call->tokens, &call->stream.tokens);
   if (call->stream_open && !call->cancelled) { /* else the sink may be reading what it holds: free_call() */
@@ -170,7 +171,8 @@ void pry_call_prepare(struct pry_call *call)
   if (!call->target_permit)
     call->target_permit =
         pry_budget_call(call->worker->engine->budgets, pry_slice_of(call->view.target.name), call->client_retry);
-  pry_call_pick_key(call);
+  if (!call->host)
+    pry_call_pick_key(call);
   pry_call_attempt_pass(call);
 }
 
@@ -196,7 +198,7 @@ static bool add_auth(struct pry_call *call, const struct pry_auth *auth, struct 
 }
 
 /* Byte for byte what the client sent, but for the model when the target's is another; or what a translation made. */
-static bool build_body(struct pry_call *call, struct pry_http_request *request, struct pry_failure *failure)
+bool pry_call_build_body(struct pry_call *call, struct pry_http_request *request, struct pry_failure *failure)
 {
   struct pry_slice *body = &request->body;
   bool same_model = strcmp(call->view.target.model, call->view.model) == 0 || !call->view.target.model[0];
@@ -229,7 +231,7 @@ static bool build_request(struct pry_call *call, struct pry_slice token, struct 
   const struct pry_provider *provider = call->view.target.provider;
   pry_buffer_clear(&call->url);
   pry_headers_clear(&call->out_headers);
-  if (!pry_headers_add_all(&call->out_headers, &call->headers) || !build_body(call, request, failure) ||
+  if (!pry_headers_add_all(&call->out_headers, &call->headers) || !pry_call_build_body(call, request, failure) ||
       !build_url(call, provider->base_url))
     return false;
   for (size_t i = 0; i < call->added.count; i++) {
@@ -347,6 +349,10 @@ static void forget_request(struct pry_call *call)
 
 static void send_request(struct pry_call *call)
 {
+  if (call->host) {
+    pry_call_ask_host(call);
+    return;
+  }
   const struct pry_timeouts *provider = &call->view.target.provider->timeouts;
   const struct pry_timeouts *route = &call->route->timeouts;
   struct pry_http_request request = {0};
@@ -367,26 +373,41 @@ static void send_request(struct pry_call *call)
     pry_call_start_timer(call, &call->attempt_timer, attempt, pry_call_attempt_timed_out);
 }
 
-void pry_call_send(struct pry_call *call)
+/* Key, token and translation are there. False: the attempt waits for them, or has failed. */
+static bool is_equipped(struct pry_call *call)
 {
   const char *why = "no token";
   pry_time wait;
+  if (call->host)
+    return true;
+  if (call->view.target.provider->host) {
+    refuse_here(call, PRY_NOT_FOUND, "host_only",
+                "only a program that makes its attempts itself can use this provider (host = true)");
+    return false;
+  }
   if (!pry_call_has_key(call, &wait)) {
     refuse_without_key(call, wait);
-    return;
+    return false;
   }
   pry_call_begin_translation(call);
   switch (get_token(call, &why)) {
   case PRY_TOKEN_FAILED:
     refuse_here(call, PRY_AUTH, "no_token", why);
-    return;
+    return false;
   case PRY_TOKEN_WAITING:
     pry_call_begin_wait(call, CALL_TOKEN, "renewal");
     pry_call_limit_wait(call, token_too_late);
-    return;
+    return false;
   case PRY_TOKEN_READY:
-    break;
+    return true;
   }
+  return false;
+}
+
+void pry_call_send(struct pry_call *call)
+{
+  if (!is_equipped(call))
+    return;
   call->send_began = pry_loop_now(call->worker->loop);
   if (!call->injection.armed) {
     send_request(call);

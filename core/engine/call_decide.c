@@ -117,11 +117,19 @@ static void begin_hold(struct pry_call *call)
 
 /* ---- on_request ------------------------------------------------------------------------------------------ */
 
-/* "provider/model", split at the first '/', or a model at the provider the call is at. */
+/* "provider/model", split at the first '/', or a model at the provider the call is at. Providers of a host's may have no
+ * models, and are named alone. */
 static bool find_target(const struct pry_call *call, const char *name, const struct pry_provider **provider,
                         struct pry_slice *model)
 {
   const char *slash = strchr(name, '/');
+  const struct pry_provider *alone =
+      slash ? NULL : pry_config_provider(call->script->generation->config, pry_slice_of(name));
+  if (alone && alone->host) {
+    *provider = alone;
+    *model = PRY_SLICE("");
+    return true;
+  }
   *model = pry_slice_of(slash ? slash + 1 : name);
   *provider =
       slash ? pry_config_provider(call->script->generation->config, (struct pry_slice){name, (size_t)(slash - name)})
@@ -135,7 +143,9 @@ static const char *target_complaint(struct pry_call *call, const char *name, con
 {
   if (!find_target(call, name, provider, model))
     return "the target names no declared provider";
-  const char *dialect_complaint = pry_call_dialect_complaint(call, *provider);
+  if ((*provider)->host && !call->host)
+    return "only a program that makes its attempts itself can use that provider (host = true)";
+  const char *dialect_complaint = call->host ? NULL : pry_call_dialect_complaint(call, *provider);
   if (dialect_complaint)
     return dialect_complaint;
   if (model->size >= PRY_TARGET_MAX - strlen((*provider)->name) - 1)
@@ -212,6 +222,18 @@ static bool request_verdict(struct pry_call *call)
 
 /* ---- on_attempt ------------------------------------------------------------------------------------------ */
 
+/* What can be renewed for the attempts of this call. A host's are made with what the host has. */
+static const struct pry_credential_config *credential_of(const struct pry_call *call)
+{
+  return call->host ? NULL : call->view.target.provider->auth.credential;
+}
+
+static const char *no_credential(const struct pry_call *call)
+{
+  return call->host ? "the host makes the attempts, with credentials of its own"
+                    : "the provider has no credential to renew";
+}
+
 static void token_renewed(struct pry_token_waiter *waiter, bool renewed, const char *why, void *user)
 {
   (void)waiter;
@@ -244,12 +266,12 @@ static void renewal_too_late(void *user)
 
 static bool attempt_renew(struct pry_call *call)
 {
-  const struct pry_credential_config *credential = call->view.target.provider->auth.credential;
+  const struct pry_credential_config *credential = credential_of(call);
   const char *why = NULL;
   uint64_t version = 0;
   if (!credential || !current_version(call, credential->name, &version)) {
     tell_verdict(call, &call->pass.ask.verdict, NULL, 0,
-                 credential ? "a renewal is under way or in its cooldown" : "the provider has no credential to renew");
+                 credential ? "a renewal is under way or in its cooldown" : no_credential(call));
     return true;
   }
   tell_verdict(call, &call->pass.ask.verdict, credential->name, 0, NULL);
@@ -336,7 +358,7 @@ static bool may_repeat(const struct pry_call *call)
       (failure->category == PRY_AUTH || failure->category == PRY_BILLING || failure->category == PRY_PERMISSION);
   bool refused = failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0) ||
                  failure->refresh_token || bad_key;
-  return !failure->sent || call->view.repeatable || refused;
+  return !failure->sent || call->view.repeatable || refused || pry_call_host_refused(call, failure);
 }
 
 static unsigned sent_to(const struct pry_call *call, const char *target, unsigned *targets)
@@ -451,7 +473,7 @@ static bool execute_fallback(struct pry_call *call)
   const char *complaint = target_complaint(call, verdict->target, &provider, &model);
   pry_time wait = 0;
   if (!complaint) {
-    snprintf(name, sizeof name, "%s/%.*s", provider->name, (int)model.size, model.data);
+    snprintf(name, sizeof name, "%s%s%.*s", provider->name, model.size ? "/" : "", (int)model.size, model.data);
     wait = wait_before(call, verdict, provider, name, key);
     complaint = again_complaint(call, name, wait);
   }
@@ -472,7 +494,9 @@ static bool execute_rotate(struct pry_call *call)
   const struct pry_verdict *verdict = &call->pass.ask.verdict;
   const struct pry_provider *provider = call->view.target.provider;
   struct pry_key_choice choice = {0};
-  const char *complaint = provider->key_count < 2 ? "the provider has no other key" : NULL;
+  const char *complaint = call->host                ? "the host makes the attempts, with keys of its own"
+                          : provider->key_count < 2 ? "the provider has no other key"
+                                                    : NULL;
   if (!complaint) {
     choice = pry_keys_choose(call->worker->engine->keys, provider, pry_call_keys_tried(call), false,
                              pry_loop_now(call->worker->loop));
@@ -520,11 +544,11 @@ static void error_token_too_late(void *user)
 static bool execute_renew(struct pry_call *call)
 {
   const struct pry_verdict *verdict = &call->pass.ask.verdict;
-  const struct pry_credential_config *credential = call->view.target.provider->auth.credential;
+  const struct pry_credential_config *credential = credential_of(call);
   const char *target = call->view.target.name;
   char key[PRY_SECRET_NAME_MAX];
   pry_time theirs = pry_call_server_time(call, call->view.target.provider, target, key);
-  const char *complaint = !credential     ? "the provider has no credential to renew"
+  const char *complaint = !credential     ? no_credential(call)
                           : call->renewed ? "the credential was renewed once for this call already"
                                           : attempt_complaint(call, target, theirs, true);
   const char *why = NULL;

@@ -6,6 +6,7 @@
  *   call_hold.c     hold{}: waiting for a place or a time
  *   call_wait.c     time spent waiting, and its bound
  *   call_attempt.c  one attempt: target, credential, request
+ *   call_host.c     attempts that the host makes
  *   call_keys.c     the key of an attempt, and what it used
  *   call_upload.c   the body of a request that is too long to be kept
  *   call_receive.c  what comes back: timeouts, classification, bodies held and relayed
@@ -98,13 +99,14 @@ struct pry_call {
                                       * it may be older than the script's: a reload has come in between */
   const struct pry_route *route;
   struct pry_sink_ops sink;
+  const struct pry_host_ops *host; /* NULL: attempts are made by the worker's client */
   void *user;
   enum call_state state;
   struct pry_call_view view;
 
   /* the request */
   struct pry_buffer text; /* method, path, query, one after the other */
-  struct pry_slice query, rest;
+  struct pry_slice query, rest, first_target;
   const char *client_dialect;
   struct pry_headers headers;     /* the client's end-to-end fields, credentials stripped */
   struct pry_headers credentials; /* the client's own credential fields, for passthrough() */
@@ -143,6 +145,7 @@ struct pry_call {
   bool counted; /* something was sent: what the call holds knows it */
   bool attempt_open;
   struct pry_http_exchange *exchange;
+  unsigned host_attempt;        /* the number of the one that the host is at; 0: none */
   struct pry_timer phase_timer; /* connect, then first byte, then idle */
   struct pry_timer attempt_timer;
   struct pry_timer stream_timer; /* max_stream */
@@ -238,6 +241,20 @@ void pry_call_prepare(struct pry_call *call);
 /* The on_attempt pass let it through. */
 void pry_call_send(struct pry_call *call);
 
+/* The body of the open attempt's request. False: `failure` says why not. */
+bool pry_call_build_body(struct pry_call *call, struct pry_http_request *request, struct pry_failure *failure);
+
+/* ---- call_host.c ---- */
+
+/* Gives the open attempt to the host. */
+void pry_call_ask_host(struct pry_call *call);
+
+/* The open attempt is over: if the host is still at it, it hears so. */
+void pry_call_abandon(struct pry_call *call);
+
+/* Was the failure told by a host, without a status, as a refusal? Then nothing was done, and promise 7 is not in the way. */
+bool pry_call_host_refused(const struct pry_call *call, const struct pry_failure *failure);
+
 /* ---- call_keys.c ---- */
 
 /* Chooses the key of the attempt that has just been opened; none when there is none to be had. */
@@ -304,6 +321,9 @@ extern const struct pry_http_ops pry_call_http_ops;
 pry_time pry_call_timeout(pry_time of_provider, pry_time of_route, pry_time otherwise);
 pry_time pry_call_idle_timeout(const struct pry_call *call);
 
+/* The request is with whoever answers it: from here on it counts for what the call holds. */
+void pry_call_sent(struct pry_call *call);
+
 /* The request is with the provider: its time to answer, or the rest of it, begins. */
 void pry_call_await_answer(struct pry_call *call);
 
@@ -315,6 +335,9 @@ void pry_call_attempt_timed_out(void *user);
 
 /* The open attempt ends as a timeout. */
 void pry_call_timed_out(struct pry_call *call, const char *code, const char *message, bool sent);
+
+/* Something of an answer is there: when, for the ledger and the metrics. Only the first counts. */
+void pry_call_first_byte(struct pry_call *call);
 
 /* Starts or prolongs the time for the next bytes of the answer, unless the client is the one to wait for. */
 void pry_call_start_idle_timer(struct pry_call *call);

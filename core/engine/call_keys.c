@@ -140,7 +140,7 @@ pry_time pry_call_server_time(const struct pry_call *call, const struct pry_prov
                               char key[PRY_SECRET_NAME_MAX])
 {
   key[0] = '\0';
-  if (provider->key_count < 2)
+  if (call->host || provider->key_count < 2)
     return time_after(call, pry_call_last_failed_at(call, target, NULL));
   struct pry_key_choice choice = pry_keys_choose(keys_of(call), provider, 0, false, now_of(call));
   if (!choice.found)

@@ -82,14 +82,19 @@ void pry_call_start_idle_timer(struct pry_call *call)
                        ended ? pry_call_end_grace_over : idle_timed_out);
 }
 
-void pry_call_await_answer(struct pry_call *call)
+void pry_call_sent(struct pry_call *call)
 {
-  const struct pry_timeouts *provider = &call->view.target.provider->timeouts;
   call->sent_at = pry_loop_now(call->worker->loop);
   pry_permits_sent(&call->attempt_permits);
   if (!call->counted) /* what the call holds is for the call, however often it is sent */
     pry_permits_sent(&call->permits);
   call->counted = true;
+}
+
+void pry_call_await_answer(struct pry_call *call)
+{
+  const struct pry_timeouts *provider = &call->view.target.provider->timeouts;
+  pry_call_sent(call);
   if (call->got_byte)
     pry_call_start_idle_timer(call);
   else
@@ -256,7 +261,7 @@ static void on_head(void *user, int status, const struct pry_headers *headers)
     pry_call_out_of_memory(call);
 }
 
-static void first_byte(struct pry_call *call)
+void pry_call_first_byte(struct pry_call *call)
 {
   if (call->got_byte)
     return;
@@ -463,7 +468,7 @@ static enum pry_http_flow on_body_data(struct pry_call *call, struct pry_slice d
 static enum pry_http_flow on_data(void *user, struct pry_slice data)
 {
   struct pry_call *call = user;
-  first_byte(call);
+  pry_call_first_byte(call);
   if (!call->answer.is_stream)
     return on_body_data(call, data);
   return pry_call_take_stream(call, data);

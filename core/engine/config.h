@@ -50,7 +50,8 @@ enum { PRY_PROVIDER_KEYS_MAX = 64, PRY_SECRET_NAME_MAX = 64 };
 
 struct pry_provider {
   const char *name;
-  const char *base_url; /* no trailing slash */
+  const char *base_url; /* no trailing slash; "" with `host` */
+  bool host;            /* host = true: only a host can make attempts at it, see call.h; neither URL nor credential */
   const struct pry_dialect *dialect;
   struct pry_auth auth;
   struct pry_timeouts timeouts;

@@ -425,6 +425,13 @@ static void start(struct check *check, struct pry_health_run *run, size_t index)
     conclude(check);
     return;
   }
+  if (check->provider->host) {
+    result->category = PRY_INVALID_REQUEST;
+    snprintf(result->code, sizeof result->code, "host_only");
+    result->hint = "a host makes the attempts at it (host = true): parry has nothing to ask";
+    conclude(check);
+    return;
+  }
   check->question = first_question(check);
   pry_time timeout = run->options.timeout > 0 ? run->options.timeout : TIMEOUT_DEFAULT;
   if (pry_timer_start(run->worker->loop, &check->timer, timeout, timed_out, check))

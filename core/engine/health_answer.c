@@ -305,7 +305,8 @@ void pry_health_targets(const struct pry_config *config, void (*visit)(void *use
   char(*seen)[PRY_TARGET_MAX] = calloc(PRY_HEALTH_TARGETS_MAX, sizeof *seen);
   struct listing listing = {visit, user, seen, 0};
   for (size_t i = 0; seen && i < config->provider_count; i++)
-    if (is_used(config, &config->providers[i]) && !list_models(&listing, config, &config->providers[i]))
+    if (!config->providers[i].host && is_used(config, &config->providers[i]) &&
+        !list_models(&listing, config, &config->providers[i]))
       list_target(&listing, config->providers[i].name, NULL);
   free(seen);
 }
