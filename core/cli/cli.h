@@ -7,13 +7,18 @@
 #ifndef PRY_CLI_H
 #define PRY_CLI_H
 
-/* Exit codes of all commands (CONTRACT). */
+/* X(name, exit code of all commands (CONTRACT), what it means) */
+#define PRY_EXITS(X)                                                                                                   \
+  X(OK, 0, "done, or ended as told")                                                                                   \
+  X(FINDINGS, 1, "findings, failed tests, a refused reload, or something that failed while running")                   \
+  X(USAGE, 2, "the command line cannot be used")                                                                       \
+  X(UNREACHABLE, 3, "no running parry at the admin address")                                                           \
+  X(CONFIG, 78, "the configuration was refused at start (EX_CONFIG of sysexits.h)")
+
 enum pry_exit {
-  PRY_EXIT_OK = 0,
-  PRY_EXIT_FINDINGS = 1, /* findings, failed tests, a refused reload, something that failed while running */
-  PRY_EXIT_USAGE = 2,
-  PRY_EXIT_UNREACHABLE = 3, /* no running parry at the admin address */
-  PRY_EXIT_CONFIG = 78      /* configuration refused at start (EX_CONFIG of sysexits.h) */
+#define X(name, value, doc) PRY_EXIT_##name = value,
+  PRY_EXITS(X)
+#undef X
 };
 
 /* X(function suffix and name on the command line, one line for `parry --help`) */

@@ -13,8 +13,9 @@ static const char DOC[] = "Says whether a running parry would take over a folder
                           "real sandbox, checks every declaration and parameter, looks for the secrets and\n"
                           "runs the policies' own tests. Prints nothing when all is well, except on a terminal.";
 
-static const char AFTER[] = "PATH is ./policies, or /etc/parry/policies, when it is not given.\n"
-                            "Exit code 0: it would be taken over; 1: it would be refused, or --strict and a warning.\n";
+static const char AFTER[] =
+    "PATH is ./policies, or /etc/parry/policies, when it is not given.\n"
+    "exit codes: 0 it would be taken over; 1 it would be refused, or --strict and a warning; 2 usage";
 
 struct check {
   const char *folder;

@@ -12,10 +12,8 @@ static const char DOC[] = "Runs the policies' own tests (every *_test.lua of the
                           "virtual clock against scripted providers. Nothing leaves this machine.";
 
 static const char AFTER[] = "PATH is ./policies, or /etc/parry/policies, when it is not given.\n"
-                            "Exit code 0: all passed; 1: a test failed, or no name matches --run.\n"
-                            "\n"
-                            "Example:\n"
-                            "  parry test -r 'Retry-After'\n";
+                            "example: parry test -r 'Retry-After'\n"
+                            "exit codes: 0 all passed; 1 a test failed, or no name matches --run; 2 usage";
 
 struct run {
   bool json, quiet;

@@ -1,5 +1,6 @@
 /* parry: finds the command and runs it. */
 #include "cli.h"
+#include "manual.h"
 #include "nearest.h"
 #include "options.h"
 #include "parry.h"
@@ -22,8 +23,7 @@ enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_commands(FILE *out)
 {
-  fprintf(out, "usage: parry COMMAND [OPTIONS]\n\n"
-               "A gateway in front of LLM providers whose handling of failures is written in Lua.\n\n");
+  fprintf(out, "usage: parry COMMAND [OPTIONS]\n\n" PRY_MANUAL_ABOUT "\n\n");
   for (size_t i = 0; i < COMMANDS; i++)
     fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].doc);
   fprintf(out, "\nparry COMMAND --help tells more. New here? Start with: parry demo\n");
@@ -65,9 +65,11 @@ static const struct command *find_command(const char *name)
   return NULL;
 }
 
-static int help(char *name)
+/* parry help [--man] COMMAND */
+static int help(char *name, bool manual)
 {
-  char option[] = "--help";
+  char option[8];
+  snprintf(option, sizeof option, "%s", manual ? "--man" : "--help");
   char *arguments[] = {name, option, NULL};
   const struct command *command = find_command(name);
   return command ? command->run(2, arguments) : unknown_command(name);
@@ -79,8 +81,13 @@ static int run(int argc, char **argv)
     print_commands(stderr);
     return PRY_EXIT_USAGE;
   }
+  bool manual = strcmp(argv[1], "help") == 0 && argc > 2 && strcmp(argv[2], "--man") == 0;
+  if (manual && argc == 3) {
+    pry_manual_print_program();
+    return PRY_EXIT_OK;
+  }
   if (strcmp(argv[1], "help") == 0 && argc > 2)
-    return help(argv[2]);
+    return help(argv[2 + manual], manual);
   if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
     print_commands(stdout);
     return PRY_EXIT_OK;

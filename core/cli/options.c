@@ -3,6 +3,7 @@
 #include "nearest.h"
 
 #include "cli.h"
+#include "manual.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -179,6 +180,10 @@ static int parse_long(struct parser *parser, const char *argument)
   size_t length = equals ? (size_t)(equals - name) : strlen(name);
   if (strcmp(name, "help") == 0) {
     print_help(parser->line);
+    return PRY_EXIT_OK;
+  }
+  if (strcmp(name, "man") == 0) {
+    pry_manual_print_command(parser->line);
     return PRY_EXIT_OK;
   }
   for (size_t i = 0; i < parser->line->option_count; i++) {
