@@ -1,5 +1,6 @@
-/* The option tables of the commands. The program is no library, so its one module worth testing alone is compiled
+/* The option tables of the commands. The program is no library, so what is worth testing alone is compiled
  * in. */
+#include "../../core/cli/manual.c"
 #include "../../core/cli/options.c"
 
 #include <setjmp.h>
