@@ -70,8 +70,8 @@ install(CODE "
     set(SYSCONFDIR /${CMAKE_INSTALL_SYSCONFDIR})
   endif()
   foreach(UNIT parry.service parry.socket)
-    configure_file(${PACKAGING}/\${UNIT}.in ${CMAKE_CURRENT_BINARY_DIR}/units/\${UNIT} @ONLY)
-    file(INSTALL ${CMAKE_CURRENT_BINARY_DIR}/units/\${UNIT} DESTINATION \"\${PARRY_PREFIX}/lib/systemd/system\")
+    configure_file(${PACKAGING}/\${UNIT}.in \"\$ENV{DESTDIR}\${PARRY_PREFIX}/lib/systemd/system/\${UNIT}\" @ONLY)
+    list(APPEND CMAKE_INSTALL_MANIFEST_FILES \"\${PARRY_PREFIX}/lib/systemd/system/\${UNIT}\")
   endforeach()
   if(NOT EXISTS \"\$ENV{DESTDIR}\${SYSCONFDIR}/parry/policies/init.lua\")
     file(INSTALL ${PACKAGING}/init.lua DESTINATION \"\${SYSCONFDIR}/parry/policies\")
@@ -106,7 +106,8 @@ file(CONFIGURE OUTPUT deb/shlibs @ONLY CONTENT
 file(CONFIGURE OUTPUT deb/triggers CONTENT "activate-noawait ldconfig\n")
 set(CPACK_DEBIAN_LIBPARRY_PACKAGE_CONTROL_EXTRA
   ${CMAKE_CURRENT_BINARY_DIR}/deb/shlibs ${CMAKE_CURRENT_BINARY_DIR}/deb/triggers)
-set(CPACK_DEBIAN_LIBPARRY_PACKAGE_SUGGESTS "parry, ca-certificates")
+# parry has the policies, dialects and libraries that a host's own init.lua uses.
+set(CPACK_DEBIAN_LIBPARRY_PACKAGE_RECOMMENDS "parry, ca-certificates")
 set(CPACK_DEBIAN_LIBPARRY_DESCRIPTION "scriptable policies for failing API calls (shared library)
 The engine of parry as a library: when a call of the host application fails,
 policies in Lua, which can be edited while it runs, decide what happens next:

@@ -19,9 +19,9 @@ fail() {
 [ -f "$here/host.c" ] || fail "tests/install/host.c is missing"
 cmake --install "$build" --prefix "$prefix" >"$work/install.log" || fail "cmake --install: $(cat "$work/install.log")"
 
-# What is not in parry.h does not exist: no other header may be installed.
-headers=$(cd "$prefix" && find . -name '*.h')
-[ "$headers" = ./include/parry.h ] || fail "installed headers: $headers"
+# What is not in parry.h (and parry.hpp, made of it) does not exist: no other header may be installed.
+headers=$(cd "$prefix" && find . -name '*.h' -o -name '*.hpp' | sort | xargs)
+[ "$headers" = "./include/parry.h ./include/parry.hpp" ] || fail "installed headers: $headers"
 [ -x "$prefix/bin/parry" ] || fail "bin/parry was not installed"
 [ -f "$prefix/share/parry/policies/init.lua" ] || fail "the shipped policies were not installed"
 
