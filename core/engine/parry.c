@@ -1,4 +1,5 @@
 /* Making, driving and freeing an engine of parry.h; what a handle is worth. */
+#include "handle.h"
 #include "parry_internal.h"
 
 #include <errno.h>
@@ -7,13 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { PARRY_MAGIC = 0x70617279, CALLS_MAX = 4096, BUFFERED_MAX = 64 * 1024 * 1024, THREADS_MAX = 255 };
-
-/* What a host holds. */
-struct parry {
-  unsigned magic;
-  struct pry_host *host;
-};
+enum { CALLS_MAX = 4096, BUFFERED_MAX = 64 * 1024 * 1024, THREADS_MAX = 255 };
 
 /* ---- versions and errors ------------------------------------------------------------------------------ */
 
@@ -39,10 +34,10 @@ const char *parry_strerror(int error)
 
 struct pry_host *pry_host_of(const parry *handle, int *error)
 {
-  *error = PARRY_OK;
-  if (handle && handle->magic == PARRY_MAGIC && !atomic_load(&handle->host->ended))
-    return handle->host;
-  *error = handle && handle->magic == PARRY_MAGIC ? PARRY_EREENTRANT : PARRY_EFREED;
+  struct pry_host *host = pry_handle_host(handle, error);
+  if (!host || !atomic_load(&host->ended))
+    return host;
+  *error = PARRY_EREENTRANT; /* a last log line is told, the rest is gone */
   return NULL;
 }
 
@@ -236,14 +231,14 @@ int parry_new(parry **out, const struct parry_options *options)
   if (!options || !pry_host_take(&whole, sizeof whole, options) || !whole.policy_dir == !whole.init_lua ||
       whole.threads > THREADS_MAX || !valid_secrets(&whole))
     return PARRY_EINVAL;
-  parry *handle = calloc(1, sizeof *handle);
   struct pry_host *host = calloc(1, sizeof *host);
-  if (!host || !handle) {
-    free(handle);
-    free(host);
+  if (!host)
     return PARRY_ENOMEM;
+  parry *handle = pry_handle_new(host);
+  if (!handle) {
+    free(host);
+    return PARRY_ESYSTEM;
   }
-  *handle = (struct parry){.magic = PARRY_MAGIC, .host = host};
   int error = make_host(host, &whole);
   if (error && error != PARRY_EPOLICY)
     parry_free(handle);
@@ -318,7 +313,7 @@ int parry_free(parry *handle)
 {
   int error;
   struct pry_host *host = pry_host_of(handle, &error);
-  if (!handle)
+  if (!handle || error == PARRY_EFORKED) /* a child has nothing of its own to give back */
     return PARRY_OK;
   if (!host)
     return error;
@@ -327,9 +322,8 @@ int parry_free(parry *handle)
   atomic_store(&host->freeing, true);
   stop_threads(host);
   end_all(host);
-  handle->magic = 0;
+  pry_handle_free(handle);
   free_host(host);
-  free(handle);
   return PARRY_OK;
 }
 
