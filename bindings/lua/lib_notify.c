@@ -74,7 +74,8 @@ static size_t check_fields(lua_State *L, struct pry_alert_field fields[PRY_NOTE_
 }
 
 /* ---@class alert
- * ---@field to string                the name of a sink
+ * ---@field to string?               the name of a sink; the application that parry is a part of hears of it anyway, and
+ *                                    without `to` nobody else does
  * ---@field key string?              "alert"; alerts of one key at one sink are one alert
  * ---@field text string?             what is wrong; may be left out with resolve and update
  * ---@field title string?            one line for it
@@ -115,8 +116,6 @@ static int notify(lua_State *L)
           pry_time_from_seconds(pry_lua_number_field(L, 1, "notify", "repeat_after", 0, 0.001, REPEAT_MAX_SECONDS)),
       .fields = fields,
   };
-  if (!to.size)
-    return luaL_error(L, "notify{} needs a to, the name of a sink");
   if (!alert.text.size && !alert.resolve && !alert.update)
     return luaL_error(L, "notify{} needs a text, or resolve = true");
   if (call && !alert.resolve) {
@@ -127,7 +126,7 @@ static int notify(lua_State *L)
     snprintf(sample, sizeof sample, "call %s", call->id);
     alert.sample = pry_slice_of(sample);
   }
-  const struct pry_sink_config *sink = check_sink(L, decision, to);
+  const struct pry_sink_config *sink = to.data ? check_sink(L, decision, to) : NULL;
   lua_pushliteral(L, "key");
   if (lua_rawget(L, 1) == LUA_TNIL) {
     lua_pop(L, 1);

@@ -32,6 +32,9 @@ struct open_alert {
   unsigned long count, told_count;
   unsigned told; /* times */
   pry_time quiet_until, raised;
+  pry_time heard_until; /* the listener is not told again before */
+  unsigned long heard_count;
+  unsigned heard; /* times */
   double opened;
   bool undeliverable; /* what was missing was said once */
   enum pry_alert_severity severity;
@@ -72,6 +75,12 @@ void pry_alerts_set_mailer(struct pry_alerts *alerts, struct pry_mailer *mailer)
 {
   pry_mailer_free(alerts->means.mailer);
   alerts->means.mailer = mailer;
+}
+
+void pry_alerts_set_listener(struct pry_alerts *alerts, pry_alert_listener listener, void *user)
+{
+  alerts->listener = listener;
+  alerts->listener_user = user;
 }
 
 /* ---- open alerts, all with the lock held --------------------------------------------------------------- */
@@ -186,11 +195,14 @@ void pry_alerts_quiet_after_loss(struct pry_alerts *alerts, struct pry_slice key
 /* One notification. */
 struct errand {
   struct pry_alerts *alerts;
-  const struct pry_sink_config *sink;
+  const struct pry_sink_config *sink; /* NULL: there is only the listener */
+  const char *sink_name;
   const struct pry_alert *alert;
   struct pry_slice key;
   pry_time now;
   double unix_time;
+  struct pry_note *heard;        /* what the listener is told; NULL: there is none */
+  bool hearing;                  /* it is told something */
   const char *complaint;         /* why nothing can be sent; NULL: it can */
   struct pry_alert_entry *entry; /* what there is to tell; taken by the queue */
   const char *result, *why;      /* what was lost and why; NULL: nothing */
@@ -237,8 +249,10 @@ static bool make_entry(struct errand *errand)
   entry->note.time = errand->unix_time;
   entry->note.severity = errand->alert->severity;
   entry->note.queued = errand->now;
+  errand->heard = errand->alerts->listener ? malloc(sizeof *errand->heard) : NULL;
   if (set_texts(errand, &entry->note) && pry_buffer_append_slice(&entry->key, errand->key) &&
-      (errand->complaint || (entry->sink = pry_sink_new(errand->sink))))
+      (errand->heard || !errand->alerts->listener) &&
+      (errand->complaint || !errand->sink || (entry->sink = pry_sink_new(errand->sink))))
     return true;
   pry_alert_entry_free(entry);
   errand->entry = NULL;
@@ -246,14 +260,12 @@ static bool make_entry(struct errand *errand)
 }
 
 /* Locked, like the rest of this part. The note says what is known of the alert as a whole. */
-static void tell(struct errand *errand, struct open_alert *open, enum pry_note_state state)
+static void describe(const struct open_alert *open, enum pry_note_state state, struct pry_note *note)
 {
-  struct pry_note *note = &errand->entry->note;
   const struct cause *cause = top_cause(open);
   note->state = state;
   note->severity = open->severity;
   note->count = open->count;
-  note->since = open->count - open->told_count;
   note->opened = open->opened;
   note->clients = open->clients.count;
   note->sessions = open->sessions.count;
@@ -265,6 +277,25 @@ static void tell(struct errand *errand, struct open_alert *open, enum pry_note_s
     memcpy(note->text, open->text, sizeof note->text);
   if (!note->sample[0])
     memcpy(note->sample, open->sample, sizeof note->sample);
+}
+
+/* The listener, whom nothing that is wrong with a sink concerns. */
+static void let_hear(struct errand *errand, struct open_alert *open, enum pry_note_state state)
+{
+  if (!errand->heard)
+    return;
+  *errand->heard = errand->entry->note;
+  describe(open, state, errand->heard);
+  errand->heard->since = open->count - open->heard_count;
+  errand->hearing = true;
+  open->heard_count = open->count;
+  open->heard++;
+}
+
+static void tell(struct errand *errand, struct open_alert *open, enum pry_note_state state)
+{
+  describe(open, state, &errand->entry->note);
+  errand->entry->note.since = open->count - open->told_count;
   const char *why = pry_alert_lane_queue(errand->alerts, errand->entry);
   if (why) {
     lose(errand, "dropped", why);
@@ -280,7 +311,8 @@ static void resolve(struct errand *errand)
   struct open_alert *open = find_open(errand->alerts, errand->key);
   if (!open)
     return;
-  if (!errand->complaint && !errand->entry->sink->kind->no_resolved)
+  let_hear(errand, open, PRY_NOTE_RESOLVED);
+  if (errand->entry->sink && !errand->entry->sink->kind->no_resolved)
     tell(errand, open, PRY_NOTE_RESOLVED);
   close_alert(errand->alerts, open);
 }
@@ -305,6 +337,11 @@ static void remember(struct errand *errand, struct open_alert *open)
     memcpy(open->sample, note->sample, sizeof open->sample);
 }
 
+static pry_time repeat_of(const struct errand *errand)
+{
+  return errand->alert->repeat > 0 ? errand->alert->repeat : REPEAT_DEFAULT;
+}
+
 static void raise_alert(struct errand *errand)
 {
   forget_stale(errand->alerts, errand->now);
@@ -318,6 +355,12 @@ static void raise_alert(struct errand *errand)
   remember(errand, open);
   pry_list_remove(&open->link);
   pry_list_push(&errand->alerts->open, &open->link);
+  if (!open->heard || errand->now >= open->heard_until) {
+    let_hear(errand, open, open->heard ? PRY_NOTE_AGAIN : PRY_NOTE_OPENED);
+    open->heard_until = errand->now + repeat_of(errand);
+  }
+  if (!errand->sink)
+    return;
   if (errand->complaint) {
     if (!open->undeliverable)
       lose(errand, "no_secret", errand->complaint);
@@ -327,7 +370,7 @@ static void raise_alert(struct errand *errand)
   if (!open->undeliverable && errand->now < open->quiet_until)
     return;
   open->undeliverable = false;
-  open->quiet_until = errand->now + (errand->alert->repeat > 0 ? errand->alert->repeat : REPEAT_DEFAULT);
+  open->quiet_until = errand->now + repeat_of(errand);
   tell(errand, open, open->told ? PRY_NOTE_AGAIN : PRY_NOTE_OPENED);
 }
 
@@ -363,27 +406,34 @@ static void say_what_was_lost(struct errand *errand)
   if (!errand->result)
     return;
   pry_note_set_line(errand->alerts->scrubber, key, sizeof key, errand->alert->key); /* else "" */
-  pry_alerts_say_loss(errand->alerts, errand->sink->name, key, errand->result, errand->why);
+  pry_alerts_say_loss(errand->alerts, errand->sink_name, key, errand->result, errand->why);
 }
 
 void pry_alerts_notify(struct pry_alerts *alerts, const struct pry_loop *loop, const struct pry_sink_config *sink,
                        const struct pry_alert *alert)
 {
   struct pry_buffer key;
+  const char *name = sink ? sink->name : "host";
+  if (!sink && !alerts->listener)
+    return;
   pry_buffer_init(&key, 0);
-  if (!make_key(&key, sink->name, alert->key)) {
-    pry_metrics_add(alerts->metrics, PRY_M_ALERTS, sink->name, "dropped", 1);
+  if (!make_key(&key, name, alert->key)) {
+    pry_metrics_add(alerts->metrics, PRY_M_ALERTS, name, "dropped", 1);
     return;
   }
   struct errand errand = {.alerts = alerts,
                           .sink = sink,
+                          .sink_name = name,
                           .alert = alert,
                           .key = pry_buffer_slice(&key),
                           .now = pry_loop_now(loop),
                           .unix_time = pry_loop_unix_time(loop),
-                          .complaint = pry_sink_complaint(sink)};
+                          .complaint = sink ? pry_sink_complaint(sink) : NULL};
   run_errand(&errand);
   say_what_was_lost(&errand);
+  if (errand.hearing)
+    alerts->listener(alerts->listener_user, name, errand.heard);
+  free(errand.heard);
   pry_alert_entry_free(errand.entry);
   pry_buffer_fini(&key);
 }

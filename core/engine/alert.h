@@ -72,7 +72,14 @@ void pry_alerts_free(struct pry_alerts *alerts);
 /* Mails go through this one from now on; freed with the alerts. For tests, before the first alert. */
 void pry_alerts_set_mailer(struct pry_alerts *alerts, struct pry_mailer *mailer);
 
-/* Raises, updates or resolves. The sink is copied. What finds no place in the queue is logged and counted. A sink whose
+/* Told of every alert that is opened, told again after its `repeat`, or resolved, whatever becomes of it at its sink, on the
+ * thread of whoever notifies and under no lock. sink: its name; "host" when there is none. `note` is valid during the call. */
+typedef void (*pry_alert_listener)(void *user, const char *sink, const struct pry_note *note);
+
+/* Before the first alert. */
+void pry_alerts_set_listener(struct pry_alerts *alerts, pry_alert_listener listener, void *user);
+
+/* Raises, updates or resolves. The sink is copied. NULL: only the listener is to know; without one, nothing happens. What finds no place in the queue is logged and counted. A sink whose
  * secret is missing is logged once per key. `loop` is the caller's, for the time. */
 void pry_alerts_notify(struct pry_alerts *alerts, const struct pry_loop *loop, const struct pry_sink_config *sink,
                        const struct pry_alert *alert);

@@ -62,6 +62,8 @@ struct pry_alerts {
   struct pry_metrics *metrics;
   struct pry_scrubber *scrubber;
   struct pry_sink_means means;
+  pry_alert_listener listener; /* may be NULL */
+  void *listener_user;
   uint64_t seed[2]; /* of hashes of clients and sessions */
   pthread_mutex_t lock;
   struct pry_table table; /* of open alerts */

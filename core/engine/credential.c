@@ -249,7 +249,7 @@ void pry_credentials_each(struct pry_credentials *credentials, const struct pry_
 {
   struct pry_buffer copies;
   pry_buffer_init(&copies, 0);
-  pry_time now = pry_loop_now(loop);
+  pry_time now = pry_loop_clock(loop);
   pthread_mutex_lock(&credentials->lock);
   for (struct pry_list *link = credentials->list.next; link != &credentials->list; link = link->next)
     copy_credential(&copies, PRY_CONTAINER_OF(link, struct pry_credential, link), now);

@@ -136,6 +136,7 @@ struct pry_engine *pry_engine_new(const struct pry_engine_options *options)
   pry_list_init(&engine->emissions);
   pry_list_init(&engine->rounds);
   pry_list_init(&engine->rollouts);
+  pthread_mutex_init(&engine->looking, NULL); /* cannot fail without attributes on Linux */
   pry_guard_init(&engine->guard, engine);
   if (!make_workers(engine) || !make_parts(engine)) {
     pry_engine_free(engine);
@@ -214,6 +215,7 @@ void pry_engine_free(struct pry_engine *engine)
   pry_metrics_free(engine->metrics);
   pry_log_set_scrubber(engine->log, NULL);
   pry_scrubber_free(engine->scrubber);
+  pthread_mutex_destroy(&engine->looking);
   free(engine);
 }
 
@@ -288,20 +290,30 @@ static void show_credential(void *user, const struct pry_credential_status *stat
     pry_metrics_set(user, PRY_M_TOKEN_EXPIRY, status->name, NULL, status->expires_at);
 }
 
-bool pry_engine_metrics(struct pry_engine *engine, struct pry_buffer *text)
+static void refresh_gauges(struct pry_engine *engine)
 {
   struct pry_metrics *metrics = engine->metrics;
+  const struct pry_generation *serving = pry_engine_generation(engine);
+  pry_time now = pry_loop_clock(engine->control->loop);
   pry_metrics_clear(metrics, PRY_M_BREAKER_STATE);
   pry_metrics_clear(metrics, PRY_M_BUDGET);
   pry_metrics_clear(metrics, PRY_M_TOKEN_EXPIRY);
   pry_metrics_clear(metrics, PRY_M_KEY_USABLE);
-  const struct pry_generation *serving = pry_engine_generation(engine);
   if (serving)
-    pry_keys_each(engine->keys, serving->config, pry_loop_now(engine->control->loop), show_key, metrics);
-  pry_store_each_breaker(engine->store, pry_loop_now(engine->control->loop), show_breaker, metrics);
+    pry_keys_each(engine->keys, serving->config, now, show_key, metrics);
+  pry_store_each_breaker(engine->store, now, show_breaker, metrics);
   pry_budget_each(engine->budgets, show_budget, metrics);
   pry_credentials_each(engine->credentials, engine->control->loop, show_credential, metrics);
   pry_metrics_set(metrics, PRY_M_QUEUE_DEPTH, NULL, NULL, (double)pry_queue_waiting_total(engine->queues));
   pry_metrics_set(metrics, PRY_M_OPEN_CALLS, NULL, NULL, (double)pry_engine_call_count(engine));
-  return pry_metrics_render(metrics, text);
+}
+
+bool pry_engine_metrics(struct pry_engine *engine, struct pry_buffer *text)
+{
+  /* Two who look at once would find half of each other's gauges. */
+  pthread_mutex_lock(&engine->looking);
+  refresh_gauges(engine);
+  bool rendered = pry_metrics_render(engine->metrics, text);
+  pthread_mutex_unlock(&engine->looking);
+  return rendered;
 }

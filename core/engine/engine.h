@@ -101,6 +101,7 @@ struct pry_engine {
   _Atomic(struct pry_rollout *) serving;      /* what every worker is to adopt; NULL before the first commit */
   struct pry_list rollouts;                   /* not adopted by all yet, and the serving one last */
   struct pry_kept kept[PRY_GENERATIONS_KEPT]; /* [0] serves; then the newest commit first */
+  pthread_mutex_t looking; /* held while [0] changes, and while any thread looks at what serves and sets gauges by it */
   struct pry_generation *live[PRY_GENERATIONS_LIVE_MAX]; /* those that may still have states somewhere */
   /* Called whenever a worker has adopted, see pry_engine_adopted(). NULL: nobody. */
   void (*adopted)(void *user);
@@ -198,7 +199,8 @@ bool pry_engine_take_replay(struct pry_engine *engine, size_t bytes);
 void pry_engine_add_replay(struct pry_engine *engine, size_t bytes);
 void pry_engine_give_replay(struct pry_engine *engine, size_t bytes);
 
-/* Brings the gauges (breakers, budgets, queues, credentials) up to date, then renders all metrics. */
+/* Brings the gauges (breakers, budgets, queues, credentials) up to date, then renders all metrics. Any thread, of a real
+ * loop. */
 bool pry_engine_metrics(struct pry_engine *engine, struct pry_buffer *text);
 
 #endif

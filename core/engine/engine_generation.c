@@ -71,8 +71,10 @@ static void keep(struct pry_engine *engine, struct pry_generation *generation)
     place++;
   struct pry_generation *replaced = engine->kept[place].generation;
   pry_generation_ref(generation);
+  pthread_mutex_lock(&engine->looking);
   memmove(engine->kept + 1, engine->kept, place * sizeof *engine->kept);
   engine->kept[0] = (struct pry_kept){.generation = generation};
+  pthread_mutex_unlock(&engine->looking);
   pry_engine_forget(engine, replaced);
 }
 

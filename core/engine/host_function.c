@@ -169,7 +169,7 @@ static void tell(struct pry_message *message)
   struct pry_question *question = PRY_CONTAINER_OF(message, struct pry_question, told);
   struct pry_functions *functions = question->functions;
   pthread_mutex_lock(&functions->lock);
-  if (question->function)
+  if (question->function && !functions->closed)
     call_function(question);
   unref(question);
   pthread_mutex_unlock(&functions->lock);

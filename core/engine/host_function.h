@@ -32,7 +32,7 @@ struct pry_question;
 /* outbox: where ordinary functions are called from; outlives the functions. open_max: questions. NULL: no memory. */
 struct pry_functions *pry_functions_new(struct pry_mailbox *outbox, size_t open_max);
 
-/* Nobody can ask from now on. */
+/* Nobody can ask from now on, and what was asked is told to nobody any more. */
 void pry_functions_close(struct pry_functions *functions);
 
 /* When nobody asks and every question was dropped. NULL is fine. */

@@ -193,6 +193,8 @@ static bool make_engine(struct pry_host *host)
       .rolled_back = pry_host_rolled_back,
       .user = host};
   host->engine = host->log ? pry_engine_new(&options) : NULL;
+  if (host->engine)
+    pry_host_notices_listen(host);
   return host->engine && pry_host_calls_init(host) && pry_host_decisions_init(host) && pry_host_functions_init(host);
 }
 

@@ -24,12 +24,12 @@ local function as_list(names)
 end
 
 --- The sinks for a severity: with { warning = "ops", critical = "pager" } a warning and an error go to ops, critical to
---- pager, and info to nobody.
+--- pager, and info to nobody. Without `to` it is nobody's but the application's that parry is a part of, if it is.
 ---@param to string|table|nil   as a parameter of type "sinks"
 ---@param severity string
----@return string[]
+---@return (string|false)[]
 function tell.sinks(to, severity)
-  if not to then return {} end
+  if not to then return { false } end
   if type(to) == "string" or #to > 0 then return as_list(to) end
   for at = ORDER[severity], 1, -1 do
     local names = to[NAMES[at]]
@@ -39,11 +39,11 @@ function tell.sinks(to, severity)
 end
 
 --- notify{} to each of the sinks. `alert.to` is set here; `alert.severity` should be what the sinks were chosen by.
----@param sinks string[]
+---@param sinks (string|false)[]
 ---@param alert table
 function tell.all(sinks, alert)
   for _, sink in ipairs(sinks) do
-    alert.to = sink
+    alert.to = sink or nil
     notify(alert)
   end
 end
