@@ -510,3 +510,17 @@ test("parameters that contradict each other are refused", function(t)
   t:eq(ok, false)
   t:match(why, "slow and slow_ratio go together")
 end)
+
+test("attempts that a host makes open it, and are not made while it is open", function(t)
+  breaker(t, { failures = 2, cooldown = 30 })
+  t:provider("db", { { category = "server" }, { category = "network", not_sent = true }, { body = "well" },
+                     host = true })
+  local function query() return t:call { target = "db/users", path = "/v1/queries" } end
+  query()
+  query()
+  local refused = query()
+  t:eq(refused.upstream_calls, 0)
+  t:eq(refused.ledger[1].refused, true)
+  t:advance(31)
+  t:eq(query().body, "well")
+end)

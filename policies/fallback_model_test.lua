@@ -356,3 +356,23 @@ test("a request that stands on what the first provider keeps goes nowhere else",
   t:eq(r.ledger[3].code, "untranslatable")
   t:ok(r.status >= 400)
 end)
+
+test("attempts that a host makes go on at another of the host's providers", function(t)
+  t:use("fallback_model", { models = { ["smtp/*"] = { "relay/mail" } }, categories = {}, never = {} })
+  t:provider("smtp", { { category = "network", code = "ECONNREFUSED", not_sent = true }, host = true })
+  t:provider("relay", { { body = "queued" }, host = true })
+  local r = t:call { target = "smtp/mail", path = "/v1/mails" }
+  t:eq(r.body, "queued")
+  t:eq(r.target, "relay/mail")
+end)
+
+test("without a host a host's provider is refused, and the next one has its turn", function(t)
+  lists(t, { models = { ["m"] = { "db/x", "q/a" } } })
+  t:provider("db", { host = true })
+  t:provider { BROKEN }
+  t:provider("q", { OK })
+  local r = t:call { model = "m", host = false }
+  t:eq(r.target, "q/a")
+  t:eq(r.ledger[2].code, "host_only")
+  t:eq(r.upstream_calls, 2)
+end)

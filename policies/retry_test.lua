@@ -349,3 +349,37 @@ test("nonsense in quota_costs is refused", function(t)
   t:eq(ok, false)
   t:match(why, 'quota_costs: no field "throtled"')
 end)
+
+-- ---- what is no HTTP at all ----------------------------------------------------------------------------------------
+
+test("an attempt that a host makes is tried again for what the host says of it", function(t)
+  t:use("retry", exact { base = 1, max_attempts = 3 })
+  t:route { repeatable = true }
+  t:provider("db", { { category = "conflict", code = "SQLITE_BUSY", message = "database is locked" },
+                     { category = "overloaded", retry_after = 5 }, { body = "42 rows" }, host = true })
+  local r = t:call { target = "db/report", path = "/v1/reports" }
+  t:eq(r.body, "42 rows")
+  t:eq(r.attempts, 3)
+  t:eq(r.ledger[1].code, "SQLITE_BUSY")
+  t:eq(r.waited, 6)
+end)
+
+test("what a host cannot name is given up, and what may have happened already", function(t)
+  t:use("retry", exact { base = 1 })
+  t:provider("db", { { code = "EIO" }, { category = "server" }, { category = "server", not_sent = true }, {},
+                     host = true })
+  t:eq(t:call({ target = "db/w", path = "/v1/writes" }).category, "unknown") -- nothing says that a wait would help
+  t:eq(t:call({ target = "db/w", path = "/v1/writes" }).attempts, 1)         -- not repeatable
+  t:eq(t:call({ target = "db/w", path = "/v1/writes" }).attempts, 2)         -- nothing had happened yet
+end)
+
+test("in the gateway a host's provider is a refused attempt that says so", function(t)
+  t:use("retry", exact { base = 1 })
+  t:provider("db", { {}, host = true })
+  t:route { to = "db" }
+  local r = t:call { model = "m", host = false }
+  t:eq(r.status, 404)
+  t:eq(r.ledger[1].code, "host_only")
+  t:eq(r.ledger[1].refused, true)
+  t:eq(r.attempts, 1)
+end)

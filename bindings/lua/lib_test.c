@@ -247,10 +247,16 @@ static void set_keys(lua_State *L, struct pry_world *world, struct pry_world_ite
  * ---@field hang_connect boolean?
  * ---@field curl "timeout"|"connect"|"dns"|"tls"|"reset"|"nothing"|nil
  * ---@field after_body boolean?     curl = happens after the body
+ * ---@field category string?        only of providers with host = true: how the attempt failed, in the host's words;
+ *                                   then there is no status unless one is given
+ * ---@field code string?
+ * ---@field message string?
+ * ---@field retry_after number?
+ * ---@field not_sent boolean?
  * ---@overload fun(self: t, steps: step[])
  * ---@param name string   "p" when left out
  * ---@param v table       steps, in order; dialect =, models =, timeouts =, credential = "c", secret = "NAME",
- *                       keys = { "NAME", … }, rotate =
+ *                       keys = { "NAME", … }, rotate =; host = true: attempts are made by a host
  * What a provider answers. A 2xx step without a body answers with a small completion.
  * function t:provider(name, v) end */
 static int t_provider(lua_State *L)
@@ -261,16 +267,21 @@ static int t_provider(lua_State *L)
   struct pry_world_item *item = item_of(L, world, "provider", name);
   if (strcmp(name, "tokens") == 0 || strcmp(name, "sinks") == 0)
     return luaL_error(L, "a provider of a test cannot be called \"%s\"", name);
-  const char *url = lua_pushfstring(L, "\"http://%s.test/v1\"", name);
+  lua_getfield(L, 3, "host");
+  bool host = lua_toboolean(L, -1);
+  const char *url = host ? "nil" : lua_pushfstring(L, "\"http://%s.test/v1\"", name);
   pry_test_need(L, pry_world_set(world, item, "base_url", pry_slice_of(url)));
-  if (!item->field_count || item->field_count == 1)
+  if (host) {
+    world->hosts = true;
+    pry_test_need(L, pry_world_set(world, item, "dialect", PRY_SLICE("nil")));
+  } else if (item->field_count == 1)
     pry_test_need(L, pry_world_set(world, item, "dialect",
                                    pry_policy_set_find(world->set, "dialects/openai.lua") ? PRY_SLICE("\"openai\"")
                                                                                           : PRY_SLICE("\"generic\"")));
   set_fields(L, world, item, 3, own);
   set_keys(L, world, item);
   set_auth(L, world, item);
-  pry_test_push_steps(L, world, 3, lua_pushfstring(L, "http://%s.test/", name));
+  pry_test_push_steps(L, world, 3, lua_pushfstring(L, "http://%s.test/", name), host);
   return 0;
 }
 
@@ -323,7 +334,7 @@ static int t_credential(lua_State *L)
   if (lua_getfield(L, 3, "access_token") == LUA_TNIL || lua_toboolean(L, -1))
     set_format(L, world, item, "access_token", "secret ", lua_pushfstring(L, "%s_access_token", name), "");
   set_fields(L, world, item, 3, own);
-  pry_test_push_steps(L, world, 3, url);
+  pry_test_push_steps(L, world, 3, url, false);
   return 0;
 }
 
@@ -339,7 +350,7 @@ static int t_service(lua_State *L)
   const char *url = lua_pushfstring(L, "http://%s.service.test", name);
   set_format(L, world, item, "base_url", "", url, "");
   set_fields(L, world, item, 3, none);
-  pry_test_push_steps(L, world, 3, url);
+  pry_test_push_steps(L, world, 3, url, false);
   return 0;
 }
 
@@ -354,7 +365,7 @@ static int t_probe(lua_State *L)
   pry_test_table(L, 3, "t:probe");
   if (pry_world_peer(url) != PRY_PEER_PROBE)
     return luaL_error(L, "t:probe needs a url of a host under .example, as https://files.example/a.pdf");
-  pry_test_push_steps(L, world, 3, url);
+  pry_test_push_steps(L, world, 3, url, false);
   return 0;
 }
 

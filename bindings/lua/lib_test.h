@@ -27,8 +27,9 @@ struct pry_world *pry_test_world(lua_State *L);
 /* Raises with the world's error. */
 int pry_test_error(lua_State *L, const struct pry_world *world);
 
-/* Scripts the steps in the list part of the table at `index` for URLs that contain `url_part`. */
-void pry_test_push_steps(lua_State *L, struct pry_world *world, int index, const char *url_part);
+/* Scripts the steps in the list part of the table at `index` for URLs that contain `url_part`. `host`: they may be what a
+ * host says about its attempts. */
+void pry_test_push_steps(lua_State *L, struct pry_world *world, int index, const char *url_part, bool host);
 int pry_test_otherwise(lua_State *L); /* t:otherwise */
 
 /* Pushes a call's result table; it is filled when the call has ended. */

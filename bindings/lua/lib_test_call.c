@@ -105,8 +105,8 @@ static struct pry_slice text_field(lua_State *L, int options, const char *key, c
 /* Starts the call that the table at `options` describes, and pushes its result table. */
 static struct pry_world_call *start_call(lua_State *L, struct pry_world *world, int options, const char *what)
 {
-  static const char *const known[] = {"model",  "messages", "stream",  "max_tokens", "temperature", "path",
-                                      "method", "body",     "headers", "client",     NULL};
+  static const char *const known[] = {"model", "messages", "stream", "max_tokens", "temperature", "path", "method",
+                                      "body",  "headers",  "client", "host",       "target",      NULL};
   pry_lua_options(L, options, what, known, false);
   struct request *request = push_request(L);
   read_headers(L, options, request);
@@ -122,7 +122,10 @@ static struct pry_world_call *start_call(lua_State *L, struct pry_world *world, 
     call.path.size = (size_t)(mark - path.data);
     call.query = (struct pry_slice){mark + 1, path.size - call.path.size - 1};
   }
-  struct pry_world_call *started = pry_world_start(world, &call);
+  call.target = text_field(L, options, "target", "");
+  int type = lua_getfield(L, options, "host");
+  bool hosted = type == LUA_TNIL ? world->hosts : lua_toboolean(L, -1);
+  struct pry_world_call *started = pry_world_start(world, &call, hosted);
   if (!started)
     pry_test_error(L, world);
   else
@@ -140,6 +143,8 @@ static struct pry_world_call *start_call(lua_State *L, struct pry_world *world, 
  * ---@field method string?             POST
  * ---@field body string|table?         instead of one made of the fields above
  * ---@field headers table<string, string>?
+ * ---@field target string?             "provider/model" to begin with, as a host may say
+ * ---@field host boolean?              a host makes the attempts; true when some provider has host = true
  * ---@class result
  * ---@field id string
  * ---@field done boolean?              nil: it has not ended; then the rest is nil, too

@@ -128,7 +128,8 @@ static void read_chunk(lua_State *L, struct script_step *step)
   append_data(L, new_chunk(L, step), "a piece of a body");
 }
 
-static void read_body(lua_State *L, int table, struct script_step *step)
+/* `bare`: there is no small completion where no body is given. */
+static void read_body(lua_State *L, int table, bool bare, struct script_step *step)
 {
   static const char completion[] =
       "{\"id\":\"test\",\"object\":\"chat.completion\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\","
@@ -140,10 +141,12 @@ static void read_body(lua_State *L, int table, struct script_step *step)
     luaL_error(L, "a step has either body, chunks or sse");
   if (has_body)
     append_data(L, new_chunk(L, step), "body = of a step");
-  else if (!has_events && !has_chunks && step->step.status >= 200 && step->step.status < 300 && !step->step.curl_code)
+  else if (!bare && !has_events && !has_chunks && step->step.status >= 200 && step->step.status < 300 &&
+           !step->step.curl_code)
     pry_test_need(L, pry_buffer_append_text(new_chunk(L, step), completion));
   lua_pop(L, 1);
-  add_header(L, step, "content-type", has_events ? "text/event-stream" : "application/json");
+  if (!bare || step->step.chunk_count)
+    add_header(L, step, "content-type", has_events ? "text/event-stream" : "application/json");
   for (size_t i = 0; i < step->step.chunk_count; i++)
     step->chunks[i] = pry_buffer_slice(&step->texts[i]);
 }
@@ -184,11 +187,41 @@ static bool flag(lua_State *L, int table, const char *key)
   return set;
 }
 
-/* Pushes the step that the table at `table` describes. */
-static struct script_step *read_step(lua_State *L, int table)
+/* What a host says of a failed attempt that has no place in an answer: it stands in fields of its own (test_world.h). */
+static bool read_host_words(lua_State *L, int table, bool host, struct script_step *step)
 {
-  static const char *const known[] = {"status", "headers", "body", "chunks",     "sse",          "delay", "chunk_delay",
-                                      "cut",    "hang",    "curl", "after_body", "hang_connect", NULL};
+  static const struct {
+    const char *key, *field;
+    int type;
+  } words[] = {{"category", PRY_WORLD_HOST_FIELD "category", LUA_TSTRING},
+               {"code", PRY_WORLD_HOST_FIELD "code", LUA_TSTRING},
+               {"message", PRY_WORLD_HOST_FIELD "message", LUA_TSTRING},
+               {"retry_after", PRY_WORLD_HOST_FIELD "retry-after", LUA_TNUMBER},
+               {"not_sent", PRY_WORLD_HOST_FIELD "not-sent", LUA_TBOOLEAN}};
+  bool failed = false;
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+    int type = lua_getfield(L, table, words[i].key);
+    if (type != LUA_TNIL && !host)
+      luaL_error(L, "%s = of a step is what a host says: only for a provider with host = true", words[i].key);
+    if (type != LUA_TNIL && type != words[i].type)
+      luaL_error(L, "%s = of a step must be a %s, got %s", words[i].key, lua_typename(L, words[i].type),
+                 lua_typename(L, type));
+    if (i == 0 && type != LUA_TNIL && pry_category_from_name(pry_lua_text(L, -1)) == PRY_NONE)
+      luaL_error(L, "category = of a step is none of the failure vocabulary: \"%s\"", lua_tostring(L, -1));
+    if (type == LUA_TBOOLEAN ? lua_toboolean(L, -1) : type != LUA_TNIL)
+      add_header(L, step, words[i].field, type == LUA_TBOOLEAN ? "true" : lua_tostring(L, -1));
+    failed = failed || (type != LUA_TNIL && i < 2);
+    lua_pop(L, 1);
+  }
+  return failed;
+}
+
+/* Pushes the step that the table at `table` describes. */
+static struct script_step *read_step(lua_State *L, int table, bool host)
+{
+  static const char *const known[] = {"status",      "headers", "body",    "chunks",      "sse",        "delay",
+                                      "chunk_delay", "cut",     "hang",    "curl",        "after_body", "hang_connect",
+                                      "category",    "code",    "message", "retry_after", "not_sent",   NULL};
   if (!lua_istable(L, table))
     luaL_error(L, "a step is a table { status = 200, ... }, got %s", luaL_typename(L, table));
   pry_lua_options(L, table, "a step", known, false);
@@ -202,17 +235,18 @@ static struct script_step *read_step(lua_State *L, int table)
   step->step.after_body = flag(L, table, "after_body");
   read_failure(L, table, &step->step);
   read_headers(L, table, step);
-  read_body(L, table, step);
+  bool bare = read_host_words(L, table, host, step) || host;
+  read_body(L, table, bare, step);
   return step;
 }
 
-void pry_test_push_steps(lua_State *L, struct pry_world *world, int index, const char *url_part)
+void pry_test_push_steps(lua_State *L, struct pry_world *world, int index, const char *url_part, bool host)
 {
   lua_Integer count = (lua_Integer)lua_rawlen(L, index);
   int top = lua_gettop(L);
   for (lua_Integer i = 1; i <= count; i++) {
     lua_rawgeti(L, index, i);
-    struct script_step *step = read_step(L, top + 1);
+    struct script_step *step = read_step(L, top + 1, host);
     step->step.url_part = url_part;
     pry_test_need(L, pry_http_script_push(world->script, &step->step));
     lua_settop(L, top);
@@ -225,7 +259,7 @@ int pry_test_otherwise(lua_State *L)
 {
   struct pry_world *world = pry_test_world(L);
   lua_settop(L, 2);
-  struct script_step *step = read_step(L, 2);
+  struct script_step *step = read_step(L, 2, world->hosts);
   pry_test_need(L, pry_http_script_set_default(world->script, &step->step));
   return 0;
 }

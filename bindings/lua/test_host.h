@@ -15,6 +15,9 @@
  *                              the body). A 2xx step without any body answers with a small completion.
  *   t:provider("q", { step, …, dialect =, models =, timeouts =, credential = "c", secret = "NAME",
  *                              keys = { "NAME", … } })   another one
+ *   t:provider("h", { step, …, host = true })   one whose attempts are made by a host (parry.h, on_attempt): all calls of
+ *                              the test are then made by one. Such a step may also say category, code, message,
+ *                              retry_after, not_sent: the attempt failed so, without a status unless one is given
  *   t:otherwise(step)          the answer to everything no step is left for (without it: the connection fails)
  *   t:dialect(name)            of provider "p"; openai when the set has it, else generic
  *   t:route { deadline =, to = "q/m" or { ["GLOB"] = "q/m" }, … }   fields of the one route, "/v1/…*"; to = "p"
@@ -27,7 +30,8 @@
  *   t:declare(text)            any other declaration of init.lua, as text
  *   t:refused(function() … end)   what check says against what the function declares (t:use, t:declare), nil when it is
  *                              fine; that is taken back afterwards
- *   t:call { model =, messages =, stream =, path =, method =, body =, headers = }
+ *   t:call { model =, messages =, stream =, path =, method =, body =, headers =,
+ *            target = "p/m", host = false (as the gateway makes it) }
  *                              makes a call, lets time pass until it has ended, gives a result: status headers body json
  *                              ok category target attempts upstream_calls waited elapsed truncated ledger why events
  *                              faults. `attempts` counts the ledger; `upstream_calls` the requests that providers got

@@ -74,6 +74,8 @@ static void free_call(struct pry_world_call *call)
 {
   pry_headers_fini(&call->headers);
   pry_buffer_fini(&call->body);
+  pry_headers_fini(&call->attempt.headers);
+  pry_buffer_fini(&call->attempt.body);
   free(call->ledger);
   free(call);
 }
@@ -331,7 +333,7 @@ static void sink_done(void *user, const struct pry_outcome *outcome, bool trunca
 
 static const struct pry_sink_ops sink_ops = {sink_head, sink_data, sink_done, NULL};
 
-struct pry_world_call *pry_world_start(struct pry_world *world, const struct pry_call_request *request)
+struct pry_world_call *pry_world_start(struct pry_world *world, const struct pry_call_request *request, bool hosted)
 {
   if (!world->messages && pry_slice_starts_with(request->path, PRY_SLICE("/v1/messages")))
     world->messages = world->dirty = true;
@@ -348,8 +350,12 @@ struct pry_world_call *pry_world_start(struct pry_world *world, const struct pry
   call->seen_before = pry_http_script_seen_count(world->script);
   pry_headers_init(&call->headers);
   pry_buffer_init(&call->body, BODY_MAX);
+  pry_headers_init(&call->attempt.headers);
+  pry_buffer_init(&call->attempt.body, BODY_MAX);
   pry_list_init(&call->link);
-  call->call = pry_call_start(world->engine->control, request, &sink_ops, call);
+  struct pry_call_request asked = *request;
+  asked.host = hosted ? &pry_world_host : NULL;
+  call->call = pry_call_start(world->engine->control, &asked, &sink_ops, call);
   if (!call->call) {
     snprintf(world->error, sizeof world->error, "memory is short: the call could not be started");
     free_call(call);

@@ -36,6 +36,7 @@ struct pry_world {
   struct pry_list items;
   struct pry_buffer chain, declared; /* Lua text */
   bool dirty;                        /* declared something that is not loaded yet */
+  bool hosts;                        /* a provider is a host's, so calls are made by one */
   bool messages;                     /* a call spoke Anthropic's Messages API, so its dialect is loaded */
   struct pry_list calls;             /* struct pry_world_call, oldest first */
   unsigned call_count, check_count;  /* made; passed or not */
@@ -57,7 +58,14 @@ struct pry_world_call {
   struct pry_outcome outcome;
   pry_time started, ended;
   size_t seen_before, seen_after; /* requests of the HTTP script */
-  struct pry_attempt *ledger;     /* a copy */
+  struct pry_world_attempt {      /* that the test's host is at */
+    unsigned number;
+    struct pry_http_exchange *exchange; /* where its script says how it goes; NULL: none */
+    int status;
+    struct pry_headers headers;
+    struct pry_buffer body;
+  } attempt;
+  struct pry_attempt *ledger; /* a copy */
   size_t ledger_count;
   int result;     /* Lua's: reference to the result table */
   bool delivered; /* the result table is filled */
@@ -81,8 +89,15 @@ bool pry_world_quote(struct pry_buffer *out, struct pry_slice text);
 /* Loads what was declared; nothing to do when nothing was. False: refused, `error` says why. */
 bool pry_world_load(struct pry_world *world);
 
-/* Starts a call; NULL: `error`. The body is taken. */
-struct pry_world_call *pry_world_start(struct pry_world *world, const struct pry_call_request *request);
+/* The fields of a scripted answer in which a test's host finds what no answer over HTTP could say: see t:provider. */
+#define PRY_WORLD_HOST_FIELD "parry-test-host-"
+
+/* Starts a call; NULL: `error`. The body is taken. `hosted`: its attempts are made by a host, which does what the scripts of
+ * the providers say (test_world_host.c). */
+struct pry_world_call *pry_world_start(struct pry_world *world, const struct pry_call_request *request, bool hosted);
+
+/* How that host makes attempts; the user is a struct pry_world_call. */
+extern const struct pry_host_ops pry_world_host;
 
 /* Lets time pass until `call` has ended, or with NULL every call. False: `error`: it would take more than a day. */
 bool pry_world_run(struct pry_world *world, const struct pry_world_call *call);

@@ -143,9 +143,8 @@ static const char *target_complaint(struct pry_call *call, const char *name, con
 {
   if (!find_target(call, name, provider, model))
     return "the target names no declared provider";
-  if ((*provider)->host && !call->host)
-    return "only a program that makes its attempts itself can use that provider (host = true)";
-  const char *dialect_complaint = call->host ? NULL : pry_call_dialect_complaint(call, *provider);
+  /* Without a host an attempt at a host's provider is refused, and says so: then the next target has its turn. */
+  const char *dialect_complaint = call->host || (*provider)->host ? NULL : pry_call_dialect_complaint(call, *provider);
   if (dialect_complaint)
     return dialect_complaint;
   if (model->size >= PRY_TARGET_MAX - strlen((*provider)->name) - 1)

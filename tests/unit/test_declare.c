@@ -332,6 +332,26 @@ static void test_providers(void **state)
                  " idle = 3, attempt = 4 }, models = { \"a\", \"b\" } }\n"
                  "provider \"r\" { base_url = \"https://r\", dialect = \"generic\", auth = passthrough() }\n"),
        ""},
+      {"a host's",
+       WITH_INIT("provider \"h\" { host = true }\n"
+                 "provider \"i\" { host = true, dialect = \"generic\", models = { \"a\" }, timeouts = { attempt = "
+                 "5 } }\nprovider \"j\" { host = false, base_url = \"https://x\", dialect = \"generic\" }\n"),
+       ""},
+      {"a host's with an address",
+       WITH_INIT("provider \"h\" { host = true, base_url = \"https://x\", auth = passthrough() }\n"),
+       "init.lua:3: provider \"h\": base_url and host = true exclude each other; the host program makes the attempts, "
+       "where "
+       "and with what it likes\n"
+       "init.lua:3: provider \"h\": auth and host = true exclude each other; the host program makes the attempts, "
+       "where "
+       "and with what it likes\n"},
+      {"a host's connections", WITH_INIT("provider \"h\" { host = true, timeouts = { connect = 1, attempt = 2 } }\n"),
+       "init.lua:3: provider \"h\": timeouts of a provider with host = true can only have attempt; the others are for "
+       "connections of parry's own\n"},
+      {"neither", WITH_INIT("provider \"h\" { host = 1 }\n"),
+       "init.lua:3: provider \"h\": host must be true or false, got 1\n"
+       "init.lua:3: provider \"h\": needs base_url = \"...\"\n"
+       "init.lua:3: provider \"h\": needs dialect = \"...\"\n"},
       {"a slash in the name", WITH_INIT("provider \"a/b\" { base_url = \"https://x\", dialect = \"generic\" }\n"),
        "init.lua:3: provider \"a/b\": the name contains \"/\", which separates provider and model\n"},
       {"no name", WITH_INIT("provider { base_url = \"https://x\" }\n"),

@@ -107,6 +107,55 @@ static void test_calls(void **state)
         NULL, "PASS waits\nPASS fails\n");
 }
 
+/* Attempts that a host makes: what its scripts say is what the call hears. */
+static void test_hosts(void **state)
+{
+  (void)state;
+  check(
+      "test('host', function(t)\n"
+      "  t:use('again', { max = 5, wait = 2 })\n"
+      "  t:provider('db', { { category = 'server', code = 'E1', message = 'no', not_sent = true },\n"
+      "    { status = 503, headers = { ['retry-after'] = 3 } }, { curl = 'connect' },\n"
+      "    { category = 'timeout', retry_after = 7, not_sent = true }, { body = { rows = 1 } }, host = true })\n"
+      "  local r = t:call { target = 'db/q', path = '/v1/x', body = '' }\n"
+      "  t:eq(r.status, 200) t:eq(r.json.rows, 1) t:eq(r.target, 'db/q') t:eq(r.attempts, 5)\n"
+      "  t:eq(r.ledger[1].code, 'E1') t:eq(r.ledger[1].status, 0) t:eq(r.ledger[2].status, 503)\n"
+      "  t:eq(r.waited, 2 + 3 + 2 + 7) t:eq(r.upstream_calls, 5)\n"
+      "  t:eq(t:sent(1).url, 'http://db.test/v1/x')\n"
+      "end)\n"
+      "test('both kinds', function(t)\n"
+      "  t:provider { { status = 200 } }\n"
+      "  t:provider('db', { {}, host = true })\n"
+      "  t:eq(t:call({ model = 'm' }).target, 'p/m') t:eq(t:call({ target = 'db' }).body, '')\n"
+      "end)\n"
+      "test('time', function(t)\n"
+      "  t:provider('db', { { hang = true }, host = true, timeouts = { attempt = 4 } })\n"
+      "  local r = t:call { target = 'db' }\n"
+      "  t:eq(r.category, 'timeout') t:eq(r.elapsed, 4)\n"
+      "end)\n"
+      "test('leaves', function(t)\n"
+      "  t:provider('db', { { hang = true }, host = true })\n"
+      "  local r = t:start { target = 'db' }\n"
+      "  t:advance(1) t:cancel(r)\n"
+      "  t:eq(r.category, 'cancelled')\n"
+      "end)\n"
+      "test('left open', function(t)\n"
+      "  t:provider('db', { { hang = true }, host = true })\n"
+      "  t:start { target = 'db' } t:advance(1) t:ok(true)\n"
+      "end)\n"
+      "test('words', function(t) t:provider { { category = 'server' } } end)\n"
+      "test('category', function(t) t:provider('db', { { category = 'sever' }, host = true }) end)\n"
+      "test('type', function(t) t:provider('db', { { retry_after = 'soon' }, host = true }) end)\n"
+      "test('url', function(t) t:provider('db', { host = true, base_url = 'http://x' }) t:call {} end)\n",
+      NULL,
+      "PASS host\nPASS both kinds\nPASS time\nPASS leaves\nPASS left open\n"
+      "FAIL words: again_test.lua:32: category = of a step is what a host says: only for a provider with host = true\n"
+      "FAIL category: again_test.lua:33: category = of a step is none of the failure vocabulary: \"sever\"\n"
+      "FAIL type: again_test.lua:34: retry_after = of a step must be a number, got string\n"
+      "FAIL url: again_test.lua:35: the configuration of this test was refused: init.lua:4: provider \"db\": base_url "
+      "and host = true exclude each other; the host program makes the attempts, where and with what it likes\n");
+}
+
 static void test_concurrency(void **state)
 {
   (void)state;
@@ -215,10 +264,10 @@ static void test_failures(void **state)
       "FAIL refused: again_test.lua:14: the configuration of this test was refused: init.lua:2: again: max must be at "
       "least 1, got 0\n"
       "FAIL field: again_test.lua:15: t:call{} has no field \"modle\"; it takes model, messages, stream, max_tokens, "
-      "temperature, path, method, body, headers, client\n"
+      "temperature, path, method, body, headers, client, host, target\n"
       "FAIL step: again_test.lua:16: a step{} has no field \"satus\"; it takes status, headers, body, chunks, sse, "
       "delay, "
-      "chunk_delay, cut, hang, curl, after_body, hang_connect\n"
+      "chunk_delay, cut, hang, curl, after_body, hang_connect, category, code, message, retry_after, not_sent\n"
       "FAIL nested: again_test.lua:17: a test cannot name another test\n"
       "FAIL sent: again_test.lua:18: providers got 0 requests, there is no number 1\n"
       "FAIL effects: again_test.lua:19: store.set is not available while loading\n"
@@ -364,7 +413,7 @@ static void test_calls_at_once(void **state)
       "t:calls(N, { model = ... })\n"
       "FAIL no table: again_test.lua:14: number 1 of t:calls must be a table { model = ... }, got string\n"
       "FAIL field: again_test.lua:15: t:calls{} has no field \"modle\"; it takes model, messages, stream, max_tokens, "
-      "temperature, path, method, body, headers, client\n"
+      "temperature, path, method, body, headers, client, host, target\n"
       "FAIL too many: again_test.lua:16: t:calls starts 1 to 1000 calls: t:calls { { model = ... }, ... } or "
       "t:calls(N, { model = ... })\n");
 }
@@ -466,6 +515,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_calls),
+      cmocka_unit_test(test_hosts),
       cmocka_unit_test(test_concurrency),
       cmocka_unit_test(test_declaring),
       cmocka_unit_test(test_failures),
