@@ -163,16 +163,17 @@ static void test_targets(void **state)
   const struct pry_provider providers[] = {{.name = "listed", .models = models, .model_count = 2},
                                            {.name = "ruled"},
                                            {.name = "globbed"},
-                                           {.name = "unused", .models = models, .model_count = 2}};
+                                           {.name = "unused", .models = models, .model_count = 2},
+                                           {.name = "hosts", .models = models, .model_count = 2, .host = true}};
   const struct pry_model_rule first[] = {{"exact", &providers[1], NULL},
                                          {"alias-*", &providers[1], "fixed"},
                                          {"also", &providers[1], "exact"},
                                          {"g-*", &providers[2], NULL},
                                          {"*", &providers[0], NULL}};
-  const struct pry_model_rule second[] = {{"*", &providers[0], "m1"}};
+  const struct pry_model_rule second[] = {{"db", &providers[4], NULL}, {"*", &providers[0], "m1"}};
   const struct pry_route routes[] = {{.pattern = "/a", .rules = first, .rule_count = 5},
-                                     {.pattern = "/b", .rules = second, .rule_count = 1}};
-  const struct pry_config config = {.providers = providers, .provider_count = 4, .routes = routes, .route_count = 2};
+                                     {.pattern = "/b", .rules = second, .rule_count = 2}};
+  const struct pry_config config = {.providers = providers, .provider_count = 5, .routes = routes, .route_count = 2};
   char all[1024] = "";
   pry_health_targets(&config, add_target, all);
   assert_string_equal(all, "listed/m1 listed/m2 ruled/exact ruled/fixed globbed ");
