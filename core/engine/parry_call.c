@@ -1,5 +1,5 @@
 /* Calls of a host's: parry.h's sink of call.h. */
-#include "parry_internal.h"
+#include "parry_call_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,61 +21,6 @@ struct pry_host_calls {
   atomic_uint next_worker;
 };
 
-/* What the worker is to do, bits. */
-enum { ORDER_START = 1, ORDER_CANCEL = 2, ORDER_RESUME = 4 };
-
-/* What on_done is told, with the texts it points to. */
-struct last_words {
-  struct parry_outcome outcome;
-  char code[PRY_FAILURE_CODE_MAX];
-  char message[PRY_FAILURE_MESSAGE_MAX];
-  char why[PRY_WHY_MAX];
-  char target[PRY_TARGET_MAX];
-  char call_id[PRY_CALL_ID_MAX];
-  char generation[PRY_GENERATION_ID_MAX];
-};
-
-/*
- * Made by parry_call(), then shared by two threads: the worker that has the call fills what is to be told, the host's
- * dispatching thread tells it. Three hold it: the worker until the sink's `done`, the host's side until on_done, and the
- * order that is on its way.
- */
-struct host_call {
-  struct pry_list link; /* calls->all; under its lock */
-  atomic_uint holders;
-  struct pry_host *host;
-  struct pry_worker *worker;
-  parry_call_id id;
-  struct parry_call_ops ops;
-  void *user;
-
-  /* the worker's */
-  struct pry_call *call; /* NULL: not begun, or over */
-  bool no_memory;        /* why it was cancelled */
-  /* the request, until it begins */
-  struct pry_buffer text, body;
-  struct pry_slice method, path, query;
-  struct pry_headers headers;
-
-  struct pry_message ordered; /* to the worker */
-  struct pry_message due;     /* to the host: something is to be told */
-  pthread_mutex_t lock;
-  /* under it */
-  unsigned orders;
-  bool cancelled; /* nothing but on_done any more */
-  bool paused;    /* by the host */
-  bool held;      /* the worker's call waits until there is room */
-  /* what is to be told, in this order */
-  bool has_head, has_done;
-  int status;
-  struct parry_header *head;
-  size_t head_count;
-  struct pry_buffer data;
-  struct last_words last; /* its room is made with the call: an end is always told */
-
-  struct pry_buffer spare; /* the dispatching thread's: what it gives out while `data` fills again */
-};
-
 /* ---- holding ------------------------------------------------------------------------------------------------ */
 
 static void free_call(struct host_call *call)
@@ -86,6 +31,7 @@ static void free_call(struct host_call *call)
   pry_buffer_fini(&call->data);
   pry_buffer_fini(&call->spare);
   free(call->head);
+  pry_host_attempts_fini(&call->attempts);
   pthread_mutex_destroy(&call->lock);
   free(call);
 }
@@ -154,7 +100,7 @@ static void leave(struct host_call *call)
 }
 
 /* The call with its lock held, or NULL. The lock keeps it from ending. */
-static struct host_call *find(struct pry_host *host, parry_call_id id)
+struct host_call *pry_host_call_find(struct pry_host *host, parry_call_id id)
 {
   struct pry_host_calls *calls = host->calls;
   uint32_t place = (uint32_t)id.value;
@@ -170,7 +116,7 @@ static struct host_call *find(struct pry_host *host, parry_call_id id)
 
 /* ---- between the two threads: all with the call's lock held --------------------------------------------------- */
 
-static void give_order(struct host_call *call, unsigned order)
+void pry_host_call_order(struct host_call *call, unsigned order)
 {
   call->orders |= order;
   hold(call);
@@ -178,7 +124,7 @@ static void give_order(struct host_call *call, unsigned order)
     atomic_fetch_sub(&call->holders, 1); /* one is on its way, and holds it */
 }
 
-static void tell_host(struct host_call *call)
+void pry_host_call_tell(struct host_call *call)
 {
   pry_mailbox_post(call->host->outbox, &call->due);
 }
@@ -215,7 +161,7 @@ static void host_head(void *user, int status, const struct pry_headers *headers,
   call->head = copy;
   call->head_count = headers->count;
   if (!call->cancelled)
-    tell_host(call);
+    pry_host_call_tell(call);
   pthread_mutex_unlock(&call->lock);
 }
 
@@ -232,7 +178,7 @@ static bool host_data(void *user, struct pry_slice data)
     size_t all = atomic_fetch_add(&host->buffered, data.size) + data.size;
     call->held = call->held || call->data.size > QUEUED_MAX || all > host->options.max_buffered;
     if (!call->paused)
-      tell_host(call);
+      pry_host_call_tell(call);
   }
   bool more = !call->held;
   pthread_mutex_unlock(&call->lock);
@@ -278,7 +224,7 @@ static void end_call(struct host_call *call, const struct pry_call *about, const
     snprintf(last->generation, sizeof last->generation, "%s", pry_call_generation(about));
   }
   call->has_done = true;
-  tell_host(call);
+  pry_host_call_tell(call);
   pthread_mutex_unlock(&call->lock);
   let_go(call);
 }
@@ -318,8 +264,13 @@ static void drop_request(struct host_call *call)
 
 static void begin(struct host_call *call, bool cancelled)
 {
-  struct pry_call_request request = {
-      .method = call->method, .path = call->path, .query = call->query, .headers = &call->headers, .body = &call->body};
+  struct pry_call_request request = {.method = call->method,
+                                     .path = call->path,
+                                     .query = call->query,
+                                     .headers = &call->headers,
+                                     .body = &call->body,
+                                     .host = call->ops.on_attempt ? &pry_host_attempt_ops : NULL,
+                                     .target = call->target};
   if (!cancelled)
     call->call = pry_call_start(call->worker, &request, &host_sink, call);
   drop_request(call);
@@ -336,7 +287,9 @@ static void take_orders(struct pry_message *message)
   struct host_call *call = PRY_CONTAINER_OF(message, struct host_call, ordered);
   pthread_mutex_lock(&call->lock);
   unsigned orders = call->orders;
+  struct pry_told_end *end = call->attempts.end;
   call->orders = 0;
+  call->attempts.end = NULL;
   pthread_mutex_unlock(&call->lock);
   if (orders & ORDER_START)
     begin(call, orders & ORDER_CANCEL);
@@ -344,6 +297,9 @@ static void take_orders(struct pry_message *message)
     pry_call_cancel(call->call);
   else if (call->call && orders & ORDER_RESUME)
     pry_call_resume(call->call);
+  if (call->call && end)
+    pry_told_end_apply(end, call->call);
+  pry_told_end_free(end);
   let_go(call);
 }
 
@@ -367,7 +323,7 @@ static void go_on(struct host_call *call)
 {
   if (call->held && !call->paused && !call->cancelled) {
     call->held = false;
-    give_order(call, ORDER_RESUME);
+    pry_host_call_order(call, ORDER_RESUME);
   }
 }
 
@@ -409,11 +365,15 @@ static void deliver(struct pry_message *message)
 {
   struct host_call *call = PRY_CONTAINER_OF(message, struct host_call, due);
   pthread_mutex_lock(&call->lock);
+  if (call->attempts.abandoned)
+    pry_host_give_abandon(call);
+  if (call->attempts.asked && !call->cancelled)
+    pry_host_give_attempt(call);
   if (call->has_head && !call->cancelled)
     give_head(call);
   if (call->data.size && !call->cancelled && !call->paused)
     give_data(call);
-  if (call->has_done && (call->cancelled || (!call->paused && !call->data.size))) {
+  if (call->has_done && !call->attempts.abandoned && (call->cancelled || (!call->paused && !call->data.size))) {
     give_done(call);
     return;
   }
@@ -425,15 +385,17 @@ static void deliver(struct pry_message *message)
 static bool copy_text(struct host_call *call, const struct parry_request *request)
 {
   const char *method = request->method ? request->method : "POST";
+  const char *first_target = request->target ? request->target : "";
   size_t method_size = strlen(method), target_size = strlen(request->path);
   if (!pry_buffer_append(&call->text, method, method_size) ||
-      !pry_buffer_append(&call->text, request->path, target_size))
+      !pry_buffer_append(&call->text, request->path, target_size) || !pry_buffer_append_text(&call->text, first_target))
     return false;
   const char *path = call->text.data + method_size;
   const char *query = memchr(path, '?', target_size);
   call->method = (struct pry_slice){call->text.data, method_size};
   call->path = (struct pry_slice){path, query ? (size_t)(query - path) : target_size};
   call->query = query ? (struct pry_slice){query + 1, target_size - call->path.size - 1} : (struct pry_slice){NULL, 0};
+  call->target = (struct pry_slice){path + target_size, strlen(first_target)};
   return true;
 }
 
@@ -486,7 +448,7 @@ static int start_call(struct pry_host *host, const struct parry_request *request
   if (id)
     *id = call->id; /* before it may have ended */
   pthread_mutex_lock(&call->lock);
-  give_order(call, ORDER_START);
+  pry_host_call_order(call, ORDER_START);
   pthread_mutex_unlock(&call->lock);
   return PARRY_OK;
 }
@@ -527,12 +489,12 @@ int parry_call_resume(parry *handle, parry_call_id id)
 {
   int error;
   struct pry_host *host = pry_host_of(handle, &error);
-  struct host_call *call = host ? find(host, id) : NULL;
+  struct host_call *call = host ? pry_host_call_find(host, id) : NULL;
   if (!call)
     return host ? PARRY_ENOENT : error;
   call->paused = false;
   if (call->data.size || call->has_done)
-    tell_host(call);
+    pry_host_call_tell(call);
   else
     go_on(call);
   pthread_mutex_unlock(&call->lock);
@@ -543,7 +505,7 @@ int parry_call_cancel(parry *handle, parry_call_id id)
 {
   int error;
   struct pry_host *host = pry_host_of(handle, &error);
-  struct host_call *call = host ? find(host, id) : NULL;
+  struct host_call *call = host ? pry_host_call_find(host, id) : NULL;
   if (!call)
     return host ? PARRY_ENOENT : error;
   if (!call->cancelled) {
@@ -552,9 +514,9 @@ int parry_call_cancel(parry *handle, parry_call_id id)
       call->last.outcome.truncated = true;
     drop_data(call);
     if (call->has_done)
-      tell_host(call);
+      pry_host_call_tell(call);
     else
-      give_order(call, ORDER_CANCEL);
+      pry_host_call_order(call, ORDER_CANCEL);
   }
   pthread_mutex_unlock(&call->lock);
   return PARRY_OK;
@@ -585,7 +547,7 @@ void pry_host_calls_end(struct pry_host *host)
     if (call) {
       pthread_mutex_lock(&call->lock);
       call->cancelled = call->cancelled || call->paused; /* nobody is going to resume it */
-      tell_host(call);
+      pry_host_call_tell(call);
       pthread_mutex_unlock(&call->lock);
     }
   }
