@@ -291,9 +291,12 @@ struct parry_call_ops {
   /* Exactly once, last, also after cancel and free. */
   void (*on_done)(void *user, const struct parry_outcome *outcome);
   /* Not NULL: parry does no I/O for this call. For each attempt it calls this, and the host does whatever the attempt is,
-   * at its leisure, and tells the end with parry_attempt_done(), from anywhere, this callback included. */
+   * at its leisure, and tells the end with parry_attempt_done(), from anywhere, this callback included. The target may be
+   * any provider of init.lua, also one with host = true, which has no address. Credentials are the host's: verdicts renew
+   * and rotate are not carried out. */
   void (*on_attempt)(void *user, const struct parry_attempt *attempt);
-  /* That attempt is not wanted any more (its time is up, the call was cancelled): what it may still bring is ignored. */
+  /* That attempt is not wanted any more (its time is up, the call was cancelled): what it may still bring is ignored. Also
+   * after parry_call_cancel() and from parry_free(), before on_done. */
   void (*on_abandon)(void *user, parry_call_id call, unsigned number);
 };
 
@@ -311,8 +314,8 @@ PARRY_API int parry_call(parry *engine, const struct parry_request *request, con
 /* After PARRY_PAUSE: on_data goes on. */
 PARRY_API int parry_call_resume(parry *engine, parry_call_id id);
 
-/* The attempt, the wait, the place in any queue end now. Of the other callbacks none comes any more once this has
- * returned to the thread that dispatches; on_done does, later, with category "cancelled", or with the outcome that was
+/* The attempt, the wait, the place in any queue end now. Of the other callbacks none but on_abandon comes any more once
+ * this has returned to the thread that dispatches; on_done does, later, with category "cancelled", or with the outcome that was
  * already on its way. */
 PARRY_API int parry_call_cancel(parry *engine, parry_call_id id);
 
@@ -352,8 +355,11 @@ struct parry_event {
   }
 
 /* The end of an attempt that on_attempt asked for. ok: the call is done, `body` (with `status`, or 200, and `headers`) is
- * its answer, which comes back as on_headers and on_data. Else the policies decide. PARRY_ENOENT: nobody waits for that
- * attempt any more. */
+ * its answer, which comes back as on_headers and on_data, as it is. Else the policies decide. What may have happened is
+ * repeated only if the route says repeatable = true, the event says not_sent, or the other side refused it (status 429; or
+ * without a status "rate_limit", "auth", "permission", "billing", "overloaded" with retry_after). A failure with neither
+ * category nor status nor curl_code is "unknown": not tried again, but another target may be. PARRY_EINVAL: a category or
+ * status that is none, or a body over 16 MiB. PARRY_ENOENT: nobody waits for that attempt any more. */
 PARRY_API int parry_attempt_done(parry *engine, parry_call_id call, unsigned number, const struct parry_event *event);
 
 enum parry_action {
