@@ -1,0 +1,3 @@
+import parry from './index.js';
+
+export const { Engine, ParryError, PolicyError, version } = parry;
