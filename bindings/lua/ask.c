@@ -198,7 +198,7 @@ static void state_cancel(struct pry_state *state, struct pry_ask *ask)
   pry_decision_return(decision);
 }
 
-bool pry_decision_wake(struct pry_decision *decision, struct pry_ticket ticket)
+static bool wake_now(struct pry_decision *decision, struct pry_ticket ticket)
 {
   struct pry_script *script = pry_decision_script(decision);
   struct pry_worker *worker = script->state.worker;
@@ -211,6 +211,23 @@ bool pry_decision_wake(struct pry_decision *decision, struct pry_ticket ticket)
   pry_decider_of(script)->current = NULL;
   pry_state_unref(&script->state);
   return woken;
+}
+
+static void wake_inside(struct pry_message *message)
+{
+  struct pry_decision *decision = PRY_CONTAINER_OF(message, struct pry_decision, waking);
+  wake_now(decision, decision->due);
+}
+
+bool pry_decision_wake(struct pry_decision *decision, struct pry_ticket ticket)
+{
+  const struct pry_worker *worker = pry_decision_worker(decision);
+  if (!worker->decides)
+    return wake_now(decision, ticket);
+  decision->due = ticket;
+  decision->waking.deliver = wake_inside;
+  pry_mailbox_post(worker->mailbox, &decision->waking);
+  return true;
 }
 
 /* ---- making and freeing ------------------------------------------------------------------------------------- */

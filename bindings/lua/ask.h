@@ -78,6 +78,8 @@ struct pry_decision {
   pry_time http_left;              /* waiting for HTTP that this handler may still do */
   unsigned log_lines;
   struct pry_list leftovers;
+  struct pry_message waking;  /* in a decider: posted to its mailbox when what is waited for is complete */
+  struct pry_ticket due;      /* of that */
   bool stale_views;           /* make new ones */
   bool bad_verdict;           /* what the handler returned cannot be taken */
   int views[PRY_VIEW_POOLED]; /* registry references, LUA_NOREF until used */
@@ -106,8 +108,24 @@ struct pry_engine *pry_decision_engine(const struct pry_decision *decision);
 const struct pry_config *pry_decision_config(const struct pry_decision *decision);
 
 /* The I/O of a waiting decision is complete: enters it again. Outside Lua, as the caller's last act: the operation, the
- * decision and the state may be gone afterwards. False: the ticket is stale and nothing happened. */
+ * decision and the state may be gone afterwards. False: the ticket is stale and nothing happened. In a decider it is entered by
+ * whoever is inside next, later, and the answer is true; on any thread, while the decision waits or is about to. */
 bool pry_decision_wake(struct pry_decision *decision, struct pry_ticket ticket);
+
+/* Starts what a wait waits for, on the thread that may use the loop and the client of pry_decision_worker(): a worker's own,
+ * so `beginning->deliver` is called at once; from a decider it is the control worker's, so it is called there, after the
+ * handler has begun to wait and the decider was left. To be called last before pry_task_wait(), and never raises. What
+ * `deliver` cannot start it tells by ending the wait from a timer of 0, or, in a decider (worker->decides), right away with
+ * pry_decision_wake().
+ *
+ * From then on the operation is the loop's until it says so with pry_decision_wake(), which must be its last act: stop
+ * timers, exchanges and token waiters before it. Token waiters get pry_decision_mailbox(). `release` of an operation calls
+ * pry_decision_forget() first; safe to call twice, and for a message that is all zero. */
+void pry_decision_begin(struct pry_decision *decision, struct pry_message *beginning);
+void pry_decision_forget(struct pry_decision *decision, struct pry_message *beginning);
+
+/* The mailbox whose messages come on that thread. */
+struct pry_mailbox *pry_decision_mailbox(const struct pry_decision *decision);
 
 /* An empty buffer of PRY_STORE_VALUE_MAX bytes for one host function, until it returns or raises; nothing else of Lua may
  * run meanwhile. It keeps its memory for the next one, so it costs nothing. */

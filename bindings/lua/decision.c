@@ -1,5 +1,7 @@
 #include "ask_internal.h"
 
+#include "decider.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -55,6 +57,31 @@ const struct pry_config *pry_decision_config(const struct pry_decision *decision
   return decision->decider->script->state.generation->config;
 }
 
+void pry_decision_begin(struct pry_decision *decision, struct pry_message *beginning)
+{
+  struct pry_worker *worker = pry_decision_worker(decision);
+  if (worker->decides)
+    pry_decider_begin(worker, beginning);
+  else
+    beginning->deliver(beginning);
+}
+
+void pry_decision_forget(struct pry_decision *decision, struct pry_message *beginning)
+{
+  if (!beginning->deliver) /* never begun, or forgotten: the decision may be gone */
+    return;
+  struct pry_worker *worker = pry_decision_worker(decision);
+  beginning->deliver = NULL;
+  if (worker->decides)
+    pry_decider_forget(worker, beginning);
+}
+
+struct pry_mailbox *pry_decision_mailbox(const struct pry_decision *decision)
+{
+  const struct pry_worker *worker = pry_decision_worker(decision);
+  return worker->decides ? worker->engine->control->mailbox : worker->mailbox;
+}
+
 struct pry_buffer *pry_decision_scratch(const struct pry_decision *decision)
 {
   struct pry_buffer *scratch = &decision->decider->scratch;
@@ -95,6 +122,8 @@ void pry_decision_return(struct pry_decision *decision)
     pry_list_remove(&leftover->link);
     leftover->release(leftover);
   }
+  if (pry_decision_worker(decision)->decides)
+    pry_mailbox_withdraw(pry_decision_worker(decision)->mailbox, &decision->waking);
   decision->active = false;
   decision->serial++;
   decision->ask = NULL;
@@ -168,7 +197,7 @@ void pry_decision_begin_record(struct pry_decision *decision)
   record->handler = ask->handler;
   pry_copy_text(record->policy, sizeof record->policy, decision->name);
   pry_copy_text(record->generation, sizeof record->generation, decision->decider->script->state.generation->id);
-  record_inputs(record, ask, pry_loop_now(worker->loop));
+  record_inputs(record, ask, pry_worker_now(worker));
 }
 
 void pry_decision_end_record(const struct pry_decision *decision)

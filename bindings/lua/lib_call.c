@@ -234,7 +234,7 @@ static int push_deadline_left(lua_State *L, const struct pry_decision *decision)
   pry_time deadline = decision->ask->call->deadline;
   if (deadline == PRY_TIME_NEVER)
     return pry_push_number(L, HUGE_VAL);
-  pry_time left = deadline - pry_loop_now(pry_decision_worker(decision)->loop);
+  pry_time left = deadline - pry_worker_now(pry_decision_worker(decision));
   return pry_push_number(L, left > 0 ? pry_time_to_seconds(left) : 0);
 }
 
@@ -388,7 +388,8 @@ static int push_target_field(lua_State *L, struct pry_view *view, int field)
   case TARGET_name:
     return pry_push_text(L, target->name);
   case TARGET_provider:
-    return pry_push_optional(L, target->provider ? target->provider->name : NULL);
+    return target->provider ? pry_push_text(L, target->provider->name)
+                            : pry_push_slice(L, (struct pry_slice){target->name, strcspn(target->name, "/")});
   }
   return 0;
 }

@@ -39,6 +39,7 @@ static void stop(struct pry_http_operation *operation)
 static void release(struct pry_http_operation *operation)
 {
   pry_list_remove(&operation->leftover.link);
+  pry_decision_forget(operation->decision, &operation->beginning);
   stop(operation);
   wipe(&operation->url);
   wipe(&operation->body);
@@ -85,7 +86,7 @@ static void set_failure(struct pry_http_operation *operation, const char *catego
 static void deliver(struct pry_http_operation *operation)
 {
   struct pry_decision *decision = operation->decision;
-  pry_time now = pry_loop_now(pry_decision_worker(decision)->loop);
+  pry_time now = pry_worker_now(pry_decision_worker(decision));
   stop(operation);
   decision->http_left -= now - operation->started;
   pry_decision_wake(decision, operation->ticket);
@@ -171,9 +172,9 @@ static void take_token(struct pry_http_operation *operation)
   uint64_t version;
   const char *why = "no token";
   pry_buffer_init(&token, 0);
-  enum pry_token_status status = pry_credential_token(credentials, pry_decision_worker(operation->decision)->mailbox,
-                                                      operation->auth->credential->name, &token, &version,
-                                                      &operation->waiter, token_ready, operation, &why);
+  enum pry_token_status status =
+      pry_credential_token(credentials, pry_decision_mailbox(operation->decision), operation->auth->credential->name,
+                           &token, &version, &operation->waiter, token_ready, operation, &why);
   if (status == PRY_TOKEN_FAILED)
     fail_soon(operation, "auth", why);
   else if (status == PRY_TOKEN_READY &&
@@ -194,6 +195,24 @@ static void begin(struct pry_http_operation *operation)
   else if ((auth && auth->secret && !pry_http_add_auth(operation, auth, pry_slice_of(auth->secret->value))) ||
            !send_request(operation))
     fail_soon(operation, "network", "not enough memory");
+}
+
+static bool start_timer(struct pry_http_operation *operation)
+{
+  struct pry_loop *loop = pry_decision_worker(operation->decision)->loop;
+  return pry_timer_start(loop, &operation->timer, operation->timeout, timed_out, operation);
+}
+
+/* The timer first: it has the last word, and later starts of it cannot fail. */
+static void start(struct pry_message *message)
+{
+  struct pry_http_operation *operation = PRY_CONTAINER_OF(message, struct pry_http_operation, beginning);
+  if (pry_timer_running(&operation->timer) || start_timer(operation)) {
+    begin(operation);
+    return;
+  }
+  set_failure(operation, "network", "not enough memory");
+  deliver(operation);
 }
 
 /* ---- what the script gets ------------------------------------------------------------------------------------------ */
@@ -282,14 +301,14 @@ static int http_request(lua_State *L)
   pry_http_read_request(L, operation);
   if (decision->http_left <= 0)
     return pry_lua_failed(L, "timeout", "this handler has waited for HTTP as long as it may");
-  struct pry_loop *loop = pry_decision_worker(decision)->loop;
   operation->ticket = ticket;
   operation->sealed = decision->ask->handler == PRY_REFRESH;
-  operation->started = pry_loop_now(loop);
-  if (!pry_timer_start(loop, &operation->timer, operation->timeout, timed_out, operation))
-    return pry_lua_failed(L, "network", "not enough memory");
-  begin(operation);
+  operation->started = pry_worker_now(pry_decision_worker(decision));
+  operation->beginning.deliver = start;
   lua_settop(L, 2);
+  if (!pry_decision_worker(decision)->decides && !start_timer(operation))
+    return pry_lua_failed(L, "network", "not enough memory");
+  pry_decision_begin(decision, &operation->beginning);
   return pry_task_wait(L, &request_wait, operation);
 }
 

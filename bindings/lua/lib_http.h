@@ -46,6 +46,7 @@ struct pry_http_operation {
   const struct pry_auth *auth; /* of the service; NULL: none */
   const char *missing;         /* a secret that has no value: why */
   /* under way */
+  struct pry_message beginning;
   struct pry_http_exchange *exchange;
   struct pry_timer timer;
   struct pry_token_waiter waiter;

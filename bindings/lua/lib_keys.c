@@ -27,7 +27,7 @@ static pry_time until(lua_State *L, const struct pry_decision *decision, const c
   double seconds = lua_tonumber(L, 1);
   if (lua_type(L, 1) != LUA_TNUMBER || !(seconds > 0 && seconds <= SECONDS_MAX))
     luaL_error(L, "%s takes a number of seconds above 0, at most 30 days", function);
-  *now = pry_loop_now(pry_decision_worker(decision)->loop);
+  *now = pry_worker_now(pry_decision_worker(decision));
   return *now + pry_time_from_seconds(seconds);
 }
 
@@ -86,7 +86,7 @@ static int keys_worked(lua_State *L)
   const struct pry_provider *provider = decision->ask->call->target.provider;
   bool back = provider && attempt->key[0] &&
               pry_keys_worked(pry_decision_engine(decision)->keys, provider, attempt->key, attempt->key_version,
-                              pry_loop_now(pry_decision_worker(decision)->loop));
+                              pry_worker_now(pry_decision_worker(decision)));
   struct pry_read read = pry_read_begin(decision, "keys.worked");
   pry_read_boolean(&read, back);
   pry_read_end(&read);

@@ -144,8 +144,7 @@ static int count_queue(lua_State *L, const char *function, bool want_held)
   char key[PRY_KEY_MAX];
   struct pry_queue_state state;
   struct pry_slice full = pry_lua_key(L, 1, decision, '/', key, sizeof key);
-  pry_queue_look(pry_decision_engine(decision)->queues, full, pry_loop_now(pry_decision_worker(decision)->loop),
-                 &state);
+  pry_queue_look(pry_decision_engine(decision)->queues, full, pry_worker_now(pry_decision_worker(decision)), &state);
   lua_Integer count = (lua_Integer)(want_held ? state.held : state.waiting);
   struct pry_read read = pry_read_begin(decision, function);
   pry_read_text(&read, full);
@@ -188,7 +187,7 @@ static void ask_queue(lua_State *L, const char *function, struct asked *asked)
   asked->decision = pry_decision_check(L, function);
   asked->queues = pry_decision_engine(asked->decision)->queues;
   asked->key = pry_lua_key(L, 1, asked->decision, '/', asked->text, sizeof asked->text);
-  asked->now = pry_loop_now(pry_decision_worker(asked->decision)->loop);
+  asked->now = pry_worker_now(pry_decision_worker(asked->decision));
 }
 
 /* Records and returns true, or nil and why. */

@@ -36,6 +36,7 @@ struct probe {
   int redirects_left;
   pry_time timeout;
   /* under way */
+  struct pry_message beginning;
   struct pry_http_exchange *exchange;
   struct pry_timer timer;
   pry_time started;
@@ -57,6 +58,7 @@ static void stop(struct probe *probe)
 static void release(struct probe *probe)
 {
   pry_list_remove(&probe->leftover.link);
+  pry_decision_forget(probe->decision, &probe->beginning);
   stop(probe);
   pry_buffer_fini(&probe->url);
   pry_buffer_fini(&probe->next);
@@ -99,7 +101,7 @@ static void set_failure(struct probe *probe, const char *category, const char *m
 static void deliver(struct probe *probe)
 {
   struct pry_decision *decision = probe->decision;
-  pry_time now = pry_loop_now(pry_decision_worker(decision)->loop);
+  pry_time now = pry_worker_now(pry_decision_worker(decision));
   stop(probe);
   decision->http_left -= now - probe->started;
   pry_decision_wake(decision, probe->ticket);
@@ -224,6 +226,24 @@ static void ask(struct probe *probe)
     fail_soon(probe, "network", "not enough memory");
 }
 
+static bool start_timer(struct probe *probe)
+{
+  struct pry_loop *loop = pry_decision_worker(probe->decision)->loop;
+  return pry_timer_start(loop, &probe->timer, probe->category[0] ? 0 : probe->timeout, timed_out, probe);
+}
+
+/* The timer first: it has the last word, and later starts of it cannot fail. */
+static void start(struct pry_message *message)
+{
+  struct probe *probe = PRY_CONTAINER_OF(message, struct probe, beginning);
+  if (!pry_timer_running(&probe->timer) && !start_timer(probe)) {
+    set_failure(probe, "network", "not enough memory");
+    deliver(probe);
+  } else if (!probe->category[0]) {
+    ask(probe);
+  }
+}
+
 /* ---- what the script says and gets --------------------------------------------------------------------------------- */
 
 static void read_options(lua_State *L, struct probe *probe)
@@ -316,14 +336,13 @@ int pry_http_probe(lua_State *L)
   read_options(L, probe);
   if (decision->http_left <= 0)
     return pry_lua_failed(L, "timeout", "this handler has waited for HTTP as long as it may");
-  struct pry_loop *loop = pry_decision_worker(decision)->loop;
   probe->ticket = ticket;
-  probe->started = pry_loop_now(loop);
-  if (!pry_timer_start(loop, &probe->timer, probe->category[0] ? 0 : probe->timeout, timed_out, probe))
-    return pry_lua_failed(L, "network", "not enough memory");
-  if (!probe->category[0])
-    ask(probe);
+  probe->started = pry_worker_now(pry_decision_worker(decision));
+  probe->beginning.deliver = start;
   lua_settop(L, 2);
+  if (!pry_decision_worker(decision)->decides && !start_timer(probe))
+    return pry_lua_failed(L, "network", "not enough memory");
+  pry_decision_begin(decision, &probe->beginning);
   return pry_task_wait(L, &probe_wait, probe);
 }
 

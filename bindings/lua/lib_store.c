@@ -34,7 +34,7 @@ static void find_place(lua_State *L, const char *function, struct place *place)
 {
   place->decision = pry_decision_check(L, function);
   place->store = pry_decision_engine(place->decision)->store;
-  place->now = pry_loop_now(pry_decision_worker(place->decision)->loop);
+  place->now = pry_worker_now(pry_decision_worker(place->decision));
 }
 
 static void read_key(lua_State *L, const char *function, struct place *place)

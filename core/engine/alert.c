@@ -426,7 +426,7 @@ void pry_alerts_notify(struct pry_alerts *alerts, const struct pry_loop *loop, c
                           .sink_name = name,
                           .alert = alert,
                           .key = pry_buffer_slice(&key),
-                          .now = pry_loop_now(loop),
+                          .now = pry_loop_clock(loop), /* a decider is on no thread of the loop's */
                           .unix_time = pry_loop_unix_time(loop),
                           .complaint = sink ? pry_sink_complaint(sink) : NULL};
   run_errand(&errand);

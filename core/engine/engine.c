@@ -90,12 +90,27 @@ static struct pry_credentials *new_credentials(struct pry_engine *engine)
   return pry_credentials_new(&environment);
 }
 
+static bool make_deciders(struct pry_engine *engine)
+{
+  while (engine->decider_count < engine->options.deciders) {
+    struct pry_worker *worker = malloc(sizeof *worker);
+    if (!worker)
+      return false;
+    unsigned index = pry_engine_worker_total(engine);
+    engine->workers[index] = worker;
+    engine->decider_count++;
+    if (!pry_worker_init_decider(worker, engine, index))
+      return false;
+  }
+  return true;
+}
+
 static bool make_workers(struct pry_engine *engine)
 {
   unsigned count = engine->options.workers + 1;
-  if (engine->options.workers > PRY_WORKERS_MAX)
+  if (engine->options.workers > PRY_WORKERS_MAX || engine->options.deciders > PRY_DECIDERS_MAX)
     return false;
-  engine->workers = calloc(count, sizeof(struct pry_worker *));
+  engine->workers = calloc(count + engine->options.deciders, sizeof(struct pry_worker *));
   if (!engine->workers)
     return false;
   for (unsigned i = 0; i < count; i++) {
@@ -109,7 +124,7 @@ static bool make_workers(struct pry_engine *engine)
       return false;
   }
   engine->control = engine->workers[0];
-  return true;
+  return make_deciders(engine);
 }
 
 static bool make_parts(struct pry_engine *engine)
@@ -170,9 +185,9 @@ void pry_engine_stop(struct pry_engine *engine)
 
 static void free_workers(struct pry_engine *engine)
 {
-  for (unsigned i = 0; i < engine->worker_count; i++)
+  for (unsigned i = 0; i < pry_engine_worker_total(engine); i++)
     pry_worker_fini(engine->workers[i]);
-  for (unsigned i = 0; i < engine->worker_count; i++)
+  for (unsigned i = 0; i < pry_engine_worker_total(engine); i++)
     free(engine->workers[i]);
   free(engine->workers);
 }
@@ -205,7 +220,7 @@ void pry_engine_free(struct pry_engine *engine)
   pry_keys_free(engine->keys);
   pry_alerts_free(engine->alerts);
   pry_recent_errors_free(engine->recent_errors);
-  for (unsigned i = 0; i < engine->worker_count; i++)
+  for (unsigned i = 0; i < pry_engine_worker_total(engine); i++)
     pry_worker_clear(engine->workers[i]);
   free_generations(engine);
   free_workers(engine);

@@ -34,7 +34,7 @@
 
 struct pry_call;
 
-enum { PRY_WORKERS_MAX = 256, PRY_GENERATIONS_LIVE_MAX = 8 };
+enum { PRY_WORKERS_MAX = 256, PRY_DECIDERS_MAX = 64, PRY_GENERATIONS_LIVE_MAX = 8 };
 
 /* The engine went back to an earlier generation. */
 struct pry_rollback {
@@ -48,6 +48,7 @@ struct pry_engine_options {
   struct pry_loop *loop; /* borrowed; the control worker's */
   struct pry_http *http; /* borrowed; the control worker's */
   unsigned workers;      /* that serve, with threads of their own; 0: the control worker serves */
+  unsigned deciders;     /* states that any thread may enter to decide (decider.h); at most PRY_DECIDERS_MAX */
   struct pry_log *log;   /* borrowed; may be NULL */
   const struct pry_loader *loader;
   const char *state_dir; /* NULL: none */
@@ -86,8 +87,9 @@ struct pry_engine {
   struct pry_functions
       *functions;              /* what policies can ask the host (host_function.h); its maker's. NULL: there is none */
   struct pry_worker *control;  /* workers[0] */
-  struct pry_worker **workers; /* the control worker, then those that serve, if any */
-  unsigned worker_count;
+  struct pry_worker **workers; /* the control worker, then those that serve, if any; behind them the deciders */
+  unsigned worker_count;       /* without the deciders */
+  unsigned decider_count;
   bool started;
   struct pry_watchdog *watchdog;
   struct pry_jobs *jobs;        /* the `every` lists of the serving generation */
@@ -135,6 +137,12 @@ static inline unsigned pry_engine_serving_count(const struct pry_engine *engine)
 static inline struct pry_worker *pry_engine_serving_worker(const struct pry_engine *engine, unsigned i)
 {
   return engine->workers[engine->worker_count > 1 ? i + 1 : 0];
+}
+
+/* Those that have a state: workers[0] to workers[total - 1]. Who turns a loop is one of worker_count only. Any thread. */
+static inline unsigned pry_engine_worker_total(const struct pry_engine *engine)
+{
+  return engine->worker_count + engine->decider_count;
 }
 
 /* True once a generation serves. Any thread. */

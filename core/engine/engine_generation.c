@@ -1,6 +1,7 @@
 /* Commits, rollbacks, and what is kept. Declared in engine.h and engine_internal.h. */
 #include "engine_internal.h"
 
+#include "decider.h"
 #include "job.h"
 
 #include <stdlib.h>
@@ -103,7 +104,7 @@ static struct pry_generation **live_place(struct pry_engine *engine)
 static uint64_t least_adopted(const struct pry_engine *engine)
 {
   uint64_t least = UINT64_MAX;
-  for (unsigned i = 0; i < engine->worker_count; i++) {
+  for (unsigned i = 0; i < pry_engine_worker_total(engine); i++) {
     uint64_t adopted = atomic_load_explicit(&engine->workers[i]->adopted, memory_order_acquire);
     least = adopted < least ? adopted : least;
   }
@@ -151,8 +152,10 @@ static void publish(struct pry_engine *engine, struct pry_rollout *rollout, stru
   pry_list_push(&engine->rollouts, &rollout->link);
   atomic_store_explicit(&engine->serving, rollout, memory_order_release);
   pry_worker_adopt(engine->control);
-  for (unsigned i = 1; i < engine->worker_count; i++)
+  for (unsigned i = 1; i < pry_engine_worker_total(engine); i++)
     pry_mailbox_post(engine->workers[i]->mailbox, &engine->workers[i]->adopt_message);
+  for (unsigned i = engine->worker_count; i < pry_engine_worker_total(engine); i++)
+    pry_decider_look(engine->workers[i]);
   pry_engine_acknowledge(engine);
   engine->committed_at = pry_loop_unix_time(engine->control->loop);
   pry_metrics_clear(engine->metrics, PRY_M_GENERATION);

@@ -186,6 +186,7 @@ static bool make_engine(struct pry_host *host)
       .loop = host->loop,
       .http = host->http,
       .log = host->log,
+      .deciders = pry_host_deciders(&host->options),
       .loader = &pry_lua_loader,
       .workers = host->options.threads > 1 ? host->options.threads : 0,
       .state_dir = host->options.state_dir,

@@ -1,167 +1,130 @@
 /* parry_decide(): the chain's answer to a failure that the host met on its own. */
-#include "parry_internal.h"
+#include "parry_decision.h"
 
-#include <stdio.h>
-#include <stdlib.h>
+#include <math.h>
 
-struct pry_host_decisions {
-  struct pry_list pending; /* struct decision */
-  uint64_t next;
-};
+/* ---- can it be carried out? --------------------------------------------------------------------------------- */
 
-struct decision {
-  struct pry_list link;
-  struct pry_host *host;
-  struct pry_call_view view;
-  struct pry_attempt attempt;
-  struct pry_failure failure;
-  struct pry_headers headers;
-  struct pry_buffer text; /* copies of the host's texts */
-  struct pry_host_event event;
-  struct pry_pass pass;
-  struct pry_state *state; /* referenced: what the pass and the decision's texts belong to */
-  const struct pry_route *route;
-  void (*ready)(void *user, const struct parry_decision *decision);
-  void *user;
-};
-
-static void free_decision(struct decision *decision)
+static void copy_text(char *to, size_t size, const char *from)
 {
-  pry_pass_stop(&decision->pass);
-  if (!pry_list_empty(&decision->link)) {
-    pry_list_remove(&decision->link);
-    pry_host_close(decision->host);
+  size_t length = strnlen(from, size - 1);
+  memcpy(to, from, length);
+  to[length] = '\0';
+}
+
+/* "provider/model", also where a verdict names a model at the same provider. */
+static void name_target(const struct pry_asking *asking, const char *wanted, char name[PRY_TARGET_MAX])
+{
+  const char *at = asking->view.target.name;
+  size_t provider = strcspn(at, "/");
+  if (strchr(wanted, '/') || !provider || provider + strlen(wanted) + 2 > PRY_TARGET_MAX) {
+    copy_text(name, PRY_TARGET_MAX, wanted);
+    return;
   }
-  pry_headers_fini(&decision->headers);
-  pry_buffer_fini(&decision->text);
-  pry_vars_free(decision->view.vars);
-  pry_state_unref(decision->state);
-  free(decision);
+  memcpy(name, at, provider);
+  name[provider] = '/';
+  copy_text(name + provider + 1, PRY_TARGET_MAX - provider - 1, wanted);
 }
 
-bool pry_host_decisions_init(struct pry_host *host)
+static bool chain_has(const struct pry_route *route, enum pry_handler handler)
 {
-  host->decisions = calloc(1, sizeof *host->decisions);
-  if (host->decisions)
-    pry_list_init(&host->decisions->pending);
-  return host->decisions;
+  for (size_t i = 0; i < route->chain_size; i++)
+    if (route->chain[i]->handlers & PRY_HANDLER_BIT(handler))
+      return true;
+  return false;
 }
 
-void pry_host_decisions_end(struct pry_host *host)
+static void no_step(struct pry_pass *pass, enum pry_pass_result result)
 {
-  while (!pry_list_empty(&host->decisions->pending))
-    free_decision(PRY_CONTAINER_OF(host->decisions->pending.next, struct decision, link));
+  (void)pass, (void)result; /* whoever would wait is skipped */
 }
 
-void pry_host_decisions_fini(struct pry_host *host)
+/* Asks who guards attempts (circuit_breaker, health): an attempt there, would it be made? Of their verdicts only refuse{}
+ * means something to a host that has no line to stand in. */
+static void ask_guards(struct pry_asking *asking, struct pry_host_refusal *refusal)
 {
-  free(host->decisions);
-  host->decisions = NULL;
+  struct pry_pass *probe = &asking->probe;
+  probe->ask = (struct pry_ask){.call = &asking->view, .permits = &asking->permits};
+  probe->step = no_step;
+  enum pry_pass_result result = pry_pass_start(probe, asking->pass.state, asking->route, PRY_ON_ATTEMPT);
+  while (result != PRY_PASS_END) {
+    const struct pry_verdict *verdict = &probe->ask.verdict;
+    if (result == PRY_PASS_VERDICT && verdict->kind == PRY_VERDICT_REFUSE) {
+      refusal->refused = true;
+      refusal->after = verdict->after;
+      copy_text(refusal->policy, sizeof refusal->policy, probe->ask.instance->name);
+      copy_text(refusal->why, sizeof refusal->why, verdict->why);
+      break;
+    }
+    result = result == PRY_PASS_PENDING ? pry_pass_skip(probe) : pry_pass_next(probe);
+  }
+  pry_pass_stop(probe);
+  pry_permits_release(&asking->permits); /* a place of a half-open breaker: it is the attempt's that will be made */
 }
 
-/* ---- reading what the host says ------------------------------------------------------------------------ */
-
-static void set_target(struct decision *decision, const char *name, unsigned attempts)
+static bool is_guarded(struct pry_asking *asking, const struct pry_verdict *verdict, double after)
 {
-  struct pry_target *target = &decision->view.target;
-  const char *slash = name ? strchr(name, '/') : NULL;
-  size_t provider_size = slash ? (size_t)(slash - name) : name ? strlen(name) : 0;
-  snprintf(target->name, sizeof target->name, "%s", name ? name : "");
-  snprintf(target->model, sizeof target->model, "%s", slash ? slash + 1 : "");
-  target->provider = pry_config_provider(decision->state->generation->config, (struct pry_slice){name, provider_size});
-  target->attempts = attempts;
-}
-
-/* For a target that no provider of ours is. */
-static const struct pry_dialect *generic(const struct decision *decision)
-{
-  const struct pry_dialect *named = pry_config_dialect(decision->state->generation->config, pry_dialect_generic.name);
-  return named ? named : &pry_dialect_generic;
-}
-
-static void classify(struct decision *decision, const struct parry_event *failure)
-{
-  const struct pry_provider *provider = decision->view.target.provider;
-  struct pry_answer_view answer = {.provider = provider ? provider->name : "",
-                                   .status = failure->status,
-                                   .headers = &decision->headers,
-                                   .body = {failure->body, failure->body_size}};
-  if (failure->curl_code)
-    decision->failure = pry_failure_from_curl(failure->curl_code, pry_curl_code_sent(failure->curl_code));
-  else
-    decision->failure = pry_classify(decision->state, provider ? provider->dialect : generic(decision), &answer,
-                                     pry_loop_unix_time(decision->host->loop));
-  enum pry_category category = failure->category ? pry_category_from_name(pry_slice_of(failure->category)) : PRY_NONE;
-  if (category)
-    pry_failure_set_category(&decision->failure, category);
-  else if (!decision->failure.category)
-    pry_failure_set_category(&decision->failure, PRY_UNKNOWN);
-}
-
-static void fill_view(struct decision *decision, const struct parry_event *failure)
-{
-  struct pry_call_view *view = &decision->view;
-  unsigned attempt = failure->attempt ? failure->attempt : 1;
-  double now = pry_loop_unix_time(decision->host->loop);
-  snprintf(view->id, sizeof view->id, "d_0_%llx", (unsigned long long)++decision->host->decisions->next);
-  view->route = decision->route->pattern;
-  view->dialect = "openai";
-  view->method = PRY_SLICE("POST");
-  view->path = PRY_SLICE("");
-  view->attempt = attempt;
-  view->deadline =
-      pry_loop_now(decision->host->loop) +
-      (failure->deadline_left > 0 ? pry_time_from_seconds(failure->deadline_left) : decision->route->deadline);
-  view->repeatable = !failure->not_repeatable;
-  view->headers = &decision->headers;
-  set_target(decision, failure->target, attempt);
-  snprintf(view->model, sizeof view->model, "%s", view->target.model);
-  classify(decision, failure);
-  decision->attempt = (struct pry_attempt){.category = decision->failure.category,
-                                           .status = failure->status,
-                                           .started = now,
-                                           .ended = now,
-                                           .failure = decision->failure};
-  memcpy(decision->attempt.target, view->target.name, sizeof decision->attempt.target);
-  view->ledger = &decision->attempt;
-  view->ledger_count = 1;
-}
-
-static bool copy_event(struct decision *decision, const struct parry_event *failure)
-{
-  if (!failure->name)
-    return true;
-  size_t name_size = strlen(failure->name) + 1;
-  if (!pry_buffer_append(&decision->text, failure->name, name_size) ||
-      !pry_buffer_append_text(&decision->text, failure->fields ? failure->fields : "{}"))
+  struct pry_host_refusal refusal = {.after = -1};
+  if (!chain_has(asking->route, PRY_ON_ATTEMPT))
     return false;
-  decision->event.name = decision->text.data;
-  decision->event.fields = (struct pry_slice){decision->text.data + name_size, decision->text.size - name_size};
+  if (verdict->kind == PRY_VERDICT_RETRY) {
+    ask_guards(asking, &refusal);
+  } else {
+    struct pry_target here = asking->view.target;
+    struct pry_target *there = &asking->view.target;
+    name_target(asking, verdict->target, there->name);
+    size_t provider = strcspn(there->name, "/");
+    copy_text(there->model, sizeof there->model, there->name[provider] ? there->name + provider + 1 : "");
+    there->provider =
+        pry_config_provider(asking->pass.state->generation->config, (struct pry_slice){there->name, provider});
+    there->attempts = 0;
+    ask_guards(asking, &refusal);
+    *there = here;
+  }
+  if (!refusal.refused || (refusal.after >= 0 && refusal.after <= after))
+    return false;
+  if (verdict->kind == PRY_VERDICT_RETRY)
+    asking->refusal = refusal;
   return true;
 }
 
-/* ---- turning a verdict into the host's decision ----------------------------------------------------------- */
+/* Caps, deadline, what must not be repeated. */
+static bool may_go_on(const struct pry_asking *asking, double after)
+{
+  const struct pry_failure *failure = &asking->failure;
+  bool refused = failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0);
+  if (!asking->view.repeatable && failure->sent && !refused)
+    return false;
+  pry_time left = asking->view.deadline - pry_worker_now(asking->desk->worker);
+  return asking->view.attempt < asking->route->max_attempts_per_call && pry_time_from_seconds(after) < left;
+}
+
+static bool budget_allows(const struct pry_asking *asking)
+{
+  return pry_host_budget_take(asking->host->decisions->budget, pry_slice_of(asking->view.target.name),
+                              pry_worker_now(asking->desk->worker));
+}
 
 /* Caps and the server's time hold for hosts, too. */
-static bool executable(const struct decision *decision, const struct pry_verdict *verdict, double *after)
+static bool executable(struct pry_asking *asking, const struct pry_verdict *verdict, double *after)
 {
-  const struct pry_failure *failure = &decision->failure;
-  bool again = verdict->kind == PRY_VERDICT_RETRY || verdict->kind == PRY_VERDICT_FALLBACK;
+  const struct pry_failure *failure = &asking->failure;
   *after = verdict->after > 0 ? verdict->after : 0;
-  if (verdict->kind == PRY_VERDICT_RETRY && *after < failure->retry_after)
-    *after = failure->retry_after;
-  if (verdict->kind == PRY_VERDICT_ROTATE)
-    return false; /* a host has its keys to itself */
-  if (!again)
+  switch (verdict->kind) {
+  case PRY_VERDICT_ROTATE: /* a host has its keys to itself */
+    return false;
+  case PRY_VERDICT_RETRY:
+    *after = failure->retry_after > *after ? failure->retry_after : *after;
+    return !failure->retry_forbidden && may_go_on(asking, *after) && !is_guarded(asking, verdict, *after) &&
+           budget_allows(asking);
+  case PRY_VERDICT_FALLBACK:
+    return may_go_on(asking, *after) && !is_guarded(asking, verdict, *after);
+  default:
     return true;
-  if (verdict->kind == PRY_VERDICT_RETRY && failure->retry_forbidden)
-    return false;
-  bool refused = failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0);
-  if (!decision->view.repeatable && failure->sent && !refused)
-    return false;
-  pry_time left = decision->view.deadline - pry_loop_now(decision->host->loop);
-  return decision->view.attempt < decision->route->max_attempts_per_call && pry_time_from_seconds(*after) < left;
+  }
 }
+
+/* ---- the host's decision ------------------------------------------------------------------------------------- */
 
 static enum parry_action action_of(enum pry_verdict_kind kind)
 {
@@ -179,77 +142,142 @@ static enum parry_action action_of(enum pry_verdict_kind kind)
   }
 }
 
-static void fill_body(const struct pry_slice *body, struct parry_decision *told)
+static void fill_common(const struct pry_asking *asking, enum pry_category category, struct parry_decision *told)
 {
-  told->body_size = body->size;
-  if (told->body && told->body_capacity && body->size)
-    memcpy(told->body, body->data, body->size < told->body_capacity ? body->size : told->body_capacity);
+  told->action = PARRY_FAIL;
+  told->status = pry_failure_client_status(&asking->failure);
+  told->after = 0;
+  told->body_size = 0;
+  told->target[0] = told->policy[0] = told->why[0] = '\0';
+  copy_text(told->category, sizeof told->category, pry_category_name(category));
 }
 
-static void fill_decision(struct decision *decision, const struct pry_verdict *verdict, double after,
-                          struct parry_decision *told)
+static void fill_verdict(const struct pry_asking *asking, double after, struct parry_decision *told)
 {
-  const struct pry_failure *failure = &decision->failure;
-  enum pry_category category = verdict && verdict->category ? verdict->category : failure->category;
-  told->action = verdict ? (int)action_of(verdict->kind) : PARRY_FAIL;
-  told->status = verdict && verdict->status ? verdict->status : pry_failure_client_status(failure);
-  told->after = verdict ? after : 0;
-  snprintf(told->category, sizeof told->category, "%s", pry_category_name(category));
-  snprintf(told->target, sizeof told->target, "%s", verdict ? verdict->target : "");
-  snprintf(told->policy, sizeof told->policy, "%s", verdict ? decision->pass.ask.instance->name : "");
-  snprintf(told->why, sizeof told->why, "%s", verdict ? verdict->why : "");
-  struct pry_slice body = verdict ? pry_buffer_slice(&verdict->body) : (struct pry_slice){NULL, 0};
-  fill_body(&body, told);
+  const struct pry_verdict *verdict = &asking->pass.ask.verdict;
+  fill_common(asking, verdict->category ? verdict->category : asking->failure.category, told);
+  told->action = (int)action_of(verdict->kind);
+  told->after = after;
+  if (verdict->status)
+    told->status = verdict->status;
+  if (verdict->kind == PRY_VERDICT_FALLBACK)
+    name_target(asking, verdict->target, told->target);
+  copy_text(told->policy, sizeof told->policy, asking->pass.ask.instance->name);
+  copy_text(told->why, sizeof told->why, verdict->why);
+  told->body_size = verdict->body.size;
+  size_t fits = told->body_size < told->body_capacity ? told->body_size : told->body_capacity;
+  if (told->body && fits)
+    memcpy(told->body, verdict->body.data, fits);
+  pry_metrics_add(asking->host->engine->metrics, PRY_M_VERDICTS, asking->pass.ask.instance->name,
+                  pry_verdict_name(verdict->kind), 1);
 }
 
-/* Walks until a verdict can be carried out. PARRY_PENDING or PARRY_OK with `told` filled. */
-static int walk(struct decision *decision, enum pry_pass_result result, struct parry_decision *told)
+/* Nobody had anything that can be done. Where a guard was in the way of a retry, it may be made once the guard lets it. */
+static void fill_none(struct pry_asking *asking, struct parry_decision *told)
+{
+  const struct pry_host_refusal *refusal = &asking->refusal;
+  fill_common(asking, asking->failure.category, told);
+  if (!refusal->refused)
+    return;
+  copy_text(told->policy, sizeof told->policy, refusal->policy);
+  copy_text(told->why, sizeof told->why, refusal->why);
+  double after = refusal->after > asking->failure.retry_after ? refusal->after : asking->failure.retry_after;
+  if (refusal->after < 0 || !may_go_on(asking, after) || !budget_allows(asking))
+    return;
+  told->action = PARRY_RETRY;
+  told->after = after;
+}
+
+/* Walks until something can be done. False: it waits. */
+static bool walk(struct pry_asking *asking, enum pry_pass_result result, struct parry_decision *told)
 {
   double after = 0;
-  while (result == PRY_PASS_VERDICT && !executable(decision, &decision->pass.ask.verdict, &after))
-    result = pry_pass_next(&decision->pass);
-  if (result == PRY_PASS_PENDING)
-    return PARRY_PENDING;
-  fill_decision(decision, result == PRY_PASS_VERDICT ? &decision->pass.ask.verdict : NULL, after, told);
-  return PARRY_OK;
+  for (;;) {
+    if (result == PRY_PASS_PENDING && asking->ready)
+      return false;
+    if (result == PRY_PASS_PENDING)
+      result = pry_pass_skip(&asking->pass);
+    else if (result == PRY_PASS_VERDICT && !executable(asking, &asking->pass.ask.verdict, &after))
+      result = pry_pass_next(&asking->pass);
+    else
+      break;
+  }
+  if (result == PRY_PASS_VERDICT)
+    fill_verdict(asking, after, told);
+  else
+    fill_none(asking, told);
+  return true;
+}
+
+/* ---- those that wait -------------------------------------------------------------------------------------------- */
+
+/* The host's thread; nothing of the decider's is in it any more. */
+static void deliver(struct pry_message *message)
+{
+  struct pry_asking *asking = PRY_CONTAINER_OF(message, struct pry_asking, delivery);
+  pry_host_close(asking->host);
+  asking->ready(asking->user, &asking->told);
+  pry_asking_free(asking);
+}
+
+static void send(struct pry_asking *asking)
+{
+  pry_pass_stop(&asking->pass);
+  pry_list_remove(&asking->link);
+  asking->delivery.deliver = deliver;
+  pry_mailbox_post(asking->host->outbox, &asking->delivery);
+}
+
+/* The verdict's body is longer than what is lent: takes it over. Without memory it is cut to nothing, as for a host that
+ * lent none. */
+static void keep_body(struct pry_asking *asking)
+{
+  const struct pry_buffer *body = &asking->pass.ask.verdict.body;
+  if (!asking->told.body_size || !pry_buffer_append(&asking->body, body->data, body->size))
+    return;
+  asking->told.body = asking->body.data;
+  asking->told.body_capacity = asking->body.size;
 }
 
 static void step(struct pry_pass *pass, enum pry_pass_result result)
 {
-  struct decision *decision = pass->user;
-  struct parry_decision told = PARRY_DECISION_INIT;
-  if (walk(decision, result, &told) == PARRY_PENDING)
+  struct pry_asking *asking = pass->user;
+  asking->told = (struct parry_decision)PARRY_DECISION_INIT;
+  if (!walk(asking, result, &asking->told))
     return;
-  if (decision->ready)
-    decision->ready(decision->user, &told);
-  free_decision(decision);
+  keep_body(asking);
+  send(asking);
 }
 
-/* ---- the call ------------------------------------------------------------------------------------------------ */
-
-static const struct pry_route *find_route(const struct pry_config *config, const char *pattern)
+void pry_decision_cancel(struct pry_asking *asking)
 {
-  return pattern ? pry_config_route_by_pattern(config, pattern) : config->route_count ? &config->routes[0] : NULL;
+  if (!asking->ready) {
+    pry_host_close(asking->host);
+    pry_asking_free(asking);
+    return;
+  }
+  asking->told = (struct parry_decision)PARRY_DECISION_INIT;
+  fill_common(asking, PRY_CANCELLED, &asking->told);
+  copy_text(asking->told.why, sizeof asking->told.why, "the engine was freed");
+  send(asking);
 }
 
-static int begin(struct decision *decision, const struct parry_event *failure, struct parry_decision *told)
+/* ---- the call ---------------------------------------------------------------------------------------------------- */
+
+static int decide(struct pry_asking *asking, const struct parry_event *event, struct parry_decision *told)
 {
-  struct pry_ask *ask = &decision->pass.ask;
-  decision->view.vars = pry_vars_new();
-  if (!decision->view.vars || !copy_event(decision, failure))
-    return PARRY_ENOMEM;
-  if (!pry_host_headers(failure->headers, failure->header_count, &decision->headers))
-    return PARRY_EINVAL;
-  fill_view(decision, failure);
-  decision->pass.step = step;
-  decision->pass.user = decision;
-  ask->call = &decision->view;
-  ask->failure = &decision->failure;
-  ask->event = failure->name ? &decision->event : NULL;
-  return walk(
-      decision,
-      pry_pass_start(&decision->pass, decision->state, decision->route, failure->name ? PRY_ON_EVENT : PRY_ON_ERROR),
-      told);
+  asking->pass.step = step;
+  asking->refusal.refused = false;
+  enum pry_handler handler = event->name ? PRY_ON_EVENT : PRY_ON_ERROR;
+  enum pry_pass_result result = pry_pass_start(&asking->pass, asking->desk->worker->state, asking->route, handler);
+  int error = PARRY_OK;
+  if (!walk(asking, result, told))
+    error = pry_host_open(asking->host) == PARRY_OK ? PARRY_PENDING : PARRY_BUSY;
+  if (error == PARRY_PENDING)
+    pry_asking_wait(asking);
+  else
+    pry_asking_free(asking);
+  return error;
 }
 
 int parry_decide(parry *handle, const struct parry_event *event, struct parry_decision *told,
@@ -257,37 +285,29 @@ int parry_decide(parry *handle, const struct parry_event *event, struct parry_de
 {
   int error;
   struct pry_host *host = pry_host_of(handle, &error);
-  struct parry_event failure;
+  struct parry_event asked;
+  struct parry_decision answer;
   if (!host)
     return error;
-  if (!event || !pry_host_take(&failure, sizeof failure, event) || !told || told->size != sizeof *told ||
-      (failure.header_count && !failure.headers) || (failure.body_size && !failure.body))
+  if (!told || !pry_host_take(&answer, sizeof answer, told))
     return PARRY_EINVAL;
+  error = pry_event_take(event, &asked);
+  if (error)
+    return error;
   if (atomic_load(&host->freeing))
     return PARRY_EREENTRANT;
-  struct pry_state *state = host->engine->control->state;
-  const struct pry_route *route = state ? find_route(state->generation->config, failure.route) : NULL;
-  if (!route)
-    return state ? PARRY_EINVAL : PARRY_EPOLICY;
-  struct decision *decision = calloc(1, sizeof *decision);
-  if (!decision)
-    return PARRY_ENOMEM;
-  *decision = (struct decision){.host = host, .state = state, .route = route, .ready = ready, .user = user};
-  pry_state_ref(state);
-  pry_list_init(&decision->link);
-  pry_headers_init(&decision->headers);
-  pry_buffer_init(&decision->text, 64 * 1024);
-  int result = begin(decision, &failure, told);
-  if (result == PARRY_PENDING && ready) {
-    pry_list_push(&host->decisions->pending, &decision->link);
-    atomic_fetch_add(&host->open, 1);
-    return PARRY_PENDING;
+  struct pry_desk *desk = pry_desk_enter(host, &error);
+  if (!desk)
+    return error;
+  asked.ok = 0; /* what went well needs no decision; an event may say so of itself */
+  struct pry_asking *asking = pry_asking_new(desk, host, &asked, &error);
+  if (asking) {
+    asking->ready = ready;
+    asking->user = user;
+    error = decide(asking, &asked, &answer);
   }
-  if (result == PARRY_PENDING) {
-    pry_pass_stop(&decision->pass);
-    fill_decision(decision, NULL, 0, told);
-    result = PARRY_OK;
-  }
-  free_decision(decision);
-  return result;
+  pry_decider_leave(desk->worker);
+  if (error == PARRY_OK)
+    pry_host_give(told, &answer, sizeof answer);
+  return error;
 }

@@ -4,7 +4,7 @@
  *   parry.c           making, driving, freeing; what a handle is worth
  *   parry_policies.c  reloading, findings, status
  *   parry_call.c      calls
- *   parry_decide.c    decisions and reports
+ *   parry_event.c, parry_decide.c, parry_report.c   what happened at the host: decisions and reports
  *   parry_function.c  host functions and events
  *   parry_tell.c      log lines, alerts, metrics
  *
@@ -96,6 +96,7 @@ bool pry_host_calls_init(struct pry_host *host);
 void pry_host_calls_end(struct pry_host *host);
 void pry_host_calls_fini(struct pry_host *host);
 bool pry_host_decisions_init(struct pry_host *host);
+unsigned pry_host_deciders(const struct parry_options *options); /* how many the engine is to have */
 void pry_host_decisions_end(struct pry_host *host);
 void pry_host_decisions_fini(struct pry_host *host);
 bool pry_host_functions_init(struct pry_host *host);

@@ -123,13 +123,17 @@ enum pry_pass_result pry_pass_next(struct pry_pass *pass)
   return walk(pass);
 }
 
+enum pry_pass_result pry_pass_skip(struct pry_pass *pass)
+{
+  pass->state->ops->cancel(pass->state, &pass->ask);
+  pass->waiting = false;
+  return walk(pass);
+}
+
 void pry_pass_hurry(struct pry_pass *pass)
 {
-  while (pass->running && pass->waiting) {
-    pass->state->ops->cancel(pass->state, &pass->ask);
-    pass->waiting = false;
-    walk(pass);
-  }
+  while (pass->running && pass->waiting)
+    pry_pass_skip(pass);
 }
 
 void pry_pass_stop(struct pry_pass *pass)

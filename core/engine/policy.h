@@ -82,6 +82,7 @@ struct pry_call_view {
 /* Per-call scratch: at most 64 names of at most 64 bytes, values at most 1 KiB as encoded by the binding. */
 struct pry_vars *pry_vars_new(void);
 void pry_vars_free(struct pry_vars *vars);
+void pry_vars_clear(struct pry_vars *vars); /* keeps its memory, as far as it is not of values */
 bool pry_vars_set(struct pry_vars *vars, struct pry_slice name, struct pry_slice value); /* empty value removes */
 bool pry_vars_get(const struct pry_vars *vars, struct pry_slice name, struct pry_slice *value);
 /* The i-th name and value in the order of first setting; false past the end. */
@@ -272,6 +273,9 @@ enum pry_pass_result pry_pass_start(struct pry_pass *pass, struct pry_state *sta
 
 /* After a verdict: goes on with the next instance. */
 enum pry_pass_result pry_pass_next(struct pry_pass *pass);
+
+/* Whoever waits is cancelled and had nothing to say: goes on with the next instance. */
+enum pry_pass_result pry_pass_skip(struct pry_pass *pass);
 
 /* Walks an observing pass (on_outcome, on_done) to its end now: whoever waits, or would, is cancelled, and everybody
  * after it still sees the event. Nothing happens when it is not running; `step` is not called. */

@@ -21,7 +21,7 @@ static bool warm_states(struct pry_engine *engine, struct pry_rollout *rollout, 
 struct pry_rollout *pry_rollout_new(struct pry_engine *engine, struct pry_generation *generation,
                                     struct pry_report *report)
 {
-  size_t count = engine->worker_count;
+  size_t count = pry_engine_worker_total(engine);
   struct pry_rollout *rollout = calloc(1, sizeof *rollout + count * sizeof *rollout->states);
   if (!rollout) {
     pry_report_add(report, PRY_FINDING_ERROR, "init.lua", "memory is short");

@@ -30,7 +30,7 @@ static void free_round(struct pry_round *round)
 {
   pry_timer_cancel(&round->timer);
   pry_list_remove(&round->link);
-  for (unsigned i = 0; i < round->engine->worker_count; i++)
+  for (unsigned i = 0; i < pry_engine_worker_total(round->engine); i++)
     pry_buffer_fini(&round->parts[i].text);
   free(round->question);
   free(round);
@@ -44,8 +44,8 @@ static void free_when_back(struct pry_round *round)
 
 static void finish(struct pry_round *round)
 {
-  struct pry_round_answer answers[PRY_WORKERS_MAX + 1];
-  size_t count = round->engine->worker_count;
+  struct pry_round_answer answers[PRY_WORKERS_MAX + PRY_DECIDERS_MAX + 1];
+  size_t count = pry_engine_worker_total(round->engine);
   pry_timer_cancel(&round->timer);
   for (size_t i = 0; i < count; i++) {
     const struct part *part = &round->parts[i];
@@ -86,7 +86,7 @@ static void too_late(void *user)
 struct pry_round *pry_round_start(struct pry_engine *engine, const struct pry_round_ops *ops, const void *question,
                                   size_t size, size_t most, pry_time timeout, void *user)
 {
-  struct pry_round *round = calloc(1, sizeof *round + engine->worker_count * sizeof *round->parts);
+  struct pry_round *round = calloc(1, sizeof *round + pry_engine_worker_total(engine) * sizeof *round->parts);
   void *copy = malloc(size ? size : 1);
   if (!round || !copy || !pry_timer_start(engine->control->loop, &round->timer, timeout, too_late, round)) {
     free(copy);
@@ -99,9 +99,9 @@ struct pry_round *pry_round_start(struct pry_engine *engine, const struct pry_ro
   round->ops = *ops;
   round->user = user;
   round->question = copy;
-  round->out = engine->worker_count;
+  round->out = pry_engine_worker_total(engine);
   pry_list_push(&engine->rounds, &round->link);
-  for (unsigned i = 0; i < engine->worker_count; i++) {
+  for (unsigned i = 0; i < pry_engine_worker_total(engine); i++) {
     struct part *part = &round->parts[i];
     part->round = round;
     part->worker = engine->workers[i];
@@ -123,7 +123,7 @@ void pry_rounds_end(struct pry_engine *engine)
 {
   while (!pry_list_empty(&engine->rounds)) {
     struct pry_round *round = PRY_CONTAINER_OF(engine->rounds.next, struct pry_round, link);
-    for (unsigned i = 0; i < engine->worker_count; i++) {
+    for (unsigned i = 0; i < pry_engine_worker_total(engine); i++) {
       struct part *part = &round->parts[i];
       if (!pry_mailbox_withdraw(engine->control->mailbox, &part->message))
         pry_mailbox_withdraw(part->worker->mailbox, &part->message);

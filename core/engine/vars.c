@@ -22,12 +22,18 @@ struct pry_vars *pry_vars_new(void)
   return calloc(1, sizeof(struct pry_vars));
 }
 
+void pry_vars_clear(struct pry_vars *vars)
+{
+  for (size_t i = 0; i < vars->count; i++)
+    free(vars->variables[i].value);
+  vars->count = 0;
+}
+
 void pry_vars_free(struct pry_vars *vars)
 {
   if (!vars)
     return;
-  for (size_t i = 0; i < vars->count; i++)
-    free(vars->variables[i].value);
+  pry_vars_clear(vars);
   free(vars->variables);
   free(vars);
 }

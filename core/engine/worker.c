@@ -1,6 +1,7 @@
 #include "worker.h"
 
 #include "call.h"
+#include "decider.h"
 #include "engine.h"
 #include "thread.h"
 
@@ -45,7 +46,7 @@ static void told_to_adopt(struct pry_message *message)
 
 void pry_worker_request_rebuild(struct pry_worker *worker)
 {
-  pry_time now = pry_loop_now(worker->loop);
+  pry_time now = pry_worker_now(worker);
   if (worker->rebuilding || (worker->rebuilt_at && now < worker->rebuilt_at + REBUILD_NO_SOONER))
     return;
   worker->rebuilding = true;
@@ -189,6 +190,19 @@ bool pry_worker_init(struct pry_worker *worker, struct pry_engine *engine, unsig
   return worker->mailbox && worker->events;
 }
 
+bool pry_worker_init_decider(struct pry_worker *worker, struct pry_engine *engine, unsigned index)
+{
+  const struct pry_worker *control = engine->workers[0];
+  *worker = (struct pry_worker){
+      .engine = engine, .index = index, .decides = true, .loop = control->loop, .http = control->http};
+  pry_list_init(&worker->calls);
+  pthread_mutex_init(&worker->pulse.lock, NULL);
+  set_messages(worker);
+  pry_decider_entry_init(worker);
+  worker->events = pry_event_ring_new(0, &engine->events);
+  return worker->mailbox && worker->events;
+}
+
 void pry_worker_clear(struct pry_worker *worker)
 {
   pry_state_unref(worker->rebuilt);
@@ -205,5 +219,7 @@ void pry_worker_fini(struct pry_worker *worker)
     pry_http_free(worker->http);
     pry_loop_free(worker->loop);
   }
+  if (worker->decides)
+    pthread_mutex_destroy(&worker->entry.lock);
   pthread_mutex_destroy(&worker->pulse.lock);
 }

@@ -45,9 +45,18 @@ struct pry_pulse {
   pry_time sent_at;          /* the watchdog's */
 };
 
+/* How a decider is entered (decider.h). */
+struct pry_entry {
+  pthread_mutex_t lock;       /* held by who is inside, while Lua runs */
+  atomic_uint wanted;         /* 1: its mailbox may have something */
+  struct pry_message look;    /* to the control worker: enter it, if nobody else does */
+  struct pry_list beginnings; /* inside: what is to begin on the control worker's loop, once who is inside has left */
+};
+
 struct pry_worker {
   struct pry_engine *engine;
   unsigned index; /* 0: the control worker; part of the names of its calls */
+  bool decides;   /* it has no thread: whoever asks enters it; its loop and client are the control worker's */
   struct pry_loop *loop;
   struct pry_http *http;
   struct pry_mailbox *mailbox;
@@ -68,8 +77,9 @@ struct pry_worker {
   atomic_ulong rebuilds;
 
   struct pry_pulse pulse;
-  bool owns_loop; /* and the client; else the engine's caller does */
-  bool running;   /* its thread */
+  struct pry_entry entry; /* of a decider */
+  bool owns_loop;         /* and the client; else the engine's caller does */
+  bool running;           /* its thread */
   pthread_t thread;
   struct pry_message stop_message;
 };
@@ -78,6 +88,15 @@ struct pry_worker {
  * descriptors; pry_worker_fini() all the same. */
 bool pry_worker_init(struct pry_worker *worker, struct pry_engine *engine, unsigned index, struct pry_loop *loop,
                      struct pry_http *http);
+
+/* The same for a decider: no loop, no thread. */
+bool pry_worker_init_decider(struct pry_worker *worker, struct pry_engine *engine, unsigned index);
+
+/* The time, for whoever works in it: its loop's, which stands still within a turn; a decider's is the clock's. */
+static inline pry_time pry_worker_now(const struct pry_worker *worker)
+{
+  return worker->decides ? pry_loop_clock(worker->loop) : pry_loop_now(worker->loop);
+}
 
 /* After its thread has ended and its calls were destroyed: gives its state back. */
 void pry_worker_clear(struct pry_worker *worker);

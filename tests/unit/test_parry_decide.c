@@ -1,0 +1,713 @@
+/* parry_decide() and parry_report() as hosts meet them: on any thread, many at once, over real policy files. What handlers
+ * wait for is asked of a server of our own, in a thread that answers each connection when it is told to. */
+#include "decider.h"
+#include "parry_internal.h"
+
+#include <arpa/inet.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { THREADS = 6, DECISIONS = 300, RELOADS = 20, EVENT_TEXT_MAX = 64 * 1024 };
+
+/* ---- policies -------------------------------------------------------------------------------------------------- */
+
+static const char again[] =
+    "return policy { name = 'again',\n"
+    "  on_error = function(self, call, err)\n"
+    "    return retry { after = 0.25, why = ('%s %s %d %s %s %s %s'):format(err.category, err.code, err.status,\n"
+    "      err.retry_after, err.sent, err.source, err.message) }\n"
+    "  end }\n";
+
+static const char asks[] = "return policy { name = 'asks',\n"
+                           "  on_error = function(self, call, err)\n"
+                           "    local answer, e = http.request { service = 's', path = '/state' }\n"
+                           "    return retry { after = 0.5, why = answer and answer.body or e.category }\n"
+                           "  end,\n"
+                           "  on_outcome = function(self, call, attempt)\n"
+                           "    if call.target.name == 'quiet/' then return end\n"
+                           "    local answer = http.request { service = 's', path = '/outcome' }\n"
+                           "    store.count('answers', answer and 1 or 0)\n"
+                           "  end,\n"
+                           "  on_event = function(self, event)\n"
+                           "    if event.name == 'count' then\n"
+                           "      return fail { category = 'server', why = tostring(store.counter('answers')) }\n"
+                           "    end\n"
+                           "    return fail { category = 'server', status = 599, why = event.name .. event.fields.n }\n"
+                           "  end }\n";
+
+static const char answers[] = "return policy { name = 'answers',\n"
+                              "  on_error = function(self, call, err)\n"
+                              "    return respond { status = 203, body = 'abcdefgh', why = 'so' }\n"
+                              "  end }\n";
+
+static const char waits_and_answers[] = "return policy { name = 'both',\n"
+                                        "  on_error = function(self, call, err)\n"
+                                        "    http.request { service = 's', path = '/state' }\n"
+                                        "    return respond { status = 203, body = 'abcdefgh', why = 'so' }\n"
+                                        "  end }\n";
+
+/* What it changes is set back, and the run is a fault; what it was about to wait for must not go out. */
+static const char cheats[] = "local n = 0\n"
+                             "return policy { name = 'cheats',\n"
+                             "  on_error = function(self, call, err)\n"
+                             "    n = n + 1\n"
+                             "    http.request { service = 's', path = '/cheated' }\n"
+                             "  end }\n";
+
+/* ---- a server -------------------------------------------------------------------------------------------------- */
+
+struct server {
+  int listener;
+  unsigned port;
+  pthread_t thread;
+  atomic_uint served;
+  atomic_bool ending, silent; /* silent: accepts, reads, and says nothing until the end */
+};
+
+static void *serve(void *user)
+{
+  static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfine";
+  struct server *server = user;
+  int kept[64], kept_count = 0;
+  for (;;) {
+    char request[4096];
+    int fd = accept(server->listener, NULL, NULL);
+    if (fd < 0 || atomic_load(&server->ending)) {
+      if (fd >= 0)
+        close(fd);
+      break;
+    }
+    ssize_t got = recv(fd, request, sizeof request, 0);
+    atomic_fetch_add(&server->served, 1);
+    if (atomic_load(&server->silent) && kept_count < 64) {
+      kept[kept_count++] = fd;
+      continue;
+    }
+    if (got > 0)
+      (void)!send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL);
+    close(fd);
+  }
+  while (kept_count)
+    close(kept[--kept_count]);
+  return NULL;
+}
+
+static void start_server(struct server *server)
+{
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  socklen_t size = sizeof address;
+  server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  assert_int_equal(bind(server->listener, (struct sockaddr *)&address, size), 0);
+  assert_int_equal(listen(server->listener, 64), 0);
+  assert_int_equal(getsockname(server->listener, (struct sockaddr *)&address, &size), 0);
+  server->port = ntohs(address.sin_port);
+  assert_int_equal(pthread_create(&server->thread, NULL, serve, server), 0);
+}
+
+static void stop_server(struct server *server)
+{
+  struct sockaddr_in address = {
+      .sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_port = htons((uint16_t)server->port)};
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  atomic_store(&server->ending, true);
+  assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+  pthread_join(server->thread, NULL);
+  close(fd);
+  close(server->listener);
+}
+
+/* ---- a host ---------------------------------------------------------------------------------------------------- */
+
+struct host {
+  char folder[64]; /* made by mkdtemp */
+  struct server server;
+  parry *engine;
+  unsigned readies;
+  struct parry_decision told; /* by `ready` */
+  char body[16];
+  int nested; /* what parry_decide() said from inside `ready` */
+};
+
+static void write_file(const struct host *host, const char *name, const char *text)
+{
+  char path[128];
+  snprintf(path, sizeof path, "%s/%s", host->folder, name);
+  FILE *file = fopen(path, "w");
+  assert_non_null(file);
+  fputs(text, file);
+  assert_int_equal(fclose(file), 0);
+}
+
+static void write_init(const struct host *host, const char *chain)
+{
+  char text[1024];
+  snprintf(text, sizeof text,
+           "provider 'p' { base_url = 'http://127.0.0.1:%u/v1', dialect = 'openai' }\n"
+           "service 's' { base_url = 'http://127.0.0.1:%u' }\n"
+           "route '/v1/*' { to = 'p', chain = { %s }, deadline = 60, max_attempts_per_call = 16 }\n",
+           host->server.port, host->server.port, chain);
+  write_file(host, "init.lua", text);
+}
+
+static int set_up(void **state)
+{
+  static struct host host;
+  memset(&host, 0, sizeof host);
+  strcpy(host.folder, "/tmp/test_parry_decide.XXXXXX");
+  assert_non_null(mkdtemp(host.folder));
+  start_server(&host.server);
+  write_file(&host, "again.lua", again);
+  write_file(&host, "asks.lua", asks);
+  write_file(&host, "answers.lua", answers);
+  write_file(&host, "both.lua", waits_and_answers);
+  write_file(&host, "cheats.lua", cheats);
+  *state = &host;
+  return 0;
+}
+
+static int tear_down(void **state)
+{
+  struct host *host = *state;
+  char command[96];
+  parry_free(host->engine);
+  stop_server(&host->server);
+  snprintf(command, sizeof command, "rm -r %s", host->folder);
+  return system(command);
+}
+
+static void start_with(struct host *host, const char *chain, struct parry_options options)
+{
+  write_init(host, chain);
+  options.policy_dir = host->folder;
+  options.share_dir = PARRY_SOURCE_DIR "/policies";
+  int error = parry_new(&host->engine, &options);
+  if (error) {
+    char findings[1024];
+    parry_findings(host->engine, findings, sizeof findings);
+    fail_msg("%s: %s", parry_strerror(error), findings);
+  }
+}
+
+static struct host *started(void **state, const char *chain)
+{
+  start_with(*state, chain, (struct parry_options)PARRY_OPTIONS_INIT);
+  return *state;
+}
+
+static const struct parry_event event_503 = {.size = sizeof event_503, .status = 503, .target = "p/m"};
+
+static void ready(void *user, const struct parry_decision *decision)
+{
+  struct host *host = user;
+  host->readies++;
+  host->told = *decision;
+  if (decision->body)
+    memcpy(host->body, decision->body, decision->body_capacity < 16 ? decision->body_capacity : 16);
+}
+
+static struct parry_decision decided(struct host *host, const struct parry_event *event)
+{
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  assert_int_equal(parry_decide(host->engine, event, &decision, NULL, NULL), PARRY_OK);
+  return decision;
+}
+
+static void run_until_ready(struct host *host, unsigned readies)
+{
+  for (unsigned i = 0; i < 1000 && host->readies < readies; i++)
+    assert_true(parry_run(host->engine, 10) >= 0);
+  assert_int_equal(host->readies, readies);
+}
+
+static void run_until_served(struct host *host, unsigned served)
+{
+  for (unsigned i = 0; i < 1000 && atomic_load(&host->server.served) < served; i++)
+    assert_true(parry_run(host->engine, 0.01) >= 0);
+  assert_int_equal(atomic_load(&host->server.served), served);
+}
+
+/* ---- what handlers see ----------------------------------------------------------------------------------------- */
+
+static void err_is_what_the_answer_says_and_then_what_the_host_says(void **state)
+{
+  struct host *host = started(state, "use 'again'");
+  static const char body[] = "{\"error\":{\"message\":\"slow down\",\"code\":\"rate_limit_exceeded\"}}";
+  struct parry_header headers[] = {{"Retry-After", "2"}};
+  struct parry_event event = PARRY_EVENT_INIT;
+  event.target = "p/m", event.status = 429, event.body = body, event.body_size = sizeof body - 1;
+  event.headers = headers, event.header_count = 1;
+  struct parry_decision decision = decided(host, &event);
+  assert_string_equal(decision.why, "rate_limit rate_limit_exceeded 429 2.0 true provider slow down");
+  assert_true(decision.after == 2); /* never sooner than the server asked */
+  event.code = "E7", event.message = "mine", event.retry_after = 3, event.not_sent = 1, event.category = "overloaded";
+  decision = decided(host, &event);
+  assert_string_equal(decision.why, "overloaded E7 429 3.0 false provider mine");
+  assert_string_equal(decision.category, "overloaded");
+  assert_string_equal(decision.policy, "again");
+  assert_true(decision.after == 3);
+}
+
+static void a_target_need_not_be_a_provider(void **state)
+{
+  struct host *host =
+      started(state, "use 'again', use 'alert' { rules = { { category = 'server', count = 1, window = 9 } } }");
+  struct parry_event event = PARRY_EVENT_INIT;
+  event.target = "db-primary", event.category = "server", event.code = "57P01";
+  assert_int_equal(parry_report(host->engine, &event), PARRY_OK);
+  assert_string_equal(decided(host, &event).why, "server 57P01 0 nil true provider ");
+  struct parry_status status = {.size = sizeof status};
+  assert_int_equal(parry_status(host->engine, &status), PARRY_OK);
+  assert_int_equal(status.policy_faults, 0);
+}
+
+static void events_with_a_name_are_asked_of_on_event(void **state)
+{
+  struct host *host = started(state, "use 'asks'");
+  struct parry_event event = PARRY_EVENT_INIT;
+  event.name = "full", event.fields = "{\"n\":7}";
+  struct parry_decision decision = decided(host, &event);
+  assert_int_equal(decision.action, PARRY_FAIL);
+  assert_int_equal(decision.status, 599);
+  assert_string_equal(decision.why, "full7");
+}
+
+static void the_time_that_is_left_bounds_waits(void **state)
+{
+  struct host *host = started(state, "use 'again'");
+  struct parry_event event = event_503;
+  event.deadline_left = 0.2;
+  assert_int_equal(decided(host, &event).action, PARRY_FAIL);
+  event.deadline_left = 5;
+  assert_int_equal(decided(host, &event).action, PARRY_RETRY);
+  event.not_repeatable = 1;
+  assert_int_equal(decided(host, &event).action, PARRY_FAIL);
+  event.not_sent = 1;
+  assert_int_equal(decided(host, &event).action, PARRY_RETRY);
+}
+
+static void a_body_is_cut_to_what_is_lent(void **state)
+{
+  struct host *host = started(state, "use 'answers'");
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  char lent[6] = "......";
+  decision.body = lent, decision.body_capacity = 5;
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, NULL, NULL), PARRY_OK);
+  assert_int_equal(decision.action, PARRY_RESPOND);
+  assert_int_equal(decision.status, 203);
+  assert_int_equal(decision.body_size, 8);
+  assert_ptr_equal(decision.body, lent);
+  assert_memory_equal(lent, "abcde.", 6);
+  decision = (struct parry_decision)PARRY_DECISION_INIT;
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, NULL, NULL), PARRY_OK);
+  assert_int_equal(decision.body_size, 8);
+}
+
+/* ---- misuse ------------------------------------------------------------------------------------------------------ */
+
+static void what_is_wrong_is_refused(void **state)
+{
+  struct host *host = started(state, "use 'again'");
+  static char long_fields[EVENT_TEXT_MAX + 16];
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  struct parry_event cases[8];
+  memset(long_fields, ' ', sizeof long_fields - 1);
+  long_fields[0] = '{', long_fields[sizeof long_fields - 2] = '}';
+  for (size_t i = 0; i < 8; i++)
+    cases[i] = event_503;
+  cases[0].size = 3;
+  cases[1].header_count = 1;
+  cases[2].body_size = 1;
+  cases[3].route = "/no/such/route";
+  cases[4].category = "bad_luck";
+  cases[5].name = "n", cases[5].fields = "[1]";
+  cases[6].name = "n", cases[6].fields = "{\"a\":";
+  cases[7].name = "n", cases[7].fields = long_fields;
+  for (size_t i = 0; i < 8; i++) {
+    assert_int_equal(parry_decide(host->engine, &cases[i], &decision, NULL, NULL), PARRY_EINVAL);
+    assert_int_equal(parry_report(host->engine, &cases[i]), PARRY_EINVAL);
+  }
+  assert_int_equal(parry_decide(host->engine, NULL, &decision, NULL, NULL), PARRY_EINVAL);
+  assert_int_equal(parry_decide(host->engine, &event_503, NULL, NULL, NULL), PARRY_EINVAL);
+  decision.size = 1;
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, NULL, NULL), PARRY_EINVAL);
+  assert_int_equal(parry_report(host->engine, NULL), PARRY_EINVAL);
+  assert_int_equal(parry_decide(NULL, &event_503, &decision, NULL, NULL), PARRY_EFREED);
+  assert_int_equal(parry_report(NULL, &event_503), PARRY_EFREED);
+}
+
+static void without_policies_there_is_nobody_to_ask(void **state)
+{
+  struct host *host = *state;
+  struct parry_options options = PARRY_OPTIONS_INIT;
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  options.policy_dir = host->folder;
+  write_file(host, "init.lua", "nonsense(");
+  assert_int_equal(parry_new(&host->engine, &options), PARRY_EPOLICY);
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, NULL, NULL), PARRY_EPOLICY);
+  assert_int_equal(parry_report(host->engine, &event_503), PARRY_EPOLICY);
+}
+
+/* ---- handlers that wait ------------------------------------------------------------------------------------------- */
+
+static void one_that_waits_is_delivered_once(void **state)
+{
+  struct host *host = started(state, "use 'asks'");
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, ready, host), PARRY_PENDING);
+  assert_int_equal(host->readies, 0);
+  run_until_ready(host, 1);
+  assert_int_equal(host->told.action, PARRY_RETRY);
+  assert_string_equal(host->told.why, "fine");
+  assert_int_equal(parry_run(host->engine, 0), 0);
+  assert_int_equal(host->readies, 1);
+}
+
+static void its_body_is_whole(void **state)
+{
+  struct host *host = started(state, "use 'both'");
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, ready, host), PARRY_PENDING);
+  run_until_ready(host, 1);
+  assert_int_equal(host->told.body_size, 8);
+  assert_memory_equal(host->body, "abcdefgh", 8);
+}
+
+static void who_cannot_wait_hears_the_next_policy(void **state)
+{
+  struct host *host = started(state, "use 'asks', use 'answers'");
+  for (int i = 0; i < 10; i++)
+    assert_string_equal(decided(host, &event_503).policy, "answers");
+  assert_int_equal(parry_run(host->engine, 0), 0);
+  assert_int_equal(parry_run(host->engine, 0.01), 0);
+  assert_int_equal(atomic_load(&host->server.served), 0); /* nothing was begun */
+}
+
+static void what_a_faulty_handler_would_wait_for_is_not_begun(void **state)
+{
+  struct host *host = started(state, "use 'cheats', use 'answers'");
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, ready, host), PARRY_OK);
+  assert_string_equal(decision.policy, "answers");
+  assert_int_equal(parry_run(host->engine, 0), 0);
+  assert_int_equal(parry_run(host->engine, 0.01), 0);
+  assert_int_equal(atomic_load(&host->server.served), 0);
+}
+
+static void what_is_open_is_bounded(void **state)
+{
+  struct parry_options options = PARRY_OPTIONS_INIT;
+  struct host *host = *state;
+  options.max_calls = 2;
+  start_with(host, "use 'asks'", options);
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, ready, host), PARRY_PENDING);
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, ready, host), PARRY_PENDING);
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, ready, host), PARRY_BUSY);
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, NULL, NULL), PARRY_OK); /* needs no room */
+  run_until_ready(host, 2);
+  assert_int_equal(atomic_load(&host->server.served), 2);
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, ready, host), PARRY_PENDING);
+}
+
+static void decide_again(void *user, const struct parry_decision *told)
+{
+  struct host *host = user;
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  ready(user, told);
+  host->nested = parry_decide(host->engine, &event_503, &decision, ready, host);
+}
+
+static void a_delivery_may_ask_the_next_question(void **state)
+{
+  struct parry_options options = PARRY_OPTIONS_INIT;
+  struct host *host = *state;
+  options.max_calls = 1;
+  start_with(host, "use 'asks'", options);
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, decide_again, host), PARRY_PENDING);
+  run_until_ready(host, 1);
+  assert_int_equal(host->nested, PARRY_PENDING);
+  run_until_ready(host, 2);
+}
+
+static void free_cancels_what_waits(void **state)
+{
+  struct host *host = *state;
+  atomic_store(&host->server.silent, true);
+  started(state, "use 'asks'");
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, ready, host), PARRY_PENDING);
+  run_until_served(host, 1);
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, decide_again, host),
+                   PARRY_PENDING); /* not begun */
+  assert_int_equal(parry_report(host->engine, &event_503), PARRY_OK);
+  parry_free(host->engine);
+  host->engine = NULL;
+  assert_int_equal(host->readies, 2);
+  assert_int_equal(host->told.action, PARRY_FAIL);
+  assert_string_equal(host->told.category, "cancelled");
+  assert_int_equal(host->nested, PARRY_EREENTRANT);
+}
+
+/* ---- reports ----------------------------------------------------------------------------------------------------- */
+
+static void an_observer_that_waits_goes_on_in_the_background(void **state)
+{
+  struct host *host = started(state, "use 'asks'");
+  assert_int_equal(parry_report(host->engine, &event_503), PARRY_OK);
+  assert_int_equal(parry_report(host->engine, &event_503), PARRY_OK);
+  for (unsigned i = 0; i < 1000 && parry_run(host->engine, 0.01) > 0; i++)
+    ;
+  struct parry_event count = PARRY_EVENT_INIT;
+  count.name = "count";
+  assert_string_equal(decided(host, &count).why, "2");
+}
+
+#define BREAKER "use 'circuit_breaker' { failures = 5, cooldown = 10 }"
+
+static void report(struct host *host, int times, int status)
+{
+  struct parry_event event = event_503;
+  event.status = status;
+  event.ok = status < 400;
+  event.seconds = 0.1;
+  for (int i = 0; i < times; i++)
+    assert_int_equal(parry_report(host->engine, &event), PARRY_OK);
+}
+
+static void failures_that_are_reported_open_a_breaker(void **state)
+{
+  struct host *host = started(state, BREAKER ", use 'again'");
+  report(host, 4, 503);
+  assert_string_equal(decided(host, &event_503).policy, "again");
+  report(host, 1, 503);
+  struct parry_decision decision = decided(host, &event_503);
+  assert_int_equal(decision.action, PARRY_RETRY); /* not before it half-opens */
+  assert_string_equal(decision.policy, "circuit_breaker");
+  assert_true(decision.after > 9 && decision.after <= 10);
+  assert_non_null(strstr(decision.why, "circuit of p/m is open"));
+  struct parry_event event = event_503;
+  event.deadline_left = 5;
+  decision = decided(host, &event);
+  assert_int_equal(decision.action, PARRY_FAIL);
+  assert_string_equal(decision.policy, "circuit_breaker");
+  event = event_503;
+  event.target = "p/other";
+  assert_string_equal(decided(host, &event).policy, "again");
+}
+
+static void successes_that_are_reported_keep_it_closed(void **state)
+{
+  struct host *host = started(state, BREAKER ", use 'again'");
+  report(host, 4, 503);
+  report(host, 1, 200);
+  report(host, 4, 503);
+  assert_string_equal(decided(host, &event_503).policy, "again");
+}
+
+static void an_open_breaker_is_gone_round(void **state)
+{
+  struct host *host = started(
+      state, BREAKER ", use 'again', use 'fallback_model' { models = { ['m'] = { 'p/n' }, ['n'] = { 'p/m' } } }");
+  report(host, 5, 503);
+  struct parry_decision decision = decided(host, &event_503);
+  assert_int_equal(decision.action, PARRY_FALLBACK);
+  assert_string_equal(decision.target, "p/n");
+  struct parry_event event = event_503;
+  event.target = "p/n";
+  for (int i = 0; i < 5; i++)
+    assert_int_equal(parry_report(host->engine, &event), PARRY_OK);
+  decision = decided(host, &event); /* its fallback is open, too */
+  assert_int_equal(decision.action, PARRY_RETRY);
+  assert_string_equal(decision.policy, "circuit_breaker");
+}
+
+static unsigned retries(struct host *host, unsigned asked)
+{
+  unsigned count = 0;
+  for (unsigned i = 0; i < asked; i++)
+    count += decided(host, &event_503).action == PARRY_RETRY;
+  return count;
+}
+
+static void retries_of_what_is_reported_have_a_budget(void **state)
+{
+  struct host *host = started(state, "use 'again'");
+  assert_int_equal(retries(host, 20), 20); /* nothing is known of it */
+  report(host, 1, 200);
+  assert_int_equal(retries(host, 20), 3);
+  report(host, 29, 200);
+  assert_int_equal(retries(host, 20), 3); /* a fifth of 30, three of them taken */
+}
+
+static void attempts_are_counted(void **state)
+{
+  struct host *host = started(state, "use 'again'");
+  int error;
+  struct pry_buffer text;
+  report(host, 2, 503);
+  report(host, 1, 200);
+  decided(host, &event_503);
+  pry_buffer_init(&text, 0);
+  assert_true(pry_engine_metrics(pry_host_of(host->engine, &error)->engine, &text));
+  assert_non_null(strstr(pry_buffer_text(&text), "parry_attempts_total{target=\"p/m\",category=\"overloaded\"} 2"));
+  assert_non_null(strstr(pry_buffer_text(&text), "parry_attempts_total{target=\"p/m\",category=\"ok\"} 1"));
+  assert_non_null(strstr(pry_buffer_text(&text), "parry_verdicts_total{policy=\"again\",verdict=\"retry\"} 1"));
+  pry_buffer_fini(&text);
+}
+
+/* ---- many at once ----------------------------------------------------------------------------------------------- */
+
+struct crowd {
+  struct host *host;
+  atomic_uint wrong, readies, pending, done;
+};
+
+static void count_ready(void *user, const struct parry_decision *decision)
+{
+  struct crowd *crowd = user;
+  atomic_fetch_add(&crowd->readies, 1);
+  if (decision->action != PARRY_RETRY || strcmp(decision->why, "fine") != 0)
+    atomic_fetch_add(&crowd->wrong, 1);
+}
+
+static void *ask_often(void *user)
+{
+  struct crowd *crowd = user;
+  struct parry_event waits = event_503, report_of = event_503;
+  waits.route = "/wait/*";
+  for (unsigned i = 0; i < DECISIONS; i++) {
+    struct parry_decision decision = PARRY_DECISION_INIT;
+    int error = parry_decide(crowd->host->engine, &event_503, &decision, NULL, NULL);
+    bool known = strcmp(decision.why, "one") == 0 || strcmp(decision.why, "two") == 0;
+    bool well = error == PARRY_OK && decision.action == PARRY_RETRY && known;
+    report_of.target = i % 2 ? "q/m" : "q/n";
+    well = parry_report(crowd->host->engine, &report_of) == PARRY_OK && well;
+    if (i % 16 == 0) {
+      error = parry_decide(crowd->host->engine, &waits, &decision, count_ready, crowd);
+      well = error == PARRY_PENDING && well;
+      atomic_fetch_add(&crowd->pending, 1);
+    }
+    if (!well)
+      atomic_fetch_add(&crowd->wrong, 1);
+  }
+  atomic_fetch_add(&crowd->done, 1);
+  return NULL;
+}
+
+static void write_crowd(const struct host *host, const char *why)
+{
+  char text[1024];
+  snprintf(text, sizeof text,
+           "provider 'p' { base_url = 'http://127.0.0.1:%u/v1', dialect = 'openai' }\n"
+           "service 's' { base_url = 'http://127.0.0.1:%u' }\n"
+           "route '/v1/*' { to = 'p', chain = { use 'says' } }\n"
+           "route '/wait/*' { to = 'p', chain = { use 'asks' } }\n",
+           host->server.port, host->server.port);
+  write_file(host, "init.lua", text);
+  snprintf(text, sizeof text,
+           "return policy { name = 'says',\n"
+           "  on_error = function(self, call, err) return retry { after = 1, why = '%s' } end,\n"
+           "  on_outcome = function(self, call, attempt) store.count(call.target.name, 1) end }\n",
+           why);
+  write_file(host, "says.lua", text);
+}
+
+/* One thread drives, several ask, and the policies change under them. */
+static void threads_decide_while_policies_change(void **state)
+{
+  struct host *host = *state;
+  struct parry_options options = PARRY_OPTIONS_INIT;
+  struct crowd crowd = {.host = host};
+  pthread_t threads[THREADS];
+  write_crowd(host, "one");
+  options.policy_dir = host->folder;
+  options.share_dir = PARRY_SOURCE_DIR "/policies";
+  options.deciders = 3;
+  assert_int_equal(parry_new(&host->engine, &options), PARRY_OK);
+  for (unsigned i = 0; i < THREADS; i++)
+    assert_int_equal(pthread_create(&threads[i], NULL, ask_often, &crowd), 0);
+  for (unsigned i = 0; i < RELOADS || atomic_load(&crowd.done) < THREADS; i++) {
+    if (i < RELOADS) {
+      write_crowd(host, i % 2 ? "one" : "two");
+      assert_int_equal(parry_reload(host->engine, 1), PARRY_OK);
+    }
+    assert_true(parry_run(host->engine, 0.002) >= 0);
+  }
+  for (unsigned i = 0; i < THREADS; i++)
+    pthread_join(threads[i], NULL);
+  for (unsigned i = 0; i < 1000 && atomic_load(&crowd.readies) < atomic_load(&crowd.pending); i++)
+    assert_true(parry_run(host->engine, 10) >= 0);
+  assert_int_equal(atomic_load(&crowd.wrong), 0);
+  assert_int_equal(atomic_load(&crowd.readies), atomic_load(&crowd.pending));
+  int error;
+  struct pry_engine *engine = pry_host_of(host->engine, &error)->engine;
+  parry_run(host->engine, 0);
+  assert_true(pry_engine_adopted(engine)); /* the deciders, too */
+  assert_int_equal(parry_run(host->engine, 0), 0);
+}
+
+static const char slow[] = "return policy { name = 'slow',\n"
+                           "  on_error = function(self, call, err)\n"
+                           "    for i = 1, 200 do string.rep('x', 1000):find('y') end\n"
+                           "    return retry { after = 1, why = 'slow' }\n"
+                           "  end }\n";
+
+/* Nobody waits for who is inside: the control worker's loop goes on, and a commit is done when it is done. */
+static void a_decider_that_is_busy_keeps_nobody(void **state)
+{
+  struct host *host = *state;
+  write_file(host, "slow.lua", slow);
+  started(state, "use 'slow'");
+  int error;
+  struct pry_engine *engine = pry_host_of(host->engine, &error)->engine;
+  struct pry_worker *decider = engine->workers[engine->worker_count];
+  pry_decider_enter(decider); /* somebody asks */
+  write_init(host, "use 'again'");
+  assert_int_equal(parry_reload(host->engine, 1), PARRY_OK);
+  assert_true(parry_run(host->engine, 0) >= 0);
+  assert_false(pry_engine_adopted(engine));
+  assert_true(pry_engine_is_behind(engine, decider));
+  pry_decider_leave(decider);
+  assert_false(pry_engine_is_behind(engine, decider)); /* who leaves adopts */
+  assert_true(parry_run(host->engine, 0) >= 0);
+  assert_true(pry_engine_adopted(engine));
+  assert_string_equal(decided(host, &event_503).policy, "again");
+}
+
+#define WITH_HOST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+  const struct CMUnitTest tests[] = {
+      WITH_HOST(err_is_what_the_answer_says_and_then_what_the_host_says),
+      WITH_HOST(a_target_need_not_be_a_provider),
+      WITH_HOST(events_with_a_name_are_asked_of_on_event),
+      WITH_HOST(the_time_that_is_left_bounds_waits),
+      WITH_HOST(a_body_is_cut_to_what_is_lent),
+      WITH_HOST(what_is_wrong_is_refused),
+      WITH_HOST(without_policies_there_is_nobody_to_ask),
+      WITH_HOST(one_that_waits_is_delivered_once),
+      WITH_HOST(its_body_is_whole),
+      WITH_HOST(who_cannot_wait_hears_the_next_policy),
+      WITH_HOST(what_a_faulty_handler_would_wait_for_is_not_begun),
+      WITH_HOST(what_is_open_is_bounded),
+      WITH_HOST(a_delivery_may_ask_the_next_question),
+      WITH_HOST(free_cancels_what_waits),
+      WITH_HOST(an_observer_that_waits_goes_on_in_the_background),
+      WITH_HOST(failures_that_are_reported_open_a_breaker),
+      WITH_HOST(successes_that_are_reported_keep_it_closed),
+      WITH_HOST(an_open_breaker_is_gone_round),
+      WITH_HOST(retries_of_what_is_reported_have_a_budget),
+      WITH_HOST(attempts_are_counted),
+      WITH_HOST(threads_decide_while_policies_change),
+      WITH_HOST(a_decider_that_is_busy_keeps_nobody),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
