@@ -1,8 +1,6 @@
 /* parry_decide(): the chain's answer to a failure that the host met on its own. */
 #include "parry_decision.h"
 
-#include <math.h>
-
 /* ---- can it be carried out? --------------------------------------------------------------------------------- */
 
 static void copy_text(char *to, size_t size, const char *from)
@@ -26,49 +24,11 @@ static void name_target(const struct pry_asking *asking, const char *wanted, cha
   copy_text(name + provider + 1, PRY_TARGET_MAX - provider - 1, wanted);
 }
 
-static bool chain_has(const struct pry_route *route, enum pry_handler handler)
-{
-  for (size_t i = 0; i < route->chain_size; i++)
-    if (route->chain[i]->handlers & PRY_HANDLER_BIT(handler))
-      return true;
-  return false;
-}
-
-static void no_step(struct pry_pass *pass, enum pry_pass_result result)
-{
-  (void)pass, (void)result; /* whoever would wait is skipped */
-}
-
-/* Asks who guards attempts (circuit_breaker, health): an attempt there, would it be made? Of their verdicts only refuse{}
- * means something to a host that has no line to stand in. */
-static void ask_guards(struct pry_asking *asking, struct pry_host_refusal *refusal)
-{
-  struct pry_pass *probe = &asking->probe;
-  probe->ask = (struct pry_ask){.call = &asking->view, .permits = &asking->permits};
-  probe->step = no_step;
-  enum pry_pass_result result = pry_pass_start(probe, asking->pass.state, asking->route, PRY_ON_ATTEMPT);
-  while (result != PRY_PASS_END) {
-    const struct pry_verdict *verdict = &probe->ask.verdict;
-    if (result == PRY_PASS_VERDICT && verdict->kind == PRY_VERDICT_REFUSE) {
-      refusal->refused = true;
-      refusal->after = verdict->after;
-      copy_text(refusal->policy, sizeof refusal->policy, probe->ask.instance->name);
-      copy_text(refusal->why, sizeof refusal->why, verdict->why);
-      break;
-    }
-    result = result == PRY_PASS_PENDING ? pry_pass_skip(probe) : pry_pass_next(probe);
-  }
-  pry_pass_stop(probe);
-  pry_permits_release(&asking->permits); /* a place of a half-open breaker: it is the attempt's that will be made */
-}
-
 static bool is_guarded(struct pry_asking *asking, const struct pry_verdict *verdict, double after)
 {
-  struct pry_host_refusal refusal = {.after = -1};
-  if (!chain_has(asking->route, PRY_ON_ATTEMPT))
-    return false;
+  struct pry_host_refusal refusal;
   if (verdict->kind == PRY_VERDICT_RETRY) {
-    ask_guards(asking, &refusal);
+    pry_asking_guards(asking, &refusal);
   } else {
     struct pry_target here = asking->view.target;
     struct pry_target *there = &asking->view.target;
@@ -78,9 +38,10 @@ static bool is_guarded(struct pry_asking *asking, const struct pry_verdict *verd
     there->provider =
         pry_config_provider(asking->pass.state->generation->config, (struct pry_slice){there->name, provider});
     there->attempts = 0;
-    ask_guards(asking, &refusal);
+    pry_asking_guards(asking, &refusal);
     *there = here;
   }
+  pry_permits_release(&asking->permits); /* a place of a half-open breaker: it is the attempt's that will be made */
   if (!refusal.refused || (refusal.after >= 0 && refusal.after <= after))
     return false;
   if (verdict->kind == PRY_VERDICT_RETRY)
@@ -267,6 +228,7 @@ void pry_decision_cancel(struct pry_asking *asking)
 static int decide(struct pry_asking *asking, const struct parry_event *event, struct parry_decision *told)
 {
   asking->pass.step = step;
+  asking->pass.ask.permits = NULL;
   asking->refusal.refused = false;
   enum pry_handler handler = event->name ? PRY_ON_EVENT : PRY_ON_ERROR;
   enum pry_pass_result result = pry_pass_start(&asking->pass, asking->desk->worker->state, asking->route, handler);

@@ -51,9 +51,9 @@ struct pry_asking {
   struct pry_buffer text;     /* copies of an event's texts */
   struct pry_host_event event;
   struct pry_pass pass;
+  struct pry_pass guards;  /* on_attempt */
+  struct pry_list permits; /* what they gave */
   /* parry_decide()'s own */
-  struct pry_pass probe; /* on_attempt: would the next attempt be let through? */
-  struct pry_list permits;
   struct pry_host_refusal refusal;
   void (*ready)(void *user, const struct parry_decision *decision);
   void *user;
@@ -72,6 +72,11 @@ struct pry_asking *pry_asking_new(struct pry_desk *desk, struct pry_host *host, 
 
 /* Inside, or when it has nothing of a decider's any more. */
 void pry_asking_free(struct pry_asking *asking);
+
+/* Inside: asks who guards attempts (circuit_breaker, health) in on_attempt: is the view's target asked at all? Of their
+ * verdicts only refuse{} means something to a host that has no line to stand in; who would wait has nothing to say. What they
+ * give is in asking->permits: a report's observers need it, because a breaker counts only who has entered. */
+void pry_asking_guards(struct pry_asking *asking, struct pry_host_refusal *refusal);
 
 /* Inside: lets the handlers go on in the background; what they have begun begins when the decider is left. */
 void pry_asking_wait(struct pry_asking *asking);

@@ -9,6 +9,14 @@
 
 enum { FIELDS_MAX = 64 * 1024, BODY_LOOKED_AT = 64 * 1024, DECIDERS_WITH_THREADS = 4 };
 
+static void copy_text(char *to, size_t size, struct pry_slice from)
+{
+  size_t length = from.size < size ? from.size : size - 1;
+  if (length)
+    memcpy(to, from.data, length);
+  to[length] = '\0';
+}
+
 /* ---- askings ------------------------------------------------------------------------------------------------- */
 
 static void fini_asking(struct pry_asking *asking)
@@ -55,6 +63,7 @@ void pry_asking_free(struct pry_asking *asking)
 {
   struct pry_desk *desk = asking->desk;
   pry_pass_stop(&asking->pass);
+  pry_permits_release(&asking->permits);
   pry_list_remove(&asking->link);
   pry_headers_clear(&asking->headers);
   pry_buffer_clear(&asking->text);
@@ -63,6 +72,49 @@ void pry_asking_free(struct pry_asking *asking)
   pthread_mutex_lock(&desk->lock);
   pry_list_push(desk->free.next, &asking->link); /* the one used last is warm */
   pthread_mutex_unlock(&desk->lock);
+}
+
+/* ---- guards --------------------------------------------------------------------------------------------------- */
+
+static bool chain_has(const struct pry_route *route, enum pry_handler handler)
+{
+  for (size_t i = 0; i < route->chain_size; i++)
+    if (route->chain[i]->handlers & PRY_HANDLER_BIT(handler))
+      return true;
+  return false;
+}
+
+static void no_step(struct pry_pass *pass, enum pry_pass_result result)
+{
+  (void)pass, (void)result; /* whoever would wait is skipped */
+}
+
+static void note_refusal(const struct pry_ask *ask, struct pry_host_refusal *refusal)
+{
+  refusal->refused = true;
+  refusal->after = ask->verdict.after;
+  copy_text(refusal->policy, sizeof refusal->policy, pry_slice_of(ask->instance->name));
+  copy_text(refusal->why, sizeof refusal->why, pry_slice_of(ask->verdict.why));
+}
+
+void pry_asking_guards(struct pry_asking *asking, struct pry_host_refusal *refusal)
+{
+  struct pry_pass *guards = &asking->guards;
+  refusal->refused = false;
+  if (!chain_has(asking->route, PRY_ON_ATTEMPT))
+    return;
+  guards->ask.call = &asking->view;
+  guards->ask.permits = &asking->permits;
+  guards->step = no_step;
+  struct pry_state *state = asking->pass.running ? asking->pass.state : asking->desk->worker->state;
+  enum pry_pass_result result = pry_pass_start(guards, state, asking->route, PRY_ON_ATTEMPT);
+  while (result != PRY_PASS_END && !refusal->refused) {
+    if (result == PRY_PASS_VERDICT && guards->ask.verdict.kind == PRY_VERDICT_REFUSE)
+      note_refusal(&guards->ask, refusal);
+    else
+      result = result == PRY_PASS_PENDING ? pry_pass_skip(guards) : pry_pass_next(guards);
+  }
+  pry_pass_stop(guards);
 }
 
 void pry_asking_wait(struct pry_asking *asking)
@@ -165,14 +217,6 @@ int pry_event_take(const struct parry_event *event, struct parry_event *ours)
   if (fields.size > FIELDS_MAX || pry_json_parse(fields, &value) != PRY_JSON_OK || value.type != PRY_JSON_OBJECT)
     return PARRY_EINVAL;
   return PARRY_OK;
-}
-
-static void copy_text(char *to, size_t size, struct pry_slice from)
-{
-  size_t length = from.size < size ? from.size : size - 1;
-  if (length)
-    memcpy(to, from.data, length);
-  to[length] = '\0';
 }
 
 static void set_target(struct pry_asking *asking, const char *name, unsigned attempts)

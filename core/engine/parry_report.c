@@ -40,6 +40,9 @@ static void tell_observers(struct pry_asking *asking)
 {
   asking->pass.step = step;
   asking->ready = NULL;
+  asking->pass.ask.permits = &asking->permits;
+  struct pry_host_refusal refusal; /* too late to heed */
+  pry_asking_guards(asking, &refusal);
   enum pry_pass_result result =
       pry_pass_start(&asking->pass, asking->desk->worker->state, asking->route, PRY_ON_OUTCOME);
   if (result == PRY_PASS_PENDING && pry_host_open(asking->host) == PARRY_OK) {

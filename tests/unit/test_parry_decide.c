@@ -581,10 +581,12 @@ static void *ask_often(void *user)
 {
   struct crowd *crowd = user;
   struct parry_event waits = event_503, report_of = event_503;
+  struct parry_event asks_says = event_503;
   waits.route = "/wait/*";
+  asks_says.route = report_of.route = "/v1/*";
   for (unsigned i = 0; i < DECISIONS; i++) {
     struct parry_decision decision = PARRY_DECISION_INIT;
-    int error = parry_decide(crowd->host->engine, &event_503, &decision, NULL, NULL);
+    int error = parry_decide(crowd->host->engine, &asks_says, &decision, NULL, NULL);
     bool known = strcmp(decision.why, "one") == 0 || strcmp(decision.why, "two") == 0;
     bool well = error == PARRY_OK && decision.action == PARRY_RETRY && known;
     report_of.target = i % 2 ? "q/m" : "q/n";
