@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -34,6 +35,8 @@ struct pry_loop {
   bool turning;
   bool stopped;
 
+  struct pollfd *poll_set; /* of pry_loop_wait() */
+  size_t poll_count, poll_capacity;
   struct pry_timer **heap; /* earliest first */
   size_t count, capacity;
   uint64_t next_order;
@@ -370,6 +373,7 @@ void pry_loop_free(struct pry_loop *loop)
     event_base_free(loop->base);
   if (loop->wake_fd >= 0)
     close(loop->wake_fd);
+  free(loop->poll_set);
   free(loop->heap);
   free(loop);
 }
@@ -417,6 +421,41 @@ static bool turn_real(struct pry_loop *loop, pry_time timeout)
   fire_due(loop);
   loop->turning = false;
   return anything_to_wait_for(loop);
+}
+
+static int add_to_poll_set(const struct event_base *base, const struct event *event, void *user)
+{
+  (void)base;
+  struct pry_loop *loop = user;
+  short wanted = event_get_events(event);
+  if (!(wanted & (EV_READ | EV_WRITE)))
+    return 0;
+  if (loop->poll_count == loop->poll_capacity) {
+    size_t capacity = loop->poll_capacity ? 2 * loop->poll_capacity : 16;
+    struct pollfd *grown = realloc(loop->poll_set, capacity * sizeof *grown);
+    if (!grown)
+      return -1;
+    loop->poll_set = grown;
+    loop->poll_capacity = capacity;
+  }
+  short events = (short)((wanted & EV_READ ? POLLIN : 0) | (wanted & EV_WRITE ? POLLOUT : 0));
+  loop->poll_set[loop->poll_count++] = (struct pollfd){event_get_fd(event), events, 0};
+  return 0;
+}
+
+/* libevent goes back to sleep when a signal interrupts it, and lends its epoll descriptor to nobody. */
+bool pry_loop_wait(struct pry_loop *loop, pry_time timeout)
+{
+  loop->poll_count = 0;
+  if (loop->turning || !loop->base || event_base_get_num_events(loop->base, EVENT_BASE_COUNT_ACTIVE) ||
+      event_base_foreach_event(loop->base, add_to_poll_set, loop) != 0)
+    return true;
+  pry_time now = read_clock(), until = time_add(now, timeout);
+  if (earliest_due(loop) < until)
+    until = earliest_due(loop);
+  pry_time wait = until > now ? until - now : 0;
+  struct timespec time = {(time_t)(wait / PRY_SECOND), (long)(wait % PRY_SECOND) * 1000};
+  return ppoll(loop->poll_set, loop->poll_count, until == PRY_TIME_NEVER ? NULL : &time, NULL) >= 0 || errno != EINTR;
 }
 
 static bool serve_wake(struct pry_loop *loop)

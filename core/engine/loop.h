@@ -95,6 +95,10 @@ bool pry_loop_reserve(struct pry_loop *loop, size_t timers);
  * a timer was run). Not from inside a callback: returns false. */
 bool pry_loop_turn(struct pry_loop *loop, pry_time timeout);
 
+/* Waits as a turn would, and runs nothing: for whoever wants to know of signals, which a turn sleeps on after. False: a
+ * signal handler has run. Real loops only; a virtual one, and one without memory for it, does not wait. */
+bool pry_loop_wait(struct pry_loop *loop, pry_time timeout);
+
 /* Virtual only: runs everything that falls due within `duration`, then leaves the clock exactly there. */
 void pry_loop_advance(struct pry_loop *loop, pry_time duration);
 

@@ -379,8 +379,9 @@ static bool wait_or_work(const struct pry_host *host, pry_time left)
 {
   if (host->options.threads)
     return wait_for_threads(host, left);
-  pry_loop_turn(host->loop, left);
-  return false;
+  bool interrupted = left && !pry_loop_wait(host->loop, left);
+  pry_loop_turn(host->loop, 0);
+  return interrupted;
 }
 
 int parry_run(parry *handle, double timeout)

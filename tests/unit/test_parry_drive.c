@@ -147,7 +147,7 @@ static void a_paused_call_holds_its_provider_back(void **state)
   size_t before = host->bytes;
   run_until_still(host, true);
   assert_int_equal(host->bytes, before);
-  assert_in_range(buffered(host), 1, HELD_MAX);
+  assert_in_range(buffered(host), 0, HELD_MAX);
   assert_in_range(atomic_load(&host->provider.sent), 1, before + HELD_MAX + 2 * SOCKETS);
   assert_int_equal(parry_call_resume(host->engine, id), PARRY_OK);
   rig_run_until_done(host);
@@ -251,8 +251,8 @@ static void undelivered_answers_are_bounded(void **state)
   for (unsigned i = 0; i < CALLS; i++)
     assert_int_equal(rig_call(host, NULL), PARRY_OK);
   run_until_still(host, false);
-  /* A paused connection may bring one more piece each. */
-  assert_in_range(buffered(host), MOST, MOST + CALLS * 64 * 1024);
+  /* And what each call has held back before its first byte was given, and a piece. */
+  assert_in_range(buffered(host), MOST, MOST + CALLS * (256 + 64) * 1024);
   assert_int_equal(rig_call(host, NULL), PARRY_BUSY);
   RIG_RUN_UNTIL(host, host->dones == CALLS);
   assert_int_equal(host->bytes, CALLS * (size_t)LONG_BODY);
@@ -282,6 +282,7 @@ static void the_descriptor_says_that_there_is_something(void **state)
       assert_true(parry_dispatch(host->engine) >= 0);
     }
   }
+  parry_dispatch(host->engine); /* what was rung for may have been told in time for the one before */
   assert_false(readable(fd, 0));
 }
 
