@@ -43,6 +43,16 @@ static void what_is_not_known_must_be_zero(void **state)
   assert_int_equal(parry_new(&host->engine, &newer.options), PARRY_OK);
 }
 
+static void take_nothing(void *user, parry_request_id request, const char *arguments, size_t size)
+{
+  (void)user, (void)request, (void)arguments, (void)size;
+}
+
+static void see_nothing(void *user, const struct parry_sample *sample)
+{
+  (void)user, (void)sample;
+}
+
 /* Every function, on something that is no engine. */
 static void check_all(parry *engine, int error)
 {
@@ -61,6 +71,12 @@ static void check_all(parry *engine, int error)
   RIG_CHECK(parry_call_resume(engine, id) == error);
   RIG_CHECK(parry_call_cancel(engine, id) == error);
   RIG_CHECK(parry_decide(engine, &event, &decision, NULL, NULL) == error);
+  RIG_CHECK(parry_report(engine, &event) == error);
+  RIG_CHECK(parry_attempt_done(engine, id, 1, &event) == error);
+  RIG_CHECK(parry_emit(engine, "it", NULL) == error);
+  RIG_CHECK(parry_register(engine, "name", take_nothing, NULL, 0) == error);
+  RIG_CHECK(parry_reply(engine, (parry_request_id){1}, NULL, NULL) == error);
+  RIG_CHECK(parry_metrics(engine, see_nothing, NULL) == error);
   parry_wakeup(engine);
 }
 
