@@ -5,6 +5,7 @@
  *   lib_test_call.c    calls, the clock, events of a host
  *   lib_test_step.c    scripted answers
  *   lib_test_result.c  results of calls, requests and alerts as tables
+ *   lib_test_host.c    functions of the host that the test plays
  *   lib_test_check.c   t:eq and its like
  *
  * All of it runs in the test's own state, inside the door; mistakes raise with the test's file and line.
@@ -34,7 +35,7 @@ int pry_test_otherwise(lua_State *L); /* t:otherwise */
 
 /* Pushes a call's result table; it is filled when the call has ended. */
 void pry_test_push_result(lua_State *L, struct pry_world_call *call);
-/* Fills the tables of the calls that have ended since. */
+/* Fills the tables of the calls that have ended since. Raises what a function of the test's host did. */
 void pry_test_deliver(lua_State *L, struct pry_world *world);
 /* The call whose result table is at `index`; raises when it is none. */
 struct pry_world_call *pry_test_call_at(lua_State *L, struct pry_world *world, int index);
@@ -42,6 +43,7 @@ struct pry_world_call *pry_test_call_at(lua_State *L, struct pry_world *world, i
 int pry_test_sent(lua_State *L);
 int pry_test_requests(lua_State *L);
 int pry_test_alerts(lua_State *L);
+int pry_test_host(lua_State *L); /* t:host */
 
 /* Methods of t, NULL-ended. */
 extern const luaL_Reg pry_test_calling[];

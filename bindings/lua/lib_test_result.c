@@ -284,6 +284,8 @@ void pry_test_push_result(lua_State *L, struct pry_world_call *call)
 
 void pry_test_deliver(lua_State *L, struct pry_world *world)
 {
+  if (world->fake_error[0])
+    luaL_error(L, "%s", world->fake_error);
   for (struct pry_list *link = world->calls.next; link != &world->calls; link = link->next) {
     struct pry_world_call *call = PRY_CONTAINER_OF(link, struct pry_world_call, link);
     if (!call->done || call->delivered || call->result == LUA_NOREF)

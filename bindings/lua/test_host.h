@@ -26,6 +26,7 @@
  *   t:service("s", { step, … })   http://s.service.test
  *   t:probe(url, { step, … })  what http.probe finds there; a host under ".example". curl = "private": the name leads to an
  *                              address that is not public
+ *   t:host(name, function(arguments) return value end, [{ delay = 0 }])   what host.call(name) gives; nil, "text" is its err
  *   t:sink(name)               a webhook; what arrives is in t:alerts()
  *   t:declare(text)            any other declaration of init.lua, as text
  *   t:refused(function() … end)   what check says against what the function declares (t:use, t:declare), nil when it is

@@ -8,7 +8,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
-enum { TURNS_MAX = 1000000, SETTLE_TURNS_MAX = 200, BODY_MAX = 16 * 1024 * 1024 };
+enum { TURNS_MAX = 1000000, SETTLE_TURNS_MAX = 200, OPEN_QUESTIONS_MAX = 4096, BODY_MAX = 16 * 1024 * 1024 };
 
 #define UNIX_START 1767225600.0 /* 2026-01-01, a Thursday, 00:00 UTC */
 #define RUN_MAX (86400 * PRY_SECOND)
@@ -53,6 +53,7 @@ struct pry_world *pry_world_new(const struct pry_policy_set *set, const struct p
   world->dirty = true;
   pry_list_init(&world->items);
   pry_list_init(&world->calls);
+  pry_list_init(&world->replies);
   pry_buffer_init(&world->chain, PRY_POLICY_FILE_MAX / 2);
   pry_buffer_init(&world->declared, PRY_POLICY_FILE_MAX / 4);
   if (make_engine(world, limits) && declare_default_provider(world))
@@ -80,11 +81,37 @@ static void free_call(struct pry_world_call *call)
   free(call);
 }
 
+/* One answer of the host's on its way. */
+struct reply {
+  struct pry_list link;
+  struct pry_timer timer;
+  struct pry_world *world;
+  parry_request_id request;
+  char *json, *failure;
+};
+
+static void free_reply(struct reply *reply)
+{
+  pry_list_remove(&reply->link);
+  pry_timer_cancel(&reply->timer);
+  free(reply->json);
+  free(reply->failure);
+  free(reply);
+}
+
+static void free_replies(struct pry_world *world)
+{
+  while (!pry_list_empty(&world->replies))
+    free_reply(PRY_CONTAINER_OF(world->replies.next, struct reply, link));
+}
+
 void pry_world_free(struct pry_world *world)
 {
   if (!world)
     return;
   pry_engine_free(world->engine);
+  pry_functions_free(world->functions);
+  free_replies(world);
   if (world->script)
     pry_http_free(pry_http_script_client(world->script));
   pry_loop_free(world->loop);
@@ -487,4 +514,46 @@ bool pry_world_emit(struct pry_world *world, const char *name, struct pry_slice 
     take_verdict(&emission, verdict, policy);
   pry_pass_stop(&emission.pass);
   return true;
+}
+
+/* ---- functions of a host -------------------------------------------------------------------------------- */
+
+bool pry_world_function(struct pry_world *world, const char *name, parry_function function, void *user)
+{
+  if (!world->functions)
+    world->functions = pry_functions_new(world->engine->control->mailbox, OPEN_QUESTIONS_MAX);
+  world->engine->functions = world->functions;
+  int error = world->functions ? pry_functions_set(world->functions, name, function, user, false) : PARRY_ENOMEM;
+  if (error == PARRY_EINVAL)
+    snprintf(world->error, sizeof world->error,
+             "a function's name has at most %d letters, digits, \"_\", \"-\" and \".\"", PRY_FUNCTION_NAME_MAX);
+  else
+    snprintf(world->error, sizeof world->error, "memory is short, or there are too many functions");
+  return !error;
+}
+
+static void send_reply(void *user)
+{
+  struct reply *reply = user;
+  (void)pry_functions_answer(reply->world->functions, reply->request.value, reply->json, reply->failure);
+  free_reply(reply); /* whether somebody still waited or not */
+}
+
+bool pry_world_reply(struct pry_world *world, parry_request_id request, double delay, const char *json,
+                     const char *failure)
+{
+  struct reply *reply = calloc(1, sizeof *reply);
+  if (!reply)
+    return false;
+  reply->world = world;
+  reply->request = request;
+  reply->json = json ? strdup(json) : NULL;
+  reply->failure = failure ? strdup(failure) : NULL;
+  pry_list_init(&reply->link);
+  pry_list_push(&world->replies, &reply->link);
+  if ((!json || reply->json) && (!failure || reply->failure) &&
+      pry_timer_start(world->loop, &reply->timer, pry_time_from_seconds(delay), send_reply, reply))
+    return true;
+  free_reply(reply);
+  return false;
 }

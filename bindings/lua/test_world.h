@@ -12,6 +12,7 @@
 
 #include "call.h"
 #include "engine.h"
+#include "host_function.h"
 #include "http_script.h"
 
 enum { PRY_WORLD_FIELDS_MAX = 16, PRY_WORLD_LEDGER_MAX = 128 };
@@ -38,9 +39,12 @@ struct pry_world {
   bool dirty;                        /* declared something that is not loaded yet */
   bool hosts;                        /* a provider is a host's, so calls are made by one */
   bool messages;                     /* a call spoke Anthropic's Messages API, so its dialect is loaded */
+  struct pry_functions *functions;   /* of the host that the test plays; NULL: there is none */
+  struct pry_list replies;           /* its answers that take their time */
   struct pry_list calls;             /* struct pry_world_call, oldest first */
   unsigned call_count, check_count;  /* made; passed or not */
   char refusal[700];                 /* the finding for which the configuration was refused last: "init.lua:2: …" */
+  char fake_error[256];              /* what a function of the test's host raised; "": nothing */
   char error[768];
 };
 
@@ -115,5 +119,12 @@ size_t pry_world_count(const struct pry_world *world, enum pry_world_peer peer, 
  * that it needs no pry_verdict_fini(). False: `error`. */
 bool pry_world_emit(struct pry_world *world, const char *name, struct pry_slice fields, struct pry_verdict *verdict,
                     const char **policy);
+
+/* Makes a function of the host known that policies can ask; it is called from the loop. False: `error`. */
+bool pry_world_function(struct pry_world *world, const char *name, parry_function function, void *user);
+
+/* Its answer, as for parry_reply(), after `delay` seconds. False: memory. */
+bool pry_world_reply(struct pry_world *world, parry_request_id request, double delay, const char *json,
+                     const char *failure);
 
 #endif

@@ -133,6 +133,19 @@ route "/v1/*" { to = "p", chain = { use "tenant" { slots = 20 } } }
     assert done.returncode == 0 and "1/1 tests" in done.stdout, done.stderr + done.stdout
 
 
+def test_the_example_that_asks_the_application_works(tmp_path):
+    text = (ROOT / "policies/WRITING.md").read_text(encoding="utf-8").split("## Asking the host application")[1]
+    blocks = [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n|^\n(?=    ))+", text)]
+    folder = Folder(tmp_path / "policies", """
+provider "p" { base_url = "http://127.0.0.1:9/v1", dialect = "openai" }
+route "/v1/*" { to = "p", chain = { use "tiers" } }
+""")
+    folder.write("tiers.lua", next(block for block in blocks if "return policy" in block))
+    folder.write("tiers_test.lua", next(block for block in blocks if 'test("' in block))
+    done = run_parry("test", folder.path)
+    assert done.returncode == 0 and "2/2 tests" in done.stdout, done.stderr + done.stdout
+
+
 def test_the_first_edit_is_refused_where_the_guide_says(tmp_path):
     """The guide begins with a mistake in the first route's retry; its line is that of the shipped init.lua."""
     said = re.search(r"(?m)^    (init\.lua:\d+: retry: max_attempts must be 1\.\.16, got 40)$", GUIDE)[1]

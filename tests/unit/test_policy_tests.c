@@ -30,6 +30,11 @@ static const char again_text[] =
     "    if event.name == \"deep\" then local x = (function() return stor.get end)() end\n"
     "    if event.name == \"fail\" then return fail { category = \"server\", message = event.fields.text } end\n"
     "    if event.name == \"crash\" then error(\"boom\") end\n"
+    "    if event.name == \"ask\" then\n"
+    "      local value, err = host.call(event.fields.f, event.fields.with)\n"
+    "      local text = err and err.category .. \": \" .. err.message or json.encode(value)\n"
+    "      return fail { category = \"server\", message = tostring(host.has(event.fields.f)) .. \" \" .. text }\n"
+    "    end\n"
     "  end }\n";
 
 struct results {
@@ -257,7 +262,8 @@ static void test_failures(void **state)
       "FAIL error: again_test.lua:10: (error object is a table value)\n"
       "FAIL nil: again_test.lua:11: attempt to index a nil value (local 'x')\n"
       "FAIL method: again_test.lua:12: t has no method \"equals\"; it has use, provider, otherwise, dialect, "
-      "route, credential, service, probe, sink, declare, refused, sent, requests, alerts, call, calls, start, run, "
+      "route, credential, service, probe, host, sink, declare, refused, sent, requests, alerts, call, calls, start, "
+      "run, "
       "cancel, "
       "advance, now, emit, eq, ne, ok, match, near, fail\n"
       "FAIL dot: again_test.lua:13: call it with a colon: t:name(...)\n"
@@ -419,6 +425,59 @@ static void test_calls_at_once(void **state)
 }
 
 /* Handlers, too, are told which global was meant. */
+static void test_functions_of_a_host(void **state)
+{
+  (void)state;
+  check(
+      "local function ask(t, with) return t:emit('ask', { f = 'f', with = with }).message end\n"
+      "test('answers', function(t)\n"
+      "  t:use('again')\n"
+      "  t:eq(ask(t), 'false unknown: parry is part of no application here')\n"
+      "  t:host('g', function() end)\n"
+      "  t:eq(ask(t), 'false unknown: the host has no function of this name')\n"
+      "  t:host('f', function(v) return v and { got = v.n + 1 } end)\n"
+      "  t:eq(ask(t), 'true null')\n"
+      "  t:eq(ask(t, { n = 1 }), 'true {\"got\":2}')\n"
+      "  t:host('f', function() return nil, 'no' end)\n"
+      "  t:eq(ask(t), 'true failed: no')\n"
+      "  t:host('f', function() return ('x'):rep(70000) end)\n"
+      "  t:eq(ask(t), \"true invalid_json: the host's answer has more than 64 KiB\")\n"
+      "end)\n"
+      "test('delays', function(t)\n"
+      "  t:use('again')\n"
+      "  t:host('f', function() return 1 end, { delay = 9.5 })\n"
+      "  local began = t:now()\n"
+      "  t:eq(ask(t), 'true 1') t:near(t:now() - began, 9.5)\n"
+      "  t:host('f', function() return 1 end, { delay = 10.5 })\n"
+      "  t:eq(ask(t), 'true timeout: no answer in time') t:near(t:now() - began, 19.5)\n"
+      "  t:advance(60)\n"
+      "  t:host('f', function() return 2 end)\n"
+      "  t:eq(ask(t), 'true 2')\n"
+      "end)\n"
+      "test('raises', function(t)\n"
+      "  t:use('again')\n"
+      "  t:host('f', function(v) return v.n end)\n"
+      "  ask(t)\n"
+      "end)\n"
+      "test('no JSON', function(t)\n"
+      "  t:use('again')\n"
+      "  t:host('f', function() return ask end)\n"
+      "  ask(t)\n"
+      "end)\n"
+      "test('no function', function(t) t:host('f', 1) end)\n"
+      "test('no name', function(t) t:host('a b', function() end) end)\n"
+      "test('no option', function(t) t:host('f', function() end, { dely = 1 }) end)\n",
+      NULL,
+      "PASS answers\n"
+      "PASS delays\n"
+      "FAIL raises: again_test.lua:1: the function of t:host(\"f\") failed: again_test.lua:28: attempt to index a nil "
+      "value (local 'v')\n"
+      "FAIL no JSON: again_test.lua:1: the function of t:host(\"f\") failed: JSON cannot hold a function\n"
+      "FAIL no function: again_test.lua:36: t:host needs a function that answers, got number\n"
+      "FAIL no name: again_test.lua:37: a function's name has at most 63 letters, digits, \"_\", \"-\" and \".\"\n"
+      "FAIL no option: again_test.lua:38: t:host{} has no field \"dely\"; it takes delay\n");
+}
+
 static void test_misspelt_globals(void **state)
 {
   (void)state;
@@ -526,6 +585,7 @@ int main(void)
       cmocka_unit_test(test_fields_that_do_not_exist),
       cmocka_unit_test(test_calls_at_once),
       cmocka_unit_test(test_faults_behind_failures),
+      cmocka_unit_test(test_functions_of_a_host),
       cmocka_unit_test(test_misspelt_globals),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
