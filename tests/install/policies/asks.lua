@@ -1,6 +1,7 @@
 --- Does what the host says: asks its function "now_what", and says what it answered.
 
 return policy {
+  name = "asks",
   on_error = function(self, call, err)
     if not host.has("now_what") then
       return respond { status = 418, body = { text = "nobody to ask" } }
