@@ -7,11 +7,11 @@ return policy {
       return respond { status = 418, body = { text = "nobody to ask" } }
     end
     local answer, problem = host.call("now_what", { code = err.code })
-    if not answer then return fail { why = problem.message } end
+    if not answer then return fail { category = "server", why = problem.message } end
     return retry { after = answer.after, why = "the host said so" }
   end,
 
-  on_event = function(self, call, event)
+  on_event = function(self, event)
     log.info("event", { name = event.name })
   end,
 }
