@@ -58,6 +58,7 @@ class _Guarded:
 
     def told(self, error: BaseException) -> Dict[str, Any]:
         told = _events.describe(error)
+        told.setdefault("category", None if told.get("status") else "unknown")
         if self.classify is not None:
             try:
                 told.update(self.classify(error) or {})
@@ -67,19 +68,25 @@ class _Guarded:
 
     def done(self, made: Attempt, seconds: float, error: Optional[BaseException]) -> None:
         """Tells how an attempt ended."""
-        core = self.call.core
         self.last = error
-        event = _ffi.Event()
-        told = {"ok": True, "seconds": seconds} if error is None else {**self.told(error), "seconds": seconds}
+        if error is None:
+            self.tell(made, {"ok": True, "seconds": seconds})
+            return
+        own = _events.describe(error)
         try:
-            _events.fill(event, told)
-        except Exception:  # classify gave what no event has
+            self.tell(made, {**self.told(error), "seconds": seconds})
+        except (TypeError, ValueError, AttributeError, ctypes.ArgumentError):  # classify gave what no event has
             _core.unraisable("classify=")
-            _events.fill(event, {**_events.describe(error), "seconds": seconds} if error is not None else told)
+            self.tell(made, {**own, "seconds": seconds})
+
+    def tell(self, made: Attempt, told: Dict[str, Any]) -> None:
+        core = self.call.core
+        event = _ffi.Event()
+        _events.fill(event, told)
         with core as handle:
             code = lib.parry_attempt_done(handle, self.call.id, made.number, ctypes.byref(event))
         if code != _ffi.ENOENT:  # nobody waits for it any more
-            core.check(code, "parry_attempt_done")
+            core.check(code, "the end of an attempt")
         if not core.threads:
             core.wake()
 

@@ -29,7 +29,7 @@ provider "sim" {{ base_url = "{url}/v1", dialect = "openai" }}
 provider "db" {{ host = true }}
 {more}
 route "/v1/*" {{ to = "sim", deadline = 20, chain = {{ {chain} }} }}
-route "/db/*" {{ to = "db", deadline = 20, chain = {{ {chain} }} }}
+route "/db/*" {{ to = "db", deadline = 20, repeatable = true, chain = {{ {chain} }} }}
 """
 
 
