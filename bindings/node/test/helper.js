@@ -1,0 +1,93 @@
+'use strict';
+// What the tests share: a simulated provider, engines on it, folders. All that a file starts ends with it.
+
+const { spawn } = require('node:child_process');
+const fs = require('node:fs');
+const { createRequire } = require('node:module');
+const os = require('node:os');
+const path = require('node:path');
+const { after } = require('node:test');
+
+const { Engine } = require('parry-engine');
+
+const sdk = createRequire(path.join(process.env.PARRY_SDK, 'package.json'));
+
+/** Resolves with what `condition` gives as soon as that is true. */
+async function until(condition, what, seconds = 20) {
+  for (const end = Date.now() + seconds * 1000; ;) {
+    const result = await condition();
+    if (result) return result;
+    if (Date.now() > end) throw new Error(`waited ${seconds} s in vain: ${what}`);
+    await new Promise((resolve) => { setTimeout(resolve, 10); });
+  }
+}
+
+/** `parry ARGUMENTS…`, once it has said where it listens. */
+async function program(...args) {
+  const child = spawn(process.env.PARRY_BIN, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  let text = '';
+  child.stderr.on('data', (data) => { text += data; });
+  after(() => new Promise((resolve) => {
+    child.on('exit', resolve);
+    if (!child.kill()) resolve();
+  }));
+  const found = await until(() => {
+    if (child.exitCode !== null) throw new Error(text);
+    return /ready on (http\S+)/.exec(text) ?? /"gateway":"([^"]+)"/.exec(text);
+  }, `parry ${args[0]} to start`);
+  return { url: found[1], child };
+}
+
+const sim = () => program('sim', '--listen', '127.0.0.1:0', '--quiet');
+
+const CHAIN = `{ use "circuit_breaker" { failures = 50 }, use "token_refresh",
+  use "retry" { max_attempts = 4, base = 0.02, cap = 0.1 }, use "fallback_model", use "alert" }`;
+
+function initFor(url, more = '') {
+  const options = `deadline = 30, timeouts = { first_byte = 2, idle = 1 }, chain = ${CHAIN}`;
+  return `
+provider "p" { base_url = "${url}/v1", dialect = "openai", auth = bearer(secret "KEY") }
+provider "claude" { base_url = "${url}/v1/messages", dialect = "anthropic", auth = header("x-api-key", secret "KEY") }
+route "/v1/*" { to = "p", ${options} }
+route "/v1/messages*" { to = "claude", ${options} }
+${more}`;
+}
+
+/** An engine that is closed when the file's tests are over. */
+function engine(options) {
+  const made = new Engine({ secrets: { KEY: 'sk-of-the-engine-123456' }, ...options });
+  after(() => made.close());
+  return made;
+}
+
+function folder(files) {
+  const made = fs.mkdtempSync(path.join(os.tmpdir(), 'parry-node-'));
+  after(() => fs.rmSync(made, { recursive: true, force: true }));
+  for (const [name, text] of Object.entries(files)) fs.writeFileSync(path.join(made, name), text);
+  return made;
+}
+
+let number = 0;
+/** A chat request with a model and a count of faults of its own. */
+function chat(fault, more = {}) {
+  number += 1;
+  const { text = 'hello', headers, signal, ...rest } = more;
+  return {
+    path: '/v1/chat/completions',
+    headers: { 'x-sim-key': `k${number}`, ...(fault ? { 'x-sim-fault': fault } : {}), ...headers },
+    json: { model: `m${number}`, messages: [{ role: 'user', content: text }], ...rest },
+    signal,
+  };
+}
+
+/** Runs a script in a process of its own: {code, signal, out}. */
+function run(script, ...args) {
+  const child = spawn(process.execPath, ['--expose-gc', ...(script.endsWith('js') && fs.existsSync(script) ? [script] : ['-e', script]),
+    ...args], { cwd: __dirname, stdio: ['ignore', 'pipe', 'pipe'] });
+  let out = '';
+  child.stdout.on('data', (data) => { out += data; });
+  child.stderr.on('data', (data) => { out += data; });
+  return new Promise((resolve) => { child.on('close', (code, signal) => resolve({ code, signal, out })); });
+}
+
+module.exports = { until, program, sim, initFor, engine, folder, chat, run, sdk, CHAIN };
