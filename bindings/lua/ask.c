@@ -167,7 +167,7 @@ static enum pry_ask_status state_ask(struct pry_state *state, struct pry_ask *as
     return no_slot(state, ask);
   decision->ask = ask;
   decision->name = name_of(ask);
-  decision->now = pry_loop_unix_time(state->worker->loop);
+  decision->now = pry_worker_unix_time(state->worker);
   pry_decision_begin_record(decision);
   struct pry_task_call call = {.push = push_handler,
                                .take = take_result,
@@ -203,7 +203,7 @@ static bool wake_now(struct pry_decision *decision, struct pry_ticket ticket)
   struct pry_script *script = pry_decision_script(decision);
   struct pry_worker *worker = script->state.worker;
   pry_state_ref(&script->state); /* the end of the handler may be the end of the last call of this generation */
-  decision->now = pry_loop_unix_time(worker->loop);
+  decision->now = pry_worker_unix_time(worker);
   decision->resumed = true;
   decision->record = pry_event_find(worker->events, decision->ask->record);
   decision->decider->current = decision;

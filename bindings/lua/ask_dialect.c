@@ -148,7 +148,7 @@ static bool run_dialect(struct pry_script *script, struct dialect_run *job, int 
   pry_run_init(&run, script, 1);
   run.watch = decider->dialect_watches[job->dialect->index][which];
   job->decision->name = job->dialect->name;
-  job->decision->now = pry_loop_unix_time(script->state.worker->loop);
+  job->decision->now = pry_worker_unix_time(script->state.worker);
   decider->current = job->decision;
   enum pry_door_result door =
       pry_door_call(script, which == PRY_DIALECT_CLASSIFY ? run_classify : run_render, job, &run);

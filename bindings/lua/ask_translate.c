@@ -342,7 +342,7 @@ enum pry_translate_result pry_ask_translate(struct pry_state *state, struct pry_
       decider->dialect_watches[translation->dialect->index]
                               [translation->step == PRY_TRANSLATE_STRIP ? PRY_DIALECT_STRIP : PRY_DIALECT_TRANSLATE];
   decision->name = translation->dialect->name;
-  decision->now = pry_loop_unix_time(state->worker->loop);
+  decision->now = pry_worker_unix_time(state->worker);
   decision->translation = translation;
   decider->current = decision;
   enum pry_door_result door = pry_door_call(script, run_step, &job, &run);

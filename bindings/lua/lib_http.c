@@ -86,7 +86,7 @@ static void set_failure(struct pry_http_operation *operation, const char *catego
 static void deliver(struct pry_http_operation *operation)
 {
   struct pry_decision *decision = operation->decision;
-  pry_time now = pry_worker_now(pry_decision_worker(decision));
+  pry_time now = pry_loop_clock(pry_decision_worker(decision)->loop);
   stop(operation);
   decision->http_left -= now - operation->started;
   pry_decision_wake(decision, operation->ticket);
@@ -303,7 +303,7 @@ static int http_request(lua_State *L)
     return pry_lua_failed(L, "timeout", "this handler has waited for HTTP as long as it may");
   operation->ticket = ticket;
   operation->sealed = decision->ask->handler == PRY_REFRESH;
-  operation->started = pry_worker_now(pry_decision_worker(decision));
+  operation->started = pry_loop_clock(pry_decision_worker(decision)->loop);
   operation->beginning.deliver = start;
   lua_settop(L, 2);
   if (!pry_decision_worker(decision)->decides && !start_timer(operation))

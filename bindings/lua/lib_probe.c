@@ -101,7 +101,7 @@ static void set_failure(struct probe *probe, const char *category, const char *m
 static void deliver(struct probe *probe)
 {
   struct pry_decision *decision = probe->decision;
-  pry_time now = pry_worker_now(pry_decision_worker(decision));
+  pry_time now = pry_loop_clock(pry_decision_worker(decision)->loop);
   stop(probe);
   decision->http_left -= now - probe->started;
   pry_decision_wake(decision, probe->ticket);
@@ -337,7 +337,7 @@ int pry_http_probe(lua_State *L)
   if (decision->http_left <= 0)
     return pry_lua_failed(L, "timeout", "this handler has waited for HTTP as long as it may");
   probe->ticket = ticket;
-  probe->started = pry_worker_now(pry_decision_worker(decision));
+  probe->started = pry_loop_clock(pry_decision_worker(decision)->loop);
   probe->beginning.deliver = start;
   lua_settop(L, 2);
   if (!pry_decision_worker(decision)->decides && !start_timer(probe))

@@ -143,10 +143,18 @@ static void collect_large_heap(struct pry_script *script)
 
 void pry_run_init(struct pry_run *run, const struct pry_script *script, unsigned factor)
 {
-  memset(run, 0, sizeof(*run));
   run->budget = script->limits.instructions * factor;
   run->wall = script->limits.wall * factor;
   run->watch = LUA_NOREF;
+  run->required = run->killed = run->no_memory = false;
+  run->used = 0;
+  run->seconds = 0;
+  run->fault[0] = '\0';
+  run->previous = NULL;
+  run->thread = NULL;
+  run->period = run->refusals = 0;
+  run->charged = 0;
+  run->started = run->ticked = 0;
 }
 
 void pry_script_enter(struct pry_script *script, struct pry_run *run, lua_State *thread, bool first)
@@ -165,7 +173,8 @@ void pry_script_leave(struct pry_script *script, struct pry_run *run)
 {
   struct pry_run *outer = run->previous;
 
-  if (run->wall >= 0)
+  if (run->wall >= 0 && run->thread &&
+      (run->killed || lua_status(run->thread) == LUA_YIELD)) /* else nobody asks any more */
     run->seconds += (double)(clock_now() - run->started) / 1e9;
   run->previous = NULL;
   script->run = outer;

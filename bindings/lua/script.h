@@ -47,7 +47,7 @@ struct pry_run {
   bool required;        /* it called `require`: those of the modules must not change, either */
   /* out */
   unsigned long used;        /* instructions; at most a tick or one long string above the budget */
-  double seconds;            /* of running; 0 when there is no wall limit */
+  double seconds;            /* of running, up to the last wait or to the kill; 0 when there is no wall limit */
   char fault[PRY_FAULT_MAX]; /* "retry.lua:12: message"; "" when all is well */
   /* the script's own */
   struct pry_run *previous;

@@ -155,7 +155,7 @@ enum pry_door_result pry_task_start(struct pry_script *script, const struct pry_
                                     struct pry_task **task)
 {
   if (run)
-    memset(run, 0, sizeof(*run));
+    pry_run_init(run, script, 1);
   if (task)
     *task = NULL;
   struct pry_task *mine = take(script, run);
@@ -173,8 +173,12 @@ enum pry_door_result pry_task_start(struct pry_script *script, const struct pry_
     mine->run.wall = call->wall;
   lua_pushcfunction(mine->L, body);
   enum pry_door_result result = resume(mine, true);
-  if (run)
-    *run = mine->run;
+  if (run) { /* what a caller may look at */
+    run->used = mine->run.used;
+    run->seconds = mine->run.seconds;
+    if (mine->run.fault[0])
+      memcpy(run->fault, mine->run.fault, sizeof run->fault);
+  }
   if (result != PRY_DOOR_YIELDED)
     put_back(mine);
   else if (task)

@@ -27,9 +27,16 @@ void pry_decider_entry_init(struct pry_worker *worker)
   worker->mailbox = pry_mailbox_new_collected(announced, worker);
 }
 
+static void set_clock(struct pry_worker *worker)
+{
+  worker->entry.now = pry_loop_clock(worker->loop);
+  worker->entry.unix_time = pry_loop_unix_time(worker->loop);
+}
+
 void pry_decider_enter(struct pry_worker *worker)
 {
   pthread_mutex_lock(&worker->entry.lock);
+  set_clock(worker);
   pry_worker_adopt(worker);
 }
 
@@ -37,6 +44,7 @@ bool pry_decider_try_enter(struct pry_worker *worker)
 {
   if (pthread_mutex_trylock(&worker->entry.lock) != 0)
     return false;
+  set_clock(worker);
   pry_worker_adopt(worker);
   return true;
 }
@@ -56,8 +64,10 @@ void pry_decider_leave(struct pry_worker *worker)
 {
   struct pry_entry *entry = &worker->entry;
   for (int round = 1;; round++) {
-    if (atomic_load_explicit(&entry->wanted, memory_order_relaxed) && atomic_exchange(&entry->wanted, 0))
+    if (atomic_load_explicit(&entry->wanted, memory_order_relaxed) && atomic_exchange(&entry->wanted, 0)) {
+      set_clock(worker);
       pry_mailbox_collect(worker->mailbox);
+    }
     begin_all(worker);
     pthread_mutex_unlock(&entry->lock);
     if (!atomic_fetch_or(&entry->wanted, 0))

@@ -50,20 +50,35 @@ static struct pry_event_record *place_of(struct pry_event_ring *ring, uint64_t p
   return &ring->records[(position - 1) % ring->capacity];
 }
 
+/* Member by member: zeroing the texts whole would be a good part of what an event costs. `reads` keeps its memory. */
+static void empty(struct pry_event_record *record)
+{
+  record->time = 0;
+  record->seed = 0;
+  record->handler = PRY_ON_REQUEST;
+  record->attempt = 0;
+  record->call_id[0] = record->target[0] = record->policy[0] = record->generation[0] = record->code[0] =
+      record->key[0] = record->verdict_target[0] = record->why[0] = record->fault[0] = '\0';
+  record->category = record->verdict_category = PRY_NONE;
+  record->source = PRY_SOURCE_PROVIDER;
+  record->status = record->curl_code = record->verdict_status = record->line = 0;
+  record->retryable = record->reads_cut = false;
+  record->retry_after = record->deadline_left = record->after = -1;
+  record->spent = (struct pry_spending){0};
+  pry_buffer_clear(&record->reads);
+  record->reads_end = 0;
+  record->result = PRY_RUN_OK;
+  record->verdict = PRY_VERDICT_NONE;
+}
+
 struct pry_event_record *pry_event_next(struct pry_event_ring *ring)
 {
   uint64_t position = last_position(ring) + 1;
   atomic_store_explicit(&ring->last, position, memory_order_relaxed);
   struct pry_event_record *record = place_of(ring, position);
-  struct pry_buffer reads = record->reads; /* keeps its memory for the next use */
-  pry_buffer_clear(&reads);
-  *record =
-      (struct pry_event_record){.sequence = atomic_fetch_add_explicit(&ring->count->last, 1, memory_order_relaxed) + 1,
-                                .position = position,
-                                .retry_after = -1,
-                                .deadline_left = -1,
-                                .after = -1};
-  record->reads = reads;
+  record->sequence = atomic_fetch_add_explicit(&ring->count->last, 1, memory_order_relaxed) + 1;
+  record->position = position;
+  empty(record);
   return record;
 }
 

@@ -255,7 +255,7 @@ static struct pry_failure classify(const struct pry_asking *asking, const struct
     return pry_failure_from_curl(event->curl_code, pry_curl_code_sent(event->curl_code));
   bool read = !event->category || event->body_size;
   return pry_classify(read ? asking->desk->worker->state : NULL, provider ? provider->dialect : generic(asking),
-                      &answer, pry_loop_unix_time(asking->desk->worker->loop));
+                      &answer, pry_worker_unix_time(asking->desk->worker));
 }
 
 static void overrule(const struct pry_asking *asking, struct pry_failure *failure, const struct parry_event *event)
@@ -328,7 +328,7 @@ static void fill_attempt(struct pry_asking *asking, const struct parry_event *ev
   double seconds = event->seconds > 0 && isfinite(event->seconds) ? event->seconds : 0;
   memcpy(attempt->target, asking->view.target.name, sizeof attempt->target);
   attempt->status = event->status;
-  attempt->ended = pry_loop_unix_time(asking->desk->worker->loop);
+  attempt->ended = pry_worker_unix_time(asking->desk->worker);
   attempt->started = attempt->ended - seconds;
   attempt->first_byte = seconds; /* hosts know no other; for those who judge slowness */
   attempt->category = event->ok ? PRY_NONE : asking->failure.category;

@@ -72,7 +72,17 @@ const char *pry_verdict_allowed_names(enum pry_handler handler, char *text, size
 
 void pry_verdict_init(struct pry_verdict *verdict)
 {
-  *verdict = (struct pry_verdict){.after = -1, .max_wait = -1, .max_waiting = -1};
+  /* Member by member: zeroing the texts whole would be most of what a handler without a verdict costs. */
+  verdict->kind = PRY_VERDICT_NONE;
+  verdict->after = verdict->max_wait = -1;
+  verdict->category = PRY_NONE;
+  verdict->status = verdict->slots = verdict->limit = verdict->line = 0;
+  verdict->per = verdict->rate = verdict->burst = verdict->cost = verdict->until_time = verdict->delay = 0;
+  verdict->max_waiting = -1;
+  verdict->strip = verdict->has_body = false;
+  verdict->policy = NULL;
+  verdict->code[0] = verdict->message[0] = verdict->target[0] = verdict->key[0] = verdict->curl[0] = verdict->why[0] =
+      '\0';
   pry_headers_init(&verdict->headers);
   pry_buffer_init(&verdict->body, PRY_RESPOND_MAX);
 }

@@ -47,7 +47,9 @@ struct pry_pulse {
 
 /* How a decider is entered (decider.h). */
 struct pry_entry {
-  pthread_mutex_t lock;       /* held by who is inside, while Lua runs */
+  pthread_mutex_t lock; /* held by who is inside, while Lua runs */
+  pry_time now; /* inside: when it was entered, or something was delivered: who is inside sees time stand still */
+  double unix_time;
   atomic_uint wanted;         /* 1: its mailbox may have something */
   struct pry_message look;    /* to the control worker: enter it, if nobody else does */
   struct pry_list beginnings; /* inside: what is to begin on the control worker's loop, once who is inside has left */
@@ -92,10 +94,14 @@ bool pry_worker_init(struct pry_worker *worker, struct pry_engine *engine, unsig
 /* The same for a decider: no loop, no thread. */
 bool pry_worker_init_decider(struct pry_worker *worker, struct pry_engine *engine, unsigned index);
 
-/* The time, for whoever works in it: its loop's, which stands still within a turn; a decider's is the clock's. */
+/* The time, for whoever works in it: its loop's, which stands still within a turn; a decider's stands still from entering. */
 static inline pry_time pry_worker_now(const struct pry_worker *worker)
 {
-  return worker->decides ? pry_loop_clock(worker->loop) : pry_loop_now(worker->loop);
+  return worker->decides ? worker->entry.now : pry_loop_now(worker->loop);
+}
+static inline double pry_worker_unix_time(const struct pry_worker *worker)
+{
+  return worker->decides ? worker->entry.unix_time : pry_loop_unix_time(worker->loop);
 }
 
 /* After its thread has ended and its calls were destroyed: gives its state back. */
