@@ -21,6 +21,7 @@
   "    if call.target.attempts < 2 then return retry { after = 0.001, why = err.category } end end }\n"
 
 struct host {
+  unsigned threads;
   char folder[64];
   struct wire_provider provider;
   parry *engine;
@@ -48,17 +49,18 @@ static void write_init(const struct host *host, int n)
   fail_loud();
 }
 
-static void take_line(void *user, enum parry_log_level level, const char *line, size_t size)
+static void take_line(void *user, int level, const char *line, size_t size)
 {
   (void)user, (void)level;
   FAIL_CHECK(strlen(line) == size);
 }
 
-static void open_host(struct host *host)
+static void open_host(struct host *host, unsigned threads)
 {
   char path[160];
   fail_quiet();
   memset(host, 0, sizeof *host);
+  host->threads = threads;
   wire_provider_open(&host->provider, answers);
   snprintf(host->folder, sizeof host->folder, "/tmp/parry-oom-XXXXXX");
   FAIL_CHECK(mkdtemp(host->folder));
@@ -70,16 +72,22 @@ static void open_host(struct host *host)
   write_init(host, 1);
 }
 
-/* The engine, or NULL with an error; a refusal comes with a report. */
+static bool has_findings(struct host *host)
+{
+  return parry_findings(host->engine, NULL, 0) > 0;
+}
+
+/* The engine, or NULL with an error; a refusal comes with findings. */
 static bool make_engine(struct host *host)
 {
   struct parry_options options = PARRY_OPTIONS_INIT;
   options.policy_dir = host->folder;
   options.log = take_line;
+  options.threads = host->threads;
   int error = parry_new(&host->engine, &options);
   FAIL_CHECK((error == PARRY_OK || error == PARRY_EPOLICY) == (host->engine != NULL));
   FAIL_CHECK(error == PARRY_OK || fail_struck());
-  FAIL_CHECK(error != PARRY_EPOLICY || *parry_report(host->engine));
+  FAIL_CHECK(error != PARRY_EPOLICY || has_findings(host));
   return error == PARRY_OK;
 }
 
@@ -130,7 +138,8 @@ static double now(void)
 /* Every call that was started ends, within its deadline and a little. */
 static bool call(struct host *host)
 {
-  static const struct parry_call_ops ops = {sizeof ops, on_headers, on_data, on_done};
+  static const struct parry_call_ops ops = {
+      .size = sizeof ops, .on_headers = on_headers, .on_data = on_data, .on_done = on_done};
   static const struct parry_header header = {"Content-Type", "application/json"};
   struct parry_request request = PARRY_REQUEST_INIT;
   parry_call_id id;
@@ -156,7 +165,7 @@ static bool call(struct host *host)
 static bool decide(struct host *host)
 {
   struct parry_event failure = PARRY_EVENT_INIT;
-  struct parry_decision decision;
+  struct parry_decision decision = PARRY_DECISION_INIT;
   failure.target = "p/m";
   failure.status = 503;
   failure.body = "{\"error\":{}}";
@@ -172,10 +181,10 @@ static bool decide(struct host *host)
   return good && error == PARRY_OK && decision.action == PARRY_RETRY;
 }
 
-static void use_new(void)
+static void use_new_with(unsigned threads)
 {
   struct host host;
-  open_host(&host);
+  open_host(&host, threads);
   bool made = make_engine(&host);
   fail_over();
   if (made)
@@ -183,10 +192,10 @@ static void use_new(void)
   close_host(&host);
 }
 
-static void use_all(void)
+static void use_all_with(unsigned threads)
 {
   struct host host;
-  open_host(&host);
+  open_host(&host, threads);
   fail_quiet();
   bool made = make_engine(&host);
   fail_loud();
@@ -201,19 +210,39 @@ static void use_all(void)
 static void use_reload(void)
 {
   struct host host;
-  open_host(&host);
+  open_host(&host, 0);
   fail_quiet();
   bool made = make_engine(&host);
   fail_loud();
   FAIL_CHECK(made);
   write_init(&host, 2);
-  int error = parry_reload(host.engine);
-  FAIL_CHECK(error == PARRY_OK || (fail_struck() && (error == PARRY_ENOMEM || *parry_report(host.engine))));
+  int error = parry_reload(host.engine, 1);
+  FAIL_CHECK(error == PARRY_OK || (fail_struck() && (error == PARRY_ENOMEM || has_findings(&host))));
   fail_over();
   FAIL_CHECK(call(&host) && decide(&host));
-  FAIL_CHECK(parry_reload(host.engine) == PARRY_OK);
+  FAIL_CHECK(parry_reload(host.engine, 1) == PARRY_OK);
   FAIL_CHECK(call(&host));
   close_host(&host);
+}
+
+static void use_new(void)
+{
+  use_new_with(0);
+}
+
+static void use_new_threads(void)
+{
+  use_new_with(2);
+}
+
+static void use_all(void)
+{
+  use_all_with(0);
+}
+
+static void use_thread(void)
+{
+  use_all_with(1);
 }
 
 int main(void)
@@ -222,6 +251,9 @@ int main(void)
       {"parry_new", use_new, FAIL_BOTH, 80},
       {"parry_call and parry_decide", use_all, FAIL_BOTH, 120},
       {"parry_reload", use_reload, FAIL_BOTH, 80},
+      {"parry_new with threads", use_new_threads, FAIL_BOTH, 40},
+      {"parry_call with a thread", use_thread, FAIL_BOTH, 20},
+      {"parry_call on its thread", use_thread, FAIL_BOTH | FAIL_IN_THREAD(1), 40},
   };
   return fail_main(scenarios, sizeof scenarios / sizeof *scenarios);
 }
