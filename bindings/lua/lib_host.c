@@ -17,6 +17,7 @@ struct operation {
   struct pry_leftover leftover;
   struct pry_decision *decision;
   struct pry_ticket ticket;
+  struct pry_message beginning;
   struct pry_question *question;
   struct pry_timer timer;
   pry_time started;
@@ -28,6 +29,7 @@ struct operation {
 static void release(struct operation *operation)
 {
   pry_list_remove(&operation->leftover.link);
+  pry_decision_forget(operation->decision, &operation->beginning);
   pry_timer_cancel(&operation->timer);
   pry_question_drop(operation->question);
   operation->question = NULL;
@@ -54,22 +56,31 @@ static struct operation *new_operation(lua_State *L, struct pry_decision *decisi
   return operation;
 }
 
-/* The last act on an operation: the handler goes on, and may end with everything it belongs to. */
+/* The last act on an operation: the handler goes on, and may end with everything it belongs to. When it is the timer that
+ * calls, there may be no answer. */
 static void go_on(void *user)
 {
   struct operation *operation = user;
   struct pry_decision *decision = operation->decision;
   pry_timer_cancel(&operation->timer);
-  decision->http_left -= pry_loop_now(pry_decision_worker(decision)->loop) - operation->started;
+  pry_question_ignore(operation->question);
+  decision->http_left -= pry_worker_now(pry_decision_worker(decision)) - operation->started;
   pry_decision_wake(decision, operation->ticket);
 }
 
-/* All of the loop that this file knows. False: no memory. */
-static bool start_waiting(struct operation *operation)
+static bool start_timer(struct operation *operation, pry_time delay)
 {
-  struct pry_loop *loop = pry_decision_worker(operation->decision)->loop;
-  operation->started = pry_loop_now(loop);
-  return pry_timer_start(loop, &operation->timer, operation->decision->http_left, go_on, operation);
+  return pry_timer_start(pry_decision_worker(operation->decision)->loop, &operation->timer, delay, go_on, operation);
+}
+
+/* The question was asked inside the handler, but only here is there a thread that an answer can come to. On a worker the
+ * timer runs already, and moving it cannot fail. */
+static void begin(struct pry_message *message)
+{
+  struct operation *operation = PRY_CONTAINER_OF(message, struct operation, beginning);
+  bool waits = pry_question_listen(operation->question);
+  if (!start_timer(operation, waits ? operation->decision->http_left : 0))
+    go_on(operation);
 }
 
 /* ---- what the script gets ----------------------------------------------------------------------------------- */
@@ -175,17 +186,20 @@ static int host_call(lua_State *L)
   if (decision->http_left <= 0)
     return push_failure(L, operation, "timeout", PRY_SLICE("this handler has waited as long as it may"));
   operation->ticket = ticket;
-  struct pry_asker asker = {pry_decision_worker(decision)->mailbox, go_on, operation};
+  struct pry_asker asker = {pry_decision_mailbox(decision), go_on, operation};
   struct pry_answer answer;
   operation->question = pry_question_new(functions, pry_slice_of(operation->name), pry_buffer_slice(arguments), &asker);
   pry_buffer_fini(arguments);
   if (!operation->question || pry_question_answer(operation->question, &answer))
     return push_answer(L, operation);
-  if (!start_waiting(operation)) {
+  lua_settop(L, 3); /* the operation stays */
+  if (!pry_decision_worker(decision)->decides && !start_timer(operation, decision->http_left)) {
     release(operation);
     return push_failure(L, operation, "memory", PRY_SLICE("not enough memory"));
   }
-  lua_settop(L, 3); /* the operation stays */
+  operation->started = pry_worker_now(pry_decision_worker(decision));
+  operation->beginning.deliver = begin;
+  pry_decision_begin(decision, &operation->beginning);
   return pry_task_wait(L, &wait, operation);
 }
 

@@ -54,8 +54,7 @@ struct pry_question {
   unsigned references;            /* the asker, and messages on their way */
   struct host_function *function; /* NULL: not open */
   uint32_t slot;
-  bool at_once; /* its function runs inside pry_question_new() */
-  bool dropped, answered;
+  bool listening, answered;
   const char *category, *problem; /* problem: constant; NULL: see `answer` */
   struct pry_buffer answer;
   size_t size;
@@ -132,8 +131,8 @@ static void settle(struct pry_question *question, const char *category, const ch
   question->problem = problem;
   question->answered = true;
   close_question(question);
-  if (question->at_once)
-    return; /* who asks looks as soon as the function returns */
+  if (!question->listening)
+    return; /* who asks looks first */
   question->references++;
   pry_mailbox_post(question->asker.mailbox, &question->heard);
 }
@@ -182,10 +181,11 @@ static void hear(struct pry_message *message)
   struct pry_functions *functions = question->functions;
   pthread_mutex_lock(&functions->lock);
   const struct pry_asker asker = question->asker;
-  bool dropped = question->dropped;
+  bool listening = question->listening;
+  question->listening = false;
   unref(question);
   pthread_mutex_unlock(&functions->lock);
-  if (!dropped)
+  if (listening)
     asker.answered(asker.user);
 }
 
@@ -382,9 +382,7 @@ static void ask(struct pry_question *question, struct pry_slice name)
   question->function = function;
   pry_list_push(&function->questions, &question->in_function);
   if (function->any_thread) {
-    question->at_once = true;
     call_function(question);
-    question->at_once = false;
     return;
   }
   question->references++;
@@ -416,16 +414,38 @@ bool pry_question_answer(struct pry_question *question, struct pry_answer *answe
   return true;
 }
 
+bool pry_question_listen(struct pry_question *question)
+{
+  pthread_mutex_lock(&question->functions->lock);
+  question->listening = !question->answered;
+  bool listening = question->listening;
+  pthread_mutex_unlock(&question->functions->lock);
+  return listening;
+}
+
+/* Locked. */
+static void ignore(struct pry_question *question)
+{
+  question->listening = false;
+  if (pry_mailbox_withdraw(question->asker.mailbox, &question->heard))
+    question->references--; /* never the last: the asker's is left */
+}
+
+void pry_question_ignore(struct pry_question *question)
+{
+  pthread_mutex_lock(&question->functions->lock);
+  ignore(question);
+  pthread_mutex_unlock(&question->functions->lock);
+}
+
 void pry_question_drop(struct pry_question *question)
 {
   if (!question)
     return;
   pthread_mutex_t *lock = &question->functions->lock;
   pthread_mutex_lock(lock);
-  question->dropped = true;
   close_question(question);
-  if (pry_mailbox_withdraw(question->asker.mailbox, &question->heard))
-    question->references--;
+  ignore(question);
   unref(question);
   pthread_mutex_unlock(lock);
 }

@@ -14,8 +14,8 @@
  * somebody else. Bounded: so many open questions, each with at most PRY_FUNCTION_JSON_MAX bytes there and back. A host
  * that never looks keeps nobody waiting for ever: who asks has a time of its own, and drops the question.
  *
- * Thread: any, but that a question belongs to the thread that its mailbox delivers on. The one lock is never held while a
- * function of the host's runs.
+ * Thread: any. A question belongs to who asked; while it is listened to, to the thread that its mailbox delivers on. The one
+ * lock is never held while a function of the host's runs.
  */
 #ifndef PRY_HOST_FUNCTION_H
 #define PRY_HOST_FUNCTION_H
@@ -55,7 +55,7 @@ size_t pry_functions_open_count(struct pry_functions *functions);
 
 struct pry_asker {
   struct pry_mailbox *mailbox;  /* the answer comes through it */
-  void (*answered)(void *user); /* once, on its thread, unless the question was answered at once, or is dropped first */
+  void (*answered)(void *user); /* once, on its thread, while the question is listened to */
   void *user;
 };
 
@@ -70,6 +70,12 @@ struct pry_question *pry_question_new(struct pry_functions *functions, struct pr
 
 /* False: there is none yet. The texts live as long as the question. */
 bool pry_question_answer(struct pry_question *question, struct pry_answer *answer);
+
+/* `answered` is called when there is an answer. False: there is one, and nothing is called. */
+bool pry_question_listen(struct pry_question *question);
+
+/* `answered` is not called any more. On the mailbox's thread; harmless when nobody listens. */
+void pry_question_ignore(struct pry_question *question);
 
 /* Whether there is an answer or not, it is not wanted any more. NULL is fine. */
 void pry_question_drop(struct pry_question *question);

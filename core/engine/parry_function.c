@@ -91,8 +91,8 @@ static void tell_policies(struct pry_message *message)
   pthread_mutex_lock(&functions->lock);
   pry_list_remove(&event->link);
   pthread_mutex_unlock(&functions->lock);
-  atomic_fetch_sub(&functions->event_count, 1);
   pry_engine_emit(event->host->engine, event->name, (struct pry_slice){event->fields, event->fields_size});
+  atomic_fetch_sub(&functions->event_count, 1); /* counted as one of the engine's by now */
   free(event);
 }
 

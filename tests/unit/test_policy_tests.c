@@ -265,7 +265,7 @@ static void test_failures(void **state)
       "route, credential, service, probe, host, sink, declare, refused, sent, requests, alerts, call, calls, start, "
       "run, "
       "cancel, "
-      "advance, now, emit, eq, ne, ok, match, near, fail\n"
+      "advance, now, emit, eq, ne, ok, match, near, f\n"
       "FAIL dot: again_test.lua:13: call it with a colon: t:name(...)\n"
       "FAIL refused: again_test.lua:14: the configuration of this test was refused: init.lua:2: again: max must be at "
       "least 1, got 0\n"
