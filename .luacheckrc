@@ -27,3 +27,6 @@ files["policies/**/*_test.lua"] = { read_globals = { "test" } }
 files["tests"] = { read_globals = policy_globals, not_globals = removed }
 files["tests/**/init.lua"] = { read_globals = init_globals }
 files["tests/**/*_test.lua"] = { read_globals = { "test" } }
+files["bindings/examples/**/policies"] = { read_globals = policy_globals, not_globals = removed }
+files["bindings/examples/**/policies/init.lua"] = { read_globals = init_globals }
+files["bindings/examples/**/policies/*_test.lua"] = { read_globals = { "test" } }

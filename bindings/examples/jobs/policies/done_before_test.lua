@@ -1,0 +1,6 @@
+test("a conflict is a success, anything else is not its business", function(t)
+  t:use("done_before", {})
+  t:provider("db", { { category = "conflict", code = "ALREADY_DONE" }, { category = "server" }, host = true })
+  t:eq(t:call({ target = "db/import" }).ok, true)
+  t:eq(t:call({ target = "db/import" }).category, "server")
+end)
