@@ -91,6 +91,19 @@ static enum pry_ask_status elsewhere(struct rig *rig, struct pry_ask *ask)
   return PRY_ASK_DONE;
 }
 
+/* The first attempt fails on purpose, the second begins late. */
+static enum pry_ask_status disturb(struct rig *rig, struct pry_ask *ask)
+{
+  if (ask->handler == PRY_ON_ERROR)
+    return again(rig, ask);
+  ask->verdict.kind = PRY_VERDICT_INJECT;
+  if (rig->counter++ == 0)
+    ask->verdict.status = 503;
+  else
+    ask->verdict.delay = 5;
+  return PRY_ASK_DONE;
+}
+
 static enum pry_ask_status renew(struct rig *rig, struct pry_ask *ask)
 {
   (void)rig;
@@ -300,6 +313,47 @@ static void it_goes_to_another_target(void **state)
   rig_end(client, rig);
 }
 
+static double attempts_counted(const struct rig *rig, const char *target, const char *outcome)
+{
+  return pry_metrics_value(rig->engine->metrics, PRY_M_ATTEMPTS, target, outcome);
+}
+
+static void attempts_are_counted_and_kept(void **state)
+{
+  (void)state;
+  struct rig *rig = rig_on_error(elsewhere);
+  struct client *client = start(rig, "/v1/chat/completions", "", BODY);
+  pry_loop_advance(rig->loop, 3 * PRY_SECOND);
+  assert_true(ended(client, (struct pry_host_end){.category = PRY_SERVER, .code = "E"}));
+  const struct pry_call_view *view = pry_call_get_view(client->call);
+  assert_int_equal(view->ledger_count, 2);
+  assert_string_equal(view->ledger[0].target, "p/m");
+  assert_string_equal(view->ledger[0].failure.code, "E");
+  assert_int_equal(view->ledger[0].status, 0);
+  assert_true(view->ledger[0].ended - view->ledger[0].started == 3);
+  assert_false(view->ledger[0].refused);
+  assert_true(ended(client, (struct pry_host_end){.ok = true}));
+  assert_true(attempts_counted(rig, "p/m", "server") == 1);
+  assert_true(attempts_counted(rig, "q/other", "ok") == 1);
+  rig_end(client, rig);
+}
+
+static void faults_can_be_injected(void **state)
+{
+  (void)state;
+  struct rig *rig = rig_with("disturb", PRY_HANDLER_BIT(PRY_ON_ATTEMPT) | PRY_HANDLER_BIT(PRY_ON_ERROR), disturb);
+  struct client *client = start(rig, "/v1/chat/completions", "", BODY);
+  assert_int_equal(rig->last_failure.category, PRY_OVERLOADED);
+  assert_int_equal(host.asked, 0); /* the host never heard of it */
+  pry_loop_advance(rig->loop, 2 * PRY_SECOND);
+  assert_int_equal(host.asked, 0);
+  pry_loop_advance(rig->loop, 6 * PRY_SECOND);
+  assert_int_equal(host.asked, 1);
+  assert_true(ended(client, (struct pry_host_end){.ok = true}));
+  assert_int_equal(host.abandoned, 0);
+  rig_end(client, rig);
+}
+
 static void credentials_are_the_hosts(void **state)
 {
   (void)state;
@@ -408,6 +462,8 @@ int main(void)
       cmocka_unit_test(the_host_gets_its_own_error_back),
       cmocka_unit_test(only_what_may_be_repeated_is),
       cmocka_unit_test(it_goes_to_another_target),
+      cmocka_unit_test(attempts_are_counted_and_kept),
+      cmocka_unit_test(faults_can_be_injected),
       cmocka_unit_test(credentials_are_the_hosts),
       cmocka_unit_test(its_time_is_up),
       cmocka_unit_test(the_deadline_ends_it),
