@@ -312,7 +312,7 @@ void status_findings_and_metrics()
   parry::engine engine(usual());
   engine.reload();
   const parry::status status = engine.status();
-  CHECK(status.policies == 2 && status.open == 0 && std::strlen(status.generation) > 8);
+  CHECK(status.policies >= 2 && status.open == 0 && std::strlen(status.generation) > 8);
   CHECK(engine.findings().empty());
   parry::event event = failed(503);
   event.seconds = 0.1;

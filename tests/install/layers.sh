@@ -18,7 +18,7 @@ refuse() {
 includes() {
   local pattern=$1
   shift
-  grep -rnE --include='*.[ch]' "^[[:space:]]*#[[:space:]]*include[[:space:]]*[<\"]($pattern)[>\"]" "$@" || true
+  grep -rnE --include='*.[ch]' --include='*.[ch]pp' "^[[:space:]]*#[[:space:]]*include[[:space:]]*[<\"]($pattern)[>\"]" "$@" || true
 }
 
 # names DIR: the headers of a folder as an alternation, or something that never matches.
@@ -34,6 +34,14 @@ refuse "only bindings/lua includes Lua" < <(includes '([^>"]*/)?(lua|lauxlib|lua
 refuse "core/engine includes nothing of bindings" < <(includes "([^>\"]*/)?($(names bindings/lua))" core/engine)
 refuse "core/engine includes nothing of core/service or core/cli" \
   < <(includes "([^>\"]*/)?($(names core/service)|$(names core/cli))" core/engine bindings)
+refuse "of what hosts are written with, only the Lua module includes Lua" \
+  < <(includes '([^>"]*/)?(lua|lauxlib|lualib|luaconf|lua-cjson)\.h' bindings |
+    grep -vE '^bindings/(lua|lua_module)/' || true)
+for folder in bindings/*/; do
+  [ "$folder" = bindings/lua/ ] ||
+    refuse "${folder%/} includes parry.h and parry.hpp, nothing else of parry" \
+      < <(includes "([^>\"]*/)?($(names core/engine)|$(names core/service)|$(names core/cli)|$(names bindings/lua))" "$folder")
+done
 refuse "core/service includes nothing of core/cli" < <(includes "([^>\"]*/)?($(names core/cli))" core/service)
 refuse "libevent and curl appear only in loop, server and http, and never in a header others include" \
   < <(includes '(event2|curl)/[^>"]*' core bindings |

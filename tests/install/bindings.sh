@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The tests of the C++ header and of the Lua module, and the snippets of their pages, against an installed parry.
+# Usage: bindings.sh PREFIX cpp|lua|pages
+set -euo pipefail
+
+prefix=$(cd "${1:?usage: bindings.sh PREFIX cpp|lua|pages}" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+bindings=$here/../../bindings
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# shellcheck source=tests/install/host_environment.sh
+. "$here/host_environment.sh"
+
+case ${2:?usage: bindings.sh PREFIX cpp|lua|pages} in
+cpp)
+  clang++ -std=c++20 "${strict[@]}" "${cflags[@]}" "$bindings/cpp/test.cpp" -o "$work/test" "${shared[@]}" -pthread
+  "$work/test"
+  ;;
+lua)
+  lua5.4 "$bindings/lua_module/test.lua"
+  # The interpreter's Lua is the only one, see bindings/lua_module/README.md.
+  LD_DEBUG=bindings lua5.4 -e 'require "parry"' 2>"$work/bindings"
+  grep -q "libparry.so.* to .*lua5.4.*\`lua_newstate'" "$work/bindings" || {
+    echo "lua: libparry does not use the interpreter's Lua:" >&2
+    grep "\`lua_newstate'" "$work/bindings" >&2
+    exit 1
+  }
+  ;;
+pages)
+  "$here/with_sim.sh" "$prefix/bin/parry" "$here/snippets.py" \
+    "$bindings/C.md" "$bindings/cpp/README.md" "$bindings/lua_module/README.md"
+  ;;
+esac
