@@ -1,5 +1,5 @@
--- The one file of yours: who the providers are, which requests go where, and which policies they use. The policies
--- themselves came with parry (/usr/share/parry/policies); a file of the same name in this folder takes the place of one.
+-- The one file that is yours: who the providers are, which requests go where, and which policies they use. The policies
+-- came with parry (/usr/share/parry/policies); a file of the same name in this folder takes the place of one.
 --
 -- Edit and save: a running parry takes it over, or refuses it with its line and goes on with what it had.
 --
