@@ -457,6 +457,7 @@ class Engine:
             return _findings(handle)
 
     def status(self) -> Status:
+        """How the engine is: what serves, how often it was reloaded, what is open."""
         told = _ffi.Status(size=ctypes.sizeof(_ffi.Status))
         with self._core as handle:
             error = lib.parry_status(handle, ctypes.byref(told))

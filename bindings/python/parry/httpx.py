@@ -86,8 +86,10 @@ def _check_end(call: Call, request: httpx.Request) -> None:
     outcome = call.outcome
     if call.error is not None:
         raise httpx.ReadError(f"{call.error!r} in a callback", request=request) from call.error
-    if outcome is None or not (outcome.truncated or outcome.category == "cancelled"):
+    if outcome is None or outcome.ok and not outcome.truncated:
         return
+    if call.status >= 400 and not outcome.truncated and outcome.category != "cancelled":
+        return  # the answer says it
     failure = _errors.from_outcome(outcome, call.headers or ())
     kind = httpx.ReadError if outcome.category == "cancelled" else httpx.RemoteProtocolError
     raise kind(f"the answer broke off: {failure}", request=request) from failure

@@ -26,7 +26,7 @@ def policy(handlers):
 ASKS = policy("""
   on_error = function(self, call, err)
     local plan, problem = host.call("plan_of", { user = err.message, number = 7 })
-    if not plan then return fail { why = problem.message } end
+    if not plan then return fail { category = "server", status = 500, why = problem.message } end
     return retry { after = 1, why = plan.name }
   end""")
 
@@ -71,7 +71,7 @@ def test_an_event_and_an_answer(make, sim, tmp_path):
     made = folder(tmp_path, sim, asks=policy("""
   on_event = function(self, event)
     if event.name == "queue.full" then
-      return respond { status = 202, body = { waits = event.length } }
+      return respond { status = 202, body = { waits = event.fields.length } }
     end
   end"""))
     engine = make(policy_dir=made.path)
@@ -93,7 +93,7 @@ def test_a_policy_asks_the_program(make, sim, tmp_path, threads):
     assert plan_of({"user": "x", "number": 1})["name"] == "plan of x 1"  # still a function
     told = engine.decide(status=503, message="ada", target="db/x", wait=True)
     assert told.action is parry.Action.RETRY and told.why == "plan of ada 7"
-    assert seen[0] is not threading.current_thread()
+    assert seen[-1] is not threading.current_thread()
     assert engine.decide(status=503, message="ada", target="db/x").action is parry.Action.FAIL  # does not wait
 
     async def later():
@@ -175,7 +175,7 @@ def test_policies_hear_of_what_is_emitted_and_reported(make, sim, tmp_path):
     made = folder(tmp_path, sim, chain='use "asks", use "circuit_breaker" { failures = 3, cooldown = 60 }',
                   asks=policy("""
   on_event = function(self, event)
-    if event.name == "db.failover" then host.call("heard", { cluster = event.cluster }) end
+    if event.name == "db.failover" then host.call("heard", { cluster = event.fields.cluster }) end
   end"""))
     engine = make(policy_dir=made.path)
     heard, told = [], threading.Event()
