@@ -129,6 +129,8 @@ class Core:
 
     def drive_for_thread(self) -> None:
         """Sees to it that a thread may block until it is woken."""
+        if self.closing or self.pid != os.getpid():
+            raise self.why_unusable()
         if self.in_callback():
             raise _errors.from_code(_ffi.EREENTRANT, "a blocking call")
         if self.thread is None:
@@ -136,6 +138,8 @@ class Core:
 
     def drive_for_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sees to it that a task of `loop` may wait until it is woken."""
+        if self.closing or self.pid != os.getpid():
+            raise self.why_unusable()
         if self.thread is not None or self.loop is loop:
             return
         with self.lock:
@@ -184,6 +188,22 @@ class Core:
             return
         self.todo.append(function)
         self.wake()
+
+    def on_driver(self, function: Callable[[], Any]) -> None:
+        """Runs it between turns of the thread, and returns when that was done."""
+        self.drive_for_thread()
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                function()
+            finally:
+                done.set()
+
+        self.between_turns(run)
+        while not done.wait(0.5):
+            if self.closing:
+                raise self.why_unusable()
 
     def wake(self) -> None:
         """Ends the thread's wait. With threads=0 also so that it works on what was begun just now."""

@@ -103,7 +103,7 @@ class Metrics(List[Sample]):
     def find(self, name: str, **labels: str) -> Optional[float]:
         """The value of the first sample of that name that has these labels.
 
-        >>> engine.metrics().find("parry_attempts_total", target="kimi/k2", category="none")
+        >>> engine.metrics().find("parry_attempts_total", target="kimi/k2", category="ok")
         """
         wanted = labels.items()
         return next((s.value for s in self if s.name == name and wanted <= s.labels.items()), None)

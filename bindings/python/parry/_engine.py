@@ -438,10 +438,18 @@ class Engine:
     def reload(self) -> None:
         """Reads the policies again; returns when they are taken over, also when nothing had changed. PolicyError: they were
         refused, and the old ones go on."""
-        core = self._core
-        with core as handle:
-            error = lib.parry_reload(handle, 1)
-            findings = _findings(handle) if error == _ffi.EPOLICY else []
+        core, found = self._core, [(_ffi.EREENTRANT, [""])]
+
+        def load() -> None:
+            with core as handle:
+                error = lib.parry_reload(handle, 1)
+                found[0] = error, _findings(handle) if error == _ffi.EPOLICY else []
+
+        if core.threads:
+            load()
+        else:
+            core.on_driver(load)  # where parry's work is done then
+        error, findings = found[0]
         if error == _ffi.EPOLICY:
             raise _errors.PolicyError(findings)
         core.check(error, "reload")
