@@ -79,6 +79,8 @@ static void take_named(struct completion *completion, struct pry_slice word)
     return;
   memcpy(name, word.data, word.size);
   name[word.size] = '\0';
+  if (strcmp(name, "oauth") == 0 || strcmp(name, "kimi") == 0) /* grant = "oauth" */
+    take(completion, "lib/grants.lua");
   if (!strchr(name, '.')) {
     snprintf(path, sizeof path, "%s.lua", name);
     take(completion, path);

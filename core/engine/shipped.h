@@ -3,7 +3,7 @@
  *
  * A folder of policies needs to hold only what is its owner's: init.lua, and policies of its own or changed. What it lacks
  * comes from the shipped ones: every policy, library and dialect that a text of the set names in quotes (use "retry",
- * require "lib.backoff", dialect = "kimi"), and the dialects that need no naming (openai, anthropic, generic). A file of
+ * require "lib.backoff", dialect = "kimi", grant = "oauth"), and the dialects that need no naming (openai, anthropic, generic). A file of
  * the folder always wins. Not taken: init.lua, and tests, which the shipped ones have passed where they were built.
  *
  * What was taken is part of the set and of its content hash: an upgrade is a new generation.

@@ -36,6 +36,15 @@ static void what_is_named_in_quotes_comes_with_what_it_needs(void **state)
   pry_policy_set_free(set);
 }
 
+/* A grant is a word that no file has for its name: credentials of hosts were refused for want of lib/grants.lua. */
+static void a_grant_comes_with_its_library(void **state)
+{
+  (void)state;
+  struct pry_policy_set *set = of_text("credential \"c\" { grant = \"oauth\" }", SHIPPED);
+  assert_true(has(set, "lib/grants.lua"));
+  pry_policy_set_free(set);
+}
+
 static void quotes_that_follow_each_other_hide_nothing(void **state)
 {
   (void)state;
@@ -116,6 +125,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(what_is_named_in_quotes_comes_with_what_it_needs),
+      cmocka_unit_test(a_grant_comes_with_its_library),
       cmocka_unit_test(quotes_that_follow_each_other_hide_nothing),
       cmocka_unit_test(a_file_of_the_folder_wins),
       cmocka_unit_test(the_shipped_folder_lacks_nothing),
