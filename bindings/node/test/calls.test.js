@@ -3,10 +3,10 @@
 
 const assert = require('node:assert');
 const http = require('node:http');
-const { after, before, test } = require('node:test');
+const { before, test } = require('node:test');
 
 const { ParryError } = require('parry-engine');
-const { chat, engine, initFor, sim, until } = require('./helper.js');
+const { atEnd, chat, engine, initFor, sim, until } = require('./helper.js');
 
 let provider;
 let parry;
@@ -101,7 +101,7 @@ test('a slow reader holds the provider back', async () => {
     more();
   });
   await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
-  after(() => server.close());
+  atEnd(() => server.close());
   const slow = engine({ init: `provider "b" { base_url = "http://127.0.0.1:${server.address().port}", dialect = "generic" }
 route "/b/*" { to = "b", chain = {} }`, maxBuffered: 1024 * 1024 });
   const stream = slow.stream({ path: '/b/x', method: 'GET' });

@@ -10,6 +10,13 @@ const { after } = require('node:test');
 
 const { Engine } = require('parry-engine');
 
+const endings = [];
+/** At the end of the file's tests, the last first. */
+const atEnd = (ending) => endings.push(ending);
+after(async () => {
+  while (endings.length) await endings.pop()();
+});
+
 const sdk = createRequire(path.join(process.env.PARRY_SDK, 'package.json'));
 
 /** Resolves with what `condition` gives as soon as that is true. */
@@ -27,7 +34,7 @@ async function program(...args) {
   const child = spawn(process.env.PARRY_BIN, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   let text = '';
   child.stderr.on('data', (data) => { text += data; });
-  after(() => new Promise((resolve) => {
+  atEnd(() => new Promise((resolve) => {
     child.on('exit', resolve);
     if (!child.kill()) resolve();
   }));
@@ -56,13 +63,13 @@ ${more}`;
 /** An engine that is closed when the file's tests are over. */
 function engine(options) {
   const made = new Engine({ secrets: { KEY: 'sk-of-the-engine-123456' }, ...options });
-  after(() => made.close());
+  atEnd(() => made.close());
   return made;
 }
 
 function folder(files) {
   const made = fs.mkdtempSync(path.join(os.tmpdir(), 'parry-node-'));
-  after(() => fs.rmSync(made, { recursive: true, force: true }));
+  atEnd(() => fs.rmSync(made, { recursive: true, force: true }));
   for (const [name, text] of Object.entries(files)) fs.writeFileSync(path.join(made, name), text);
   return made;
 }
@@ -90,4 +97,4 @@ function run(script, ...args) {
   return new Promise((resolve) => { child.on('close', (code, signal) => resolve({ code, signal, out })); });
 }
 
-module.exports = { until, program, sim, initFor, engine, folder, chat, run, sdk, CHAIN };
+module.exports = { atEnd, until, program, sim, initFor, engine, folder, chat, run, sdk, CHAIN };
