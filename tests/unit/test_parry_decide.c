@@ -562,6 +562,63 @@ static void attempts_are_counted(void **state)
   pry_buffer_fini(&text);
 }
 
+/* ---- host functions ---------------------------------------------------------------------------------------------- */
+
+static const char calls_host[] = "return policy { name = 'calls',\n"
+                                 "  on_error = function(self, call, err)\n"
+                                 "    local answer, e = host.call('ask', { n = 1 })\n"
+                                 "    return retry { after = 1, why = answer or e.category }\n"
+                                 "  end }\n";
+
+static void reply_now(void *user, parry_request_id request, const char *arguments, size_t size)
+{
+  struct host *host = user;
+  assert_int_equal(size, strlen("{\"n\":1}"));
+  assert_memory_equal(arguments, "{\"n\":1}", size);
+  assert_int_equal(parry_reply(host->engine, request, "\"yes\"", NULL), PARRY_OK);
+}
+
+static void no_reply(void *user, parry_request_id request, const char *arguments, size_t size)
+{
+  (void)request, (void)arguments, (void)size;
+  ((struct host *)user)->nested++;
+}
+
+static void a_handler_may_ask_the_host(void **state)
+{
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  write_file(*state, "calls.lua", calls_host);
+  struct host *host = started(state, "use 'calls'");
+  assert_int_equal(parry_register(host->engine, "ask", reply_now, host, 0), PARRY_OK);
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, ready, host), PARRY_PENDING);
+  run_until_ready(host, 1);
+  assert_string_equal(host->told.why, "yes");
+  assert_int_equal(parry_register(host->engine, "ask", reply_now, host, PARRY_ANY_THREAD), PARRY_OK);
+  assert_string_equal(decided(host, &event_503).why, "yes"); /* at once */
+  assert_int_equal(parry_run(host->engine, 0), 0);
+}
+
+static void a_host_that_does_not_reply_is_not_waited_for(void **state)
+{
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  write_file(*state, "calls.lua", calls_host);
+  struct host *host = started(state, "use 'calls'");
+  assert_int_equal(parry_register(host->engine, "ask", no_reply, host, 0), PARRY_OK);
+  assert_int_equal(parry_decide(host->engine, &event_503, &decision, ready, host), PARRY_PENDING);
+  for (unsigned i = 0; i < 1000 && !host->nested; i++)
+    assert_true(parry_run(host->engine, 10) >= 0);
+  int error;
+  struct pry_engine *engine = pry_host_of(host->engine, &error)->engine;
+  struct pry_worker *decider = engine->workers[engine->worker_count];
+  pry_decider_sweep(decider);
+  assert_int_equal(parry_run(host->engine, 0), 1); /* its time is not over */
+  assert_false(pry_list_empty(&decider->entry.waits));
+  PRY_CONTAINER_OF(decider->entry.waits.next, struct pry_decider_wait, link)->until = 0;
+  pry_decider_sweep(decider);
+  run_until_ready(host, 1);
+  assert_string_equal(host->told.why, "timeout");
+}
+
 /* ---- many at once ----------------------------------------------------------------------------------------------- */
 
 struct crowd {
@@ -622,9 +679,8 @@ static void write_crowd(const struct host *host, const char *why)
 }
 
 /* One thread drives, several ask, and the policies change under them. */
-static void threads_decide_while_policies_change(void **state)
+static void decide_while_policies_change(struct host *host, unsigned own_threads)
 {
-  struct host *host = *state;
   struct parry_options options = PARRY_OPTIONS_INIT;
   struct crowd crowd = {.host = host};
   pthread_t threads[THREADS];
@@ -632,6 +688,7 @@ static void threads_decide_while_policies_change(void **state)
   options.policy_dir = host->folder;
   options.share_dir = PARRY_SOURCE_DIR "/policies";
   options.deciders = 3;
+  options.threads = own_threads;
   assert_int_equal(parry_new(&host->engine, &options), PARRY_OK);
   for (unsigned i = 0; i < THREADS; i++)
     assert_int_equal(pthread_create(&threads[i], NULL, ask_often, &crowd), 0);
@@ -650,9 +707,20 @@ static void threads_decide_while_policies_change(void **state)
   assert_int_equal(atomic_load(&crowd.readies), atomic_load(&crowd.pending));
   int error;
   struct pry_engine *engine = pry_host_of(host->engine, &error)->engine;
-  parry_run(host->engine, 0);
-  assert_true(pry_engine_adopted(engine)); /* the deciders, too */
+  for (unsigned i = 0; i < 1000 && !pry_engine_adopted(engine); i++) /* the deciders, too */
+    parry_run(host->engine, 0.01);
+  assert_true(pry_engine_adopted(engine));
   assert_int_equal(parry_run(host->engine, 0), 0);
+}
+
+static void threads_decide_while_policies_change(void **state)
+{
+  decide_while_policies_change(*state, 0);
+}
+
+static void threads_decide_beside_threads_of_the_engine(void **state)
+{
+  decide_while_policies_change(*state, 3);
 }
 
 static const char slow[] = "return policy { name = 'slow',\n"
@@ -708,7 +776,10 @@ int main(void)
       WITH_HOST(an_open_breaker_is_gone_round),
       WITH_HOST(retries_of_what_is_reported_have_a_budget),
       WITH_HOST(attempts_are_counted),
+      WITH_HOST(a_handler_may_ask_the_host),
+      WITH_HOST(a_host_that_does_not_reply_is_not_waited_for),
       WITH_HOST(threads_decide_while_policies_change),
+      WITH_HOST(threads_decide_beside_threads_of_the_engine),
       WITH_HOST(a_decider_that_is_busy_keeps_nobody),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
