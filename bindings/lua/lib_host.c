@@ -1,6 +1,5 @@
 #include "lib.h"
 
-#include "decider.h"
 #include "host_function.h"
 #include "sandbox.h"
 
@@ -20,8 +19,7 @@ struct operation {
   struct pry_ticket ticket;
   struct pry_message beginning;
   struct pry_question *question;
-  struct pry_timer timer;       /* in a worker */
-  struct pry_decider_wait wait; /* in a decider: the answer comes to its mailbox, too, so there is nothing for a loop */
+  struct pry_timer timer;
   pry_time started;
   char name[PRY_FUNCTION_NAME_MAX + 1];
 };
@@ -33,7 +31,6 @@ static void release(struct operation *operation)
   pry_list_remove(&operation->leftover.link);
   pry_decision_forget(operation->decision, &operation->beginning);
   pry_timer_cancel(&operation->timer);
-  pry_decider_wait_end(&operation->wait);
   pry_question_drop(operation->question);
   operation->question = NULL;
 }
@@ -67,7 +64,6 @@ static void go_on(void *user)
   struct pry_decision *decision = operation->decision;
   pry_timer_cancel(&operation->timer);
   pry_question_ignore(operation->question);
-  pry_decider_wait_end(&operation->wait);
   decision->http_left -= pry_worker_now(pry_decision_worker(decision)) - operation->started;
   pry_decision_wake(decision, operation->ticket);
 }
@@ -85,13 +81,6 @@ static void begin(struct pry_message *message)
   bool waits = pry_question_listen(operation->question);
   if (!start_timer(operation, waits ? operation->decision->http_left : 0))
     go_on(operation);
-  struct pry_worker *worker = pry_decision_worker(operation->decision);
-  operation->started = pry_worker_now(worker);
-  if (worker->decides) {
-    pry_decider_wait(worker, &operation->wait, operation->decision->http_left, go_on, operation);
-    return true;
-  }
-  return pry_timer_start(worker->loop, &operation->timer, operation->decision->http_left, go_on, operation);
 }
 
 /* ---- what the script gets ----------------------------------------------------------------------------------- */

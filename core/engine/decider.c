@@ -24,7 +24,6 @@ void pry_decider_entry_init(struct pry_worker *worker)
   atomic_init(&entry->wanted, 0);
   entry->look.deliver = look_inside;
   pry_list_init(&entry->beginnings);
-  pry_list_init(&entry->waits);
   worker->mailbox = pry_mailbox_new_collected(announced, worker);
 }
 
@@ -97,33 +96,4 @@ void pry_decider_forget(struct pry_worker *worker, struct pry_message *message)
 {
   if (!pry_mailbox_withdraw(worker->engine->control->mailbox, message) && message->link.next)
     pry_list_remove(&message->link);
-}
-
-void pry_decider_wait(struct pry_worker *worker, struct pry_decider_wait *wait, pry_time delay,
-                      void (*over)(void *user), void *user)
-{
-  *wait = (struct pry_decider_wait){.until = pry_worker_now(worker) + delay, .over = over, .user = user};
-  pry_list_push(&worker->entry.waits, &wait->link);
-}
-
-void pry_decider_wait_end(struct pry_decider_wait *wait)
-{
-  if (wait->link.next)
-    pry_list_remove(&wait->link);
-}
-
-void pry_decider_sweep(struct pry_worker *worker)
-{
-  if (!pry_decider_try_enter(worker))
-    return;
-  struct pry_list *next;
-  for (struct pry_list *link = worker->entry.waits.next; link != &worker->entry.waits; link = next) {
-    struct pry_decider_wait *wait = PRY_CONTAINER_OF(link, struct pry_decider_wait, link);
-    next = link->next; /* `over` tells the mailbox, so nothing else ends meanwhile */
-    if (wait->until > worker->entry.now)
-      continue;
-    pry_list_remove(link);
-    wait->over(wait->user);
-  }
-  pry_decider_leave(worker);
 }

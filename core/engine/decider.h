@@ -43,23 +43,6 @@ void pry_decider_look(struct pry_worker *worker);
  * handler waits for. */
 void pry_decider_begin(struct pry_worker *worker, struct pry_message *message);
 
-/* A wait for something that is told to the decider's mailbox, and so needs no loop but for its end. Zero-initialise. */
-struct pry_decider_wait {
-  struct pry_list link;
-  pry_time until;
-  void (*over)(void *user);
-  void *user;
-};
-
-/* Inside: `over(user)` is called inside when `delay` has passed, within a second or so, unless it is ended before. */
-void pry_decider_wait(struct pry_worker *worker, struct pry_decider_wait *wait, pry_time delay,
-                      void (*over)(void *user), void *user);
-/* Inside. Harmless for one that has not begun, or is over. */
-void pry_decider_wait_end(struct pry_decider_wait *wait);
-
-/* Ends the waits whose time is over, if nobody is inside; else the next time. The control worker's, each second. */
-void pry_decider_sweep(struct pry_worker *worker);
-
 /* Takes it back, if it was not delivered yet. On the control worker, or while it cannot have been (inside, before
  * leaving): a delivery on another thread is not waited for. Harmless for a message that was only initialised. */
 void pry_decider_forget(struct pry_worker *worker, struct pry_message *message);

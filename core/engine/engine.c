@@ -1,7 +1,6 @@
 #include "engine_internal.h"
 
 #include "call.h"
-#include "decider.h"
 #include "job.h"
 #include "parry.h"
 #include "round.h"
@@ -56,8 +55,6 @@ static void sweep(void *user)
   struct pry_loop *loop = engine->control->loop;
   pry_store_sweep(engine->store, pry_loop_now(loop));
   pry_queue_sweep(engine->queues, pry_loop_now(loop));
-  for (unsigned i = engine->worker_count; i < pry_engine_worker_total(engine); i++)
-    pry_decider_sweep(engine->workers[i]);
   pry_timer_start(loop, &engine->sweep_timer, SWEEP_PERIOD, sweep, engine);
   pry_engine_drop_unused(engine);
 }

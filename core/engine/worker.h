@@ -52,7 +52,6 @@ struct pry_entry {
   double unix_time;
   atomic_uint wanted;         /* 1: its mailbox may have something */
   struct pry_message look;    /* to the control worker: enter it, if nobody else does */
-  struct pry_list waits;      /* inside: struct pry_decider_wait */
   struct pry_list beginnings; /* inside: what is to begin on the control worker's loop, once who is inside has left */
 };
 

@@ -578,12 +578,6 @@ static void reply_now(void *user, parry_request_id request, const char *argument
   assert_int_equal(parry_reply(host->engine, request, "\"yes\"", NULL), PARRY_OK);
 }
 
-static void no_reply(void *user, parry_request_id request, const char *arguments, size_t size)
-{
-  (void)request, (void)arguments, (void)size;
-  ((struct host *)user)->nested++;
-}
-
 static void a_handler_may_ask_the_host(void **state)
 {
   struct parry_decision decision = PARRY_DECISION_INIT;
@@ -596,27 +590,6 @@ static void a_handler_may_ask_the_host(void **state)
   assert_int_equal(parry_register(host->engine, "ask", reply_now, host, PARRY_ANY_THREAD), PARRY_OK);
   assert_string_equal(decided(host, &event_503).why, "yes"); /* at once */
   assert_int_equal(parry_run(host->engine, 0), 0);
-}
-
-static void a_host_that_does_not_reply_is_not_waited_for(void **state)
-{
-  struct parry_decision decision = PARRY_DECISION_INIT;
-  write_file(*state, "calls.lua", calls_host);
-  struct host *host = started(state, "use 'calls'");
-  assert_int_equal(parry_register(host->engine, "ask", no_reply, host, 0), PARRY_OK);
-  assert_int_equal(parry_decide(host->engine, &event_503, &decision, ready, host), PARRY_PENDING);
-  for (unsigned i = 0; i < 1000 && !host->nested; i++)
-    assert_true(parry_run(host->engine, 10) >= 0);
-  int error;
-  struct pry_engine *engine = pry_host_of(host->engine, &error)->engine;
-  struct pry_worker *decider = engine->workers[engine->worker_count];
-  pry_decider_sweep(decider);
-  assert_int_equal(parry_run(host->engine, 0), 1); /* its time is not over */
-  assert_false(pry_list_empty(&decider->entry.waits));
-  PRY_CONTAINER_OF(decider->entry.waits.next, struct pry_decider_wait, link)->until = 0;
-  pry_decider_sweep(decider);
-  run_until_ready(host, 1);
-  assert_string_equal(host->told.why, "timeout");
 }
 
 /* ---- many at once ----------------------------------------------------------------------------------------------- */
@@ -777,7 +750,6 @@ int main(void)
       WITH_HOST(retries_of_what_is_reported_have_a_budget),
       WITH_HOST(attempts_are_counted),
       WITH_HOST(a_handler_may_ask_the_host),
-      WITH_HOST(a_host_that_does_not_reply_is_not_waited_for),
       WITH_HOST(threads_decide_while_policies_change),
       WITH_HOST(threads_decide_beside_threads_of_the_engine),
       WITH_HOST(a_decider_that_is_busy_keeps_nobody),
