@@ -305,6 +305,36 @@ static void nothing_begins_inside_free(void **state)
   assert_int_equal(host->told, PARRY_EREENTRANT);
 }
 
+/* ---- from several threads at once ---------------------------------------------------------------------------------- */
+
+struct runner {
+  parry *engine;
+  atomic_bool runs;
+};
+
+static void *run_until_woken(void *user)
+{
+  struct runner *runner = user;
+  atomic_store(&runner->runs, true);
+  RIG_CHECK(parry_run(runner->engine, -1) == 0);
+  return NULL;
+}
+
+static void one_thread_at_a_time_runs(void **state)
+{
+  struct rig_host *host = rig_started(state);
+  struct runner runner = {.engine = host->engine};
+  pthread_t thread;
+  assert_int_equal(pthread_create(&thread, NULL, run_until_woken, &runner), 0);
+  while (!atomic_load(&runner.runs) || parry_dispatch(host->engine) != PARRY_EREENTRANT)
+    usleep(100);
+  assert_int_equal(parry_run(host->engine, 0), PARRY_EREENTRANT);
+  assert_int_equal(parry_free(host->engine), PARRY_EREENTRANT);
+  parry_wakeup(host->engine);
+  pthread_join(thread, NULL);
+  assert_int_equal(parry_run(host->engine, 0), 0);
+}
+
 /* ---- forks ------------------------------------------------------------------------------------------------------ */
 
 /* In the child: what belongs to the parent is refused, and an engine of its own works. */
@@ -364,6 +394,7 @@ int main(void)
       RIG_TEST_ALL(a_callback_may_not_drive_the_engine),
       RIG_TEST(a_callback_may_do_all_else),
       RIG_TEST_ALL(nothing_begins_inside_free),
+      RIG_TEST_ALL(one_thread_at_a_time_runs),
       RIG_TEST_ALL(a_child_has_no_part_in_its_parents_engine),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
