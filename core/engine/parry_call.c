@@ -331,6 +331,7 @@ static void give_data(struct host_call *call)
 {
   struct pry_buffer data = call->data;
   call->data = call->spare;
+  call->resumed = false;
   pthread_mutex_unlock(&call->lock);
   bool pause = call->ops.on_data(call->user, data.data, data.size) == PARRY_PAUSE;
   atomic_fetch_sub(&call->host->buffered, data.size);
@@ -339,7 +340,7 @@ static void give_data(struct host_call *call)
     pry_buffer_fini(&data);
   call->spare = data;
   pthread_mutex_lock(&call->lock);
-  call->paused = pause && !call->cancelled && !atomic_load(&call->host->freeing);
+  call->paused = pause && !call->resumed && !call->cancelled && !atomic_load(&call->host->freeing);
   go_on(call);
 }
 
@@ -493,6 +494,7 @@ int parry_call_resume(parry *handle, parry_call_id id)
   if (!call)
     return host ? PARRY_ENOENT : error;
   call->paused = false;
+  call->resumed = true;
   if (call->data.size || call->has_done)
     pry_host_call_tell(call);
   else

@@ -65,6 +65,7 @@ struct host_call {
   unsigned orders;
   bool cancelled; /* nothing but on_done any more */
   bool paused;    /* by the host */
+  bool resumed;   /* since on_data was called last: the pause that it asks for is over already */
   bool held;      /* the worker's call waits until there is room */
   /* what is to be told, in this order */
   bool has_head, has_done;

@@ -224,6 +224,37 @@ static void nothing_but_the_end_comes_after_cancel(void **state)
   assert_int_equal(parry_run(host->engine, 0), 0);
 }
 
+struct consumer {
+  struct rig_host *host;
+  parry_call_id id;
+};
+
+static int resume_before_the_pause(void *user, const void *data, size_t size)
+{
+  struct consumer *consumer = user;
+  rig_on_data(consumer->host, data, size);
+  RIG_CHECK(parry_call_resume(consumer->host->engine, consumer->id) == PARRY_OK);
+  return PARRY_PAUSE;
+}
+
+static void consumer_done(void *user, const struct parry_outcome *outcome)
+{
+  rig_on_done(((struct consumer *)user)->host, outcome);
+}
+
+/* A consumer on another thread may have taken the bytes, and resumed, before on_data has returned: that call stood still
+ * for ever. */
+static void a_resume_that_overtakes_its_pause_counts(void **state)
+{
+  struct rig_host *host = rig_started(state);
+  struct consumer consumer = {.host = host};
+  struct parry_call_ops ops = {.size = sizeof ops, .on_data = resume_before_the_pause, .on_done = consumer_done};
+  atomic_store(&host->provider.body_size, LONG_BODY);
+  assert_int_equal(parry_call(host->engine, &rig_request, &ops, &consumer, &consumer.id), PARRY_OK);
+  rig_run_until_done(host);
+  assert_int_equal(host->bytes, LONG_BODY);
+}
+
 /* ---- a host that never dispatches --------------------------------------------------------------------------- */
 
 static void open_calls_are_bounded(void **state)
@@ -534,6 +565,7 @@ int main(void)
       RIG_TEST_ALL(a_call_is_cancelled_at_the_provider),
       RIG_TEST_ALL(free_ends_what_is_open),
       RIG_TEST_ALL(a_paused_call_holds_its_provider_back),
+      RIG_TEST_ALL(a_resume_that_overtakes_its_pause_counts),
       RIG_TEST_ALL(a_paused_call_can_be_cancelled),
       RIG_TEST_ALL(a_paused_call_ends_with_the_engine),
       RIG_TEST_ALL(nothing_but_the_end_comes_after_cancel),
