@@ -14,8 +14,11 @@ struct asker {
   int status;
   size_t bytes;
   bool truncated, paused;
+  unsigned attempt; /* that it is to make itself; 0: none */
   struct pry_outcome outcome;
 };
+
+static bool hosted; /* askers make their attempts themselves */
 
 static void on_head(void *user, int status, const struct pry_headers *headers, int64_t body_size)
 {
@@ -45,6 +48,23 @@ static void on_done(void *user, const struct pry_outcome *outcome, bool truncate
 
 static const struct pry_sink_ops sink = {on_head, on_data, on_done, NULL};
 
+static bool take_attempt(void *user, const struct pry_host_attempt *attempt)
+{
+  struct asker *asker = user;
+  FAIL_CHECK(!asker->attempt && !asker->dones);
+  asker->attempt = attempt->number;
+  return true;
+}
+
+static void drop_attempt(void *user, unsigned number)
+{
+  struct asker *asker = user;
+  FAIL_CHECK(asker->attempt == number && !asker->dones);
+  asker->attempt = 0;
+}
+
+static const struct pry_host_ops host = {take_attempt, drop_attempt};
+
 static void ask(struct rig *rig, struct asker *asker, const char *path)
 {
   struct pry_headers headers;
@@ -59,6 +79,10 @@ static void ask(struct rig *rig, struct asker *asker, const char *path)
   fail_loud();
   struct pry_call_request request = {
       .method = PRY_SLICE("POST"), .path = pry_slice_of(path), .headers = &headers, .body = &body};
+  if (hosted) {
+    request.host = &host;
+    request.target = PRY_SLICE("p/other"); /* so that the body is made anew */
+  }
   asker->rig = rig;
   asker->call = pry_call_start(rig->engine->control, &request, &sink, asker);
   FAIL_CHECK(asker->dones == 0);
@@ -628,6 +652,49 @@ static void use_jobs(void)
   rig_end(NULL, rig);
 }
 
+/* Two failures each, one with an answer, then a success; the second asker leaves in its last attempt. */
+static void end_attempts(struct asker *askers)
+{
+  struct pry_headers headers;
+  fail_quiet();
+  pry_headers_init(&headers);
+  FAIL_CHECK(pry_headers_add(&headers, PRY_SLICE("Retry-After"), PRY_SLICE("1")));
+  fail_loud();
+  const struct pry_host_end ends[] = {
+      {.category = PRY_SERVER, .code = "E", .message = "failed"},
+      {.status = 503, .headers = &headers, .body = PRY_SLICE("{\"error\":{}}")},
+      {.ok = true, .headers = &headers, .body = PRY_SLICE("{}")},
+  };
+  for (unsigned turn = 0; turn < 200 && (askers[0].call || askers[1].call); turn++) {
+    for (unsigned i = 0; i < 2; i++) {
+      unsigned number = askers[i].attempt;
+      askers[i].attempt = 0;
+      if (!number)
+        continue;
+      if (i && number == 3) {
+        askers[i].attempt = number;
+        pry_call_cancel(askers[i].call);
+      } else {
+        FAIL_CHECK(pry_call_attempt_ended(askers[i].call, number, &ends[number - 1]));
+      }
+    }
+    pry_loop_turn(askers[0].rig->loop, 60 * PRY_SECOND);
+  }
+  pry_headers_fini(&headers);
+  hosted = false;
+}
+
+static void retry_hosted(struct rig *rig)
+{
+  rig_use(rig, "retry", PRY_HANDLER_BIT(PRY_ON_ERROR) | PRY_HANDLER_BIT(PRY_ON_OUTCOME), retry_twice);
+}
+
+static void use_hosted(void)
+{
+  hosted = true;
+  run(retry_hosted, 2, end_attempts, 200);
+}
+
 int main(void)
 {
   static const struct fail_scenario scenarios[] = {
@@ -656,6 +723,7 @@ int main(void)
       {"other keys", use_rotated, FAIL_MEMORY, 0},
       {"errors encoded", use_encoded_errors, FAIL_MEMORY, 0},
       {"a stream encoded", use_encoded_stream, FAIL_MEMORY, 0},
+      {"a host's attempts", use_hosted, FAIL_MEMORY, 0},
       {"engine", use_engine, FAIL_BOTH, 0},
       {"jobs and events", use_jobs, FAIL_MEMORY, 0},
   };
