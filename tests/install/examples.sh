@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs every example against an installed parry: C with gcc and clang, with libparry.so and libparry.a; C++ by
-# both standards; Lua in the stock interpreter; and C once under valgrind. A new file in bindings/examples/LANGUAGE is one
+# both compilers and standards; Lua in the stock interpreter; and C once under valgrind. A new file in bindings/examples/LANGUAGE is one
 # more example. Each gets the base URL of a simulator as its argument and exits 0 on what it expects.
 # Usage: examples.sh PREFIX c|static|valgrind|cpp|lua
 set -euo pipefail
@@ -49,10 +49,8 @@ for source in "$here/../../bindings/examples"/*/$pattern; do
       --errors-for-leak-kinds=definite,indirect,possible "$work/host"
     ;;
   cpp)
-    for compiler in g++ clang++; do
-      for standard in c++17 c++20; do
-        "$compiler" -std=$standard "${strict[@]}" "${cflags[@]}" "$source" -o "$work/host" "${shared[@]}"
-      done
+    for compiler in "g++ -std=c++17" "clang++ -std=c++20"; do
+      $compiler "${strict[@]}" "${cflags[@]}" "$source" -o "$work/host" "${shared[@]}"
       run "$name, $compiler" "$work/host"
     done
     ;;
