@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The tests of the C++ header and of the Lua module, and the snippets of their pages, against an installed parry.
-# Usage: bindings.sh PREFIX cpp|lua|pages
+# The tests of the bindings, and the snippets of the pages for C, C++ and Lua, against an installed parry.
+# Usage: bindings.sh PREFIX cpp|lua|pages|python
+#        bindings.sh PREFIX node BUILD_DIR
 set -euo pipefail
 
-prefix=$(cd "${1:?usage: bindings.sh PREFIX cpp|lua|pages}" && pwd)
+prefix=$(cd "${1:?usage: bindings.sh PREFIX cpp|lua|pages|python|node}" && pwd)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 bindings=$here/../../bindings
 work=$(mktemp -d)
@@ -11,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 # shellcheck source=tests/install/host_environment.sh
 . "$here/host_environment.sh"
 
-case ${2:?usage: bindings.sh PREFIX cpp|lua|pages} in
+case ${2:?usage: bindings.sh PREFIX cpp|lua|pages|python|node} in
 cpp)
   clang++ -std=c++20 "${strict[@]}" "${cflags[@]}" "$bindings/cpp/test.cpp" -o "$work/test" "${shared[@]}" -pthread
   "$work/test"
@@ -26,6 +27,13 @@ lua)
     exit 1
   }
   ;;
+python)
+  PARRY_LIBRARY=$(find "$libdir" -name 'libparry.so.*' | sort | head -n 1)
+  export PARRY_LIBRARY PARRY_BIN=$prefix/bin/parry
+  cd "$bindings/python"
+  /usr/bin/python3 -m pytest -q -rs tests
+  ;;
+node) "$bindings/node/test/run.sh" "${3:?usage: bindings.sh PREFIX node BUILD_DIR}" "$prefix" ;;
 pages)
   "$here/with_sim.sh" "$prefix/bin/parry" "$here/snippets.py" \
     "$bindings/C.md" "$bindings/cpp/README.md" "$bindings/lua_module/README.md"
