@@ -39,7 +39,7 @@ has() {
   diff -u --label "$package: wanted" --label "$package: there" <(printf './%s\n' "$@" | sort) \
     <(dpkg-deb --fsys-tarfile "$(deb "$package")" | tar t | grep -v -e '/$' -e '^./usr/share/' | sort) >&2 || status=1
 }
-libdir=$(cd root && dirname usr/lib/*/libparry.so)
+libdir=$(cd root && dirname "$(find usr/lib -name libparry.so)")
 has "$library" "$libdir/libparry.so.$version" "$libdir/libparry.so.${version%.*}"
 has libparry-dev "$libdir"/{libparry.a,libparry.so,pkgconfig/parry.pc} "$libdir"/cmake/parry/parry-config{,-version}.cmake \
   usr/include/parry.{h,hpp}
