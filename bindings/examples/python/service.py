@@ -21,7 +21,7 @@ ONLY_PAYING = """
 return policy {
   name = "only_paying",
   on_request = function(self, call)
-    local plan = host.call("plan_of", call.headers["x-user"])
+    local plan = host.call("plan_of", call:header("x-user"))
     if plan == "none" then return respond { status = 402, body = "no plan" } end
   end,
 }

@@ -222,15 +222,16 @@ class Core:
         seconds for threads that are inside the library; a callback that never ends costs the engine's memory, no hang."""
         if self.in_callback():
             raise _errors.from_code(_ffi.EREENTRANT, "close")
+        if self.pid != os.getpid():  # the parent's: only forget it, and trust no lock, which may have been held at the fork
+            if not self.closing:
+                self.closing = self.closed = True
+                lib.parry_free(self.handle)
+            live.discard(self)
+            return
         with self.lock:
             if self.closing:
                 return
             self.closing = True
-        if self.pid != os.getpid():  # the parent's: only forget it
-            lib.parry_free(self.handle)
-            self.closed = True
-            live.discard(self)
-            return
         end = time.monotonic() + patience
         for function in self.at_close:
             function()

@@ -290,7 +290,7 @@ def test_many_engines(sim):
 
     before = descriptors()
     for number in range(70):
-        with parry.Engine(init_lua=init(sim.url), share_dir=harness.SHARE, threads=number % 2) as engine:
+        with parry.Engine(init_lua=init(sim.url, chain='use "retry"'), share_dir=harness.SHARE, threads=number % 2) as engine:
             assert engine.decide(status=503, target="sim/x").again
     assert descriptors() == before
 
