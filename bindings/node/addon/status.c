@@ -136,14 +136,19 @@ napi_value reload(napi_env env, napi_callback_info info)
   if (!engine)
     return NULL;
   struct reloading *reloading = calloc(1, sizeof *reloading);
-  if (reloading &&
-      napi_create_async_work(env, NULL, name, run_reload, on_reload_done, reloading, &reloading->work) == napi_ok &&
+  if (!reloading) {
+    throw_parry(env, PARRY_ENOMEM);
+    return NULL;
+  }
+  reloading->engine = engine; /* the work may begin before it is queued, as seen from here */
+  if (napi_create_async_work(env, NULL, name, run_reload, on_reload_done, reloading, &reloading->work) == napi_ok &&
       napi_create_promise(env, &reloading->deferred, &promise) == napi_ok &&
       napi_queue_async_work(env, reloading->work) == napi_ok) {
-    reloading->engine = engine;
     engine->refs++;
     return promise;
   }
+  if (reloading->work)
+    (void)napi_delete_async_work(env, reloading->work);
   free(reloading);
   throw_parry(env, PARRY_ENOMEM);
   return NULL;

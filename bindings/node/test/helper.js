@@ -9,6 +9,7 @@ const path = require('node:path');
 const { after } = require('node:test');
 
 const { Engine } = require('parry-engine');
+const { CHAIN, chat, initFor } = require('./requests.js');
 
 const endings = [];
 /** At the end of the file's tests, the last first. */
@@ -47,19 +48,6 @@ async function program(...args) {
 
 const sim = () => program('sim', '--listen', '127.0.0.1:0', '--quiet');
 
-const CHAIN = `{ use "circuit_breaker" { failures = 50 }, use "token_refresh",
-  use "retry" { max_attempts = 4, base = 0.02, cap = 0.1 }, use "fallback_model", use "alert" }`;
-
-function initFor(url, more = '') {
-  const options = `deadline = 30, timeouts = { first_byte = 2, idle = 1 }, chain = ${CHAIN}`;
-  return `
-provider "p" { base_url = "${url}/v1", dialect = "openai", auth = bearer(secret "KEY") }
-provider "claude" { base_url = "${url}/v1/messages", dialect = "anthropic", auth = header("x-api-key", secret "KEY") }
-route "/v1/*" { to = "p", ${options} }
-route "/v1/messages*" { to = "claude", ${options} }
-${more}`;
-}
-
 /** An engine that is closed when the file's tests are over. */
 function engine(options) {
   const made = new Engine({ secrets: { KEY: 'sk-of-the-engine-123456' }, ...options });
@@ -74,23 +62,11 @@ function folder(files) {
   return made;
 }
 
-let number = 0;
-/** A chat request with a model and a count of faults of its own. */
-function chat(fault, more = {}) {
-  number += 1;
-  const { text = 'hello', headers, signal, ...rest } = more;
-  return {
-    path: '/v1/chat/completions',
-    headers: { 'x-sim-key': `k${number}`, ...(fault ? { 'x-sim-fault': fault } : {}), ...headers },
-    json: { model: `m${number}`, messages: [{ role: 'user', content: text }], ...rest },
-    signal,
-  };
-}
-
 /** Runs a script in a process of its own: {code, signal, out}. */
 function run(script, ...args) {
-  const child = spawn(process.execPath, ['--expose-gc', ...(script.endsWith('js') && fs.existsSync(script) ? [script] : ['-e', script]),
-    ...args], { cwd: __dirname, stdio: ['ignore', 'pipe', 'pipe'] });
+  const { NODE_TEST_CONTEXT: _, ...env } = process.env; // it is no test
+  const what = fs.existsSync(script) ? [script] : ['-e', script];
+  const child = spawn(process.execPath, ['--expose-gc', ...what, ...args], { cwd: __dirname, env, stdio: ['ignore', 'pipe', 'pipe'] });
   let out = '';
   child.stdout.on('data', (data) => { out += data; });
   child.stderr.on('data', (data) => { out += data; });

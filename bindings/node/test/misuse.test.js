@@ -13,7 +13,7 @@ before(async () => {
 
 const START = `
 const { Engine } = require('parry-engine');
-const { chat, initFor } = require('./helper.js');
+const { chat, initFor } = require('./requests.js');
 const url = process.argv[1];
 const make = (more) => new Engine({ init: initFor(url), secrets: { KEY: 'x' }, ...more });
 `;
@@ -36,7 +36,7 @@ test('use after close', async () => {
 
 test('close ends what is open, also while it is told', async () => {
   const parry = engine({ init: initFor(provider.url), logLevel: 'debug', onLog: () => parry.close() });
-  const open = [chat('hang'), chat(), chat('503')].map((request) => parry.call(request));
+  const open = [chat('hang'), chat('hang'), chat('slow;delay=1')].map((request) => parry.call(request));
   for (const one of open) await assert.rejects(one, { category: 'cancelled' });
   const other = engine({ init: initFor(provider.url) });
   const reloading = other.reload();
