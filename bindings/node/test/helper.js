@@ -62,11 +62,12 @@ function folder(files) {
   return made;
 }
 
-/** Runs a script in a process of its own: {code, signal, out}. */
+/** Runs a script, a file or a text, in a process of its own: {code, signal, out}. The last argument may say `cwd`. */
 function run(script, ...args) {
+  const { cwd = __dirname } = typeof args.at(-1) === 'object' ? args.pop() : {};
   const { NODE_TEST_CONTEXT: _, ...env } = process.env; // it is no test
   const what = fs.existsSync(script) ? [script] : ['-e', script];
-  const child = spawn(process.execPath, ['--expose-gc', ...what, ...args], { cwd: __dirname, env, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, ['--expose-gc', ...what, ...args], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
   let out = '';
   child.stdout.on('data', (data) => { out += data; });
   child.stderr.on('data', (data) => { out += data; });
