@@ -196,7 +196,7 @@ napi_value start_call(napi_env env, napi_callback_info info)
     ops.on_attempt = on_attempt;
     ops.on_abandon = on_abandon;
   }
-  struct work *work = taken.failed ? NULL : work_new(engine, arguments[1]);
+  struct work *work = engine && !taken.failed ? work_new(engine, arguments[1]) : NULL;
   int error = work ? parry_call(engine->parry, &request, &ops, work, &work->id) : PARRY_OK;
   (void)taken_end(&taken);
   if (error) {

@@ -54,8 +54,8 @@ napi_value decide(napi_env env, napi_callback_info info)
   take_event(&taken, arguments[1], &event);
   if (!taken.failed)
     (void)napi_typeof(env, arguments[2], &type);
-  struct work *work = !taken.failed && type == napi_object ? work_new(engine, arguments[2]) : NULL;
-  if (taken.failed || (type == napi_object && !work)) {
+  struct work *work = engine && !taken.failed && type == napi_object ? work_new(engine, arguments[2]) : NULL;
+  if (!engine || taken.failed || (type == napi_object && !work)) {
     (void)taken_end(&taken);
     return NULL;
   }
@@ -82,7 +82,7 @@ napi_value report(napi_env env, napi_callback_info info)
   const struct engine *engine = taken.failed ? NULL : engine_of(env, arguments[0]);
   taken.failed = !engine;
   take_event(&taken, arguments[1], &event);
-  int error = taken.failed ? PARRY_OK : parry_report(engine->parry, &event);
+  int error = engine && !taken.failed ? parry_report(engine->parry, &event) : PARRY_OK;
   (void)taken_end(&taken);
   if (error)
     throw_parry(env, error);
@@ -99,7 +99,7 @@ napi_value emit(napi_env env, napi_callback_info info)
   taken.failed = !engine;
   const char *name = take_string(&taken, arguments[1], "name");
   const char *fields = take_string(&taken, arguments[2], "fields");
-  int error = taken.failed ? PARRY_OK : parry_emit(engine->parry, name, fields);
+  int error = engine && !taken.failed ? parry_emit(engine->parry, name, fields) : PARRY_OK;
   (void)taken_end(&taken);
   if (error)
     throw_parry(env, error);

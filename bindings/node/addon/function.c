@@ -65,7 +65,7 @@ napi_value register_function(napi_env env, napi_callback_info info)
   if (!taken.failed)
     (void)napi_get_value_bool(env, arguments[2], &known);
   int error = PARRY_EINVAL;
-  if (taken.failed) {
+  if (!engine || taken.failed) {
     error = PARRY_OK;
   } else if (name && strlen(name) < sizeof((struct named *)NULL)->name) {
     struct named *named = name_of(engine, name);
@@ -92,7 +92,7 @@ napi_value reply(napi_env env, napi_callback_info info)
     (void)napi_get_value_bigint_uint64(env, arguments[1], &request.value, &lossless);
   const char *json = take_string(&taken, arguments[2], "json");
   const char *message = take_string(&taken, arguments[3], "error");
-  int error = taken.failed ? PARRY_OK : parry_reply(engine->parry, request, json, message);
+  int error = engine && !taken.failed ? parry_reply(engine->parry, request, json, message) : PARRY_OK;
   if (!taken_end(&taken))
     return NULL;
   if (error && error != PARRY_ENOENT)
