@@ -65,6 +65,7 @@ static void go_on(void *user)
   pry_timer_cancel(&operation->timer);
   pry_question_ignore(operation->question);
   decision->http_left -= pry_worker_now(pry_decision_worker(decision)) - operation->started;
+  decision->http_left -= pry_loop_clock(pry_decision_worker(decision)->loop) - operation->started;
   pry_decision_wake(decision, operation->ticket);
 }
 
@@ -197,7 +198,7 @@ static int host_call(lua_State *L)
     release(operation);
     return push_failure(L, operation, "memory", PRY_SLICE("not enough memory"));
   }
-  operation->started = pry_worker_now(pry_decision_worker(decision));
+  operation->started = pry_loop_clock(pry_decision_worker(decision)->loop);
   operation->beginning.deliver = begin;
   pry_decision_begin(decision, &operation->beginning);
   return pry_task_wait(L, &wait, operation);

@@ -94,7 +94,8 @@ bool pry_worker_init(struct pry_worker *worker, struct pry_engine *engine, unsig
 /* The same for a decider: no loop, no thread. */
 bool pry_worker_init_decider(struct pry_worker *worker, struct pry_engine *engine, unsigned index);
 
-/* The time, for whoever works in it: its loop's, which stands still within a turn; a decider's stands still from entering. */
+/* The time, for whoever works in it: its loop's, which stands still within a turn; a decider's stands still from entering, and
+ * is known inside only: on the control worker an operation reads pry_loop_clock(). */
 static inline pry_time pry_worker_now(const struct pry_worker *worker)
 {
   return worker->decides ? worker->entry.now : pry_loop_now(worker->loop);

@@ -2,7 +2,7 @@
 
     run.py [--json] [--smoke] [--rounds N] [--streams N] [PART...]
 
-Parts: requests errors reload streams reloading. Figures are medians over the rounds with the least and the most; ratios
+Parts: requests errors decide reload streams reloading. Figures are medians over the rounds with the least and the most; ratios
 are medians of each round's own ratio. Never a gate on time: --smoke runs every part with a few hundred requests and
 fails only when something does not work or does not add up.
 """
@@ -32,6 +32,11 @@ def errors(options):
     return lines_of("bench_ask", *((1, 50) if options.smoke else (options.rounds, 4000)))
 
 
+def decide(options):
+    """What a host pays for a decision, and for a report."""
+    return lines_of("bench_decide", *((1, 50) if options.smoke else (options.rounds, 20000)))
+
+
 def reload(options):
     """Ten policies: compile and check, warm and commit; and from rename() to the first answer that shows it."""
     found = lines_of("bench_reload", 3 if options.smoke else 50)[0]
@@ -42,7 +47,7 @@ def reload(options):
     return found
 
 
-PARTS = {"requests": proxied.requests, "errors": errors, "reload": reload, "streams": proxied.streams,
+PARTS = {"requests": proxied.requests, "errors": errors, "decide": decide, "reload": reload, "streams": proxied.streams,
          "reloading": live.reloading}
 
 
@@ -81,6 +86,13 @@ def print_errors(found):
                                 for row in found])
 
 
+def print_decide(found):
+    print("\nA host's decision (ns of processor time: median, least; allocations outside Lua's own)")
+    table(["", "ns", "least", "allocations"],
+          [[f"{row['group']}: {row['name']}", "%.0f" % row["ns"], "%.0f" % row["least"],
+            "-" if row["allocations"] is None else "%.2f" % row["allocations"]] for row in found])
+
+
 def print_reload(found):
     print("\nReload of ten policies (ms)")
     table(["", "median", ""], [
@@ -112,7 +124,7 @@ def print_reloading(found):
     print(f"  {found['reloads']} reloads, {found['failed']} calls failed")
 
 
-PRINT = {"requests": print_requests, "errors": print_errors, "reload": print_reload, "streams": print_streams,
+PRINT = {"requests": print_requests, "errors": print_errors, "decide": print_decide, "reload": print_reload, "streams": print_streams,
          "reloading": print_reloading}
 
 
