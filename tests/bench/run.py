@@ -47,8 +47,8 @@ def reload(options):
     return found
 
 
-PARTS = {"requests": proxied.requests, "errors": errors, "decide": decide, "reload": reload, "streams": proxied.streams,
-         "reloading": live.reloading}
+PARTS = {"requests": proxied.requests, "errors": errors, "decide": decide, "reload": reload,
+         "streams": proxied.streams, "reloading": live.reloading}
 
 
 # --- Printing ---------------------------------------------------------------------------------------------
@@ -124,8 +124,8 @@ def print_reloading(found):
     print(f"  {found['reloads']} reloads, {found['failed']} calls failed")
 
 
-PRINT = {"requests": print_requests, "errors": print_errors, "decide": print_decide, "reload": print_reload, "streams": print_streams,
-         "reloading": print_reloading}
+PRINT = {"requests": print_requests, "errors": print_errors, "decide": print_decide, "reload": print_reload,
+         "streams": print_streams, "reloading": print_reloading}
 
 
 # --- The whole --------------------------------------------------------------------------------------------
