@@ -105,7 +105,8 @@ void pry_host_budget_report(struct pry_host_budget *budget, struct pry_slice nam
   pthread_mutex_unlock(&budget->lock);
 }
 
-static bool allowed(const struct target *target, int64_t number)
+/* Counts the retry, if it is limited at all: what was granted before anything was reported is nobody's debt. */
+static bool take(struct target *target, int64_t number)
 {
   size_t attempts = 0, retries = 0;
   for (size_t i = 0; i < PRY_HOST_BUDGET_SECONDS; i++)
@@ -114,17 +115,19 @@ static bool allowed(const struct target *target, int64_t number)
       retries += target->seconds[i].retries;
     }
   size_t share = attempts / ATTEMPTS_PER_RETRY;
-  return !attempts || retries < (share > RETRIES_AT_LEAST ? share : RETRIES_AT_LEAST);
+  if (!attempts)
+    return true;
+  if (retries >= (share > RETRIES_AT_LEAST ? share : RETRIES_AT_LEAST))
+    return false;
+  second_of(target, number)->retries++;
+  return true;
 }
 
 bool pry_host_budget_take(struct pry_host_budget *budget, struct pry_slice name, pry_time now)
 {
   pthread_mutex_lock(&budget->lock);
   struct target *target = find(budget, name);
-  int64_t number = now / PRY_SECOND;
-  bool granted = !target || allowed(target, number);
-  if (granted && target)
-    second_of(target, number)->retries++;
+  bool granted = !target || take(target, now / PRY_SECOND);
   pthread_mutex_unlock(&budget->lock);
   return granted;
 }
