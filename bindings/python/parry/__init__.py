@@ -28,8 +28,15 @@ from ._guard import attempt
 library_version: str = _lib.parry_version().decode()
 __version__ = "0.1.0"
 
-__all__ = [name for name, value in list(globals().items()) if not name.startswith("_") and name != "annotations"
-           and getattr(value, "__module__", "parry").startswith("parry")] + ["httpx"]
+__all__ = [
+    "Action", "Alert", "ArgumentError", "AsyncStream", "Attempt", "AuthError", "BillingError", "BusyError",
+    "CATEGORIES", "CallError", "CancelledError_", "ClosedError", "ConflictError", "ContentPolicyError",
+    "ContextLengthError", "Decision", "Engine", "Error", "ForkedError", "GoneError", "HostFunctionError",
+    "InvalidRequestError", "Metrics", "NetworkError", "NoMemoryError", "NotFoundError", "Outcome",
+    "OverloadedError", "PayloadTooLargeError", "PermissionError_", "PolicyError", "RateLimitError",
+    "ReentrantError", "Reload", "Response", "Sample", "ServerError", "Status", "Stream", "SystemRefusedError",
+    "TimeoutError_", "UnknownError", "attempt", "describe",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -129,10 +129,10 @@ class Core:
 
     def drive_for_thread(self) -> None:
         """Sees to it that a thread may block until it is woken."""
-        if self.closing or self.pid != os.getpid():
-            raise self.why_unusable()
         if self.in_callback():
             raise _errors.from_code(_ffi.EREENTRANT, "a blocking call")
+        if self.closing or self.pid != os.getpid():
+            raise self.why_unusable()
         if self.thread is None:
             self.start_thread()
 
