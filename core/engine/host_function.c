@@ -248,13 +248,13 @@ static void hand_over(struct host_function *old, struct host_function *fresh)
   }
 }
 
-int pry_functions_set(struct pry_functions *functions, const char *name, parry_function call, void *user,
+int pry_functions_set(struct pry_functions *functions, const char *name, parry_function function, void *user,
                       bool any_thread)
 {
   if (!is_name(name))
     return PARRY_EINVAL;
-  struct host_function *fresh = call ? new_function(name, call, user, any_thread) : NULL;
-  if (call && !fresh)
+  struct host_function *fresh = function ? new_function(name, function, user, any_thread) : NULL;
+  if (function && !fresh)
     return PARRY_ENOMEM;
   pthread_mutex_lock(&functions->lock);
   struct host_function *old = find_function(functions, pry_slice_of(name));

@@ -108,6 +108,6 @@ void pry_host_notices_fini(struct pry_host *host);
 /* When there is an engine: its alerts are told to options.alert. */
 void pry_host_notices_listen(struct pry_host *host);
 /* A line for options.log; any thread. */
-void pry_host_notices_log(void *host, enum pry_log_level level, const char *line, size_t size);
+void pry_host_notices_log(void *host, enum pry_log_level level, const char *text, size_t size);
 
 #endif

@@ -97,9 +97,9 @@ static void drop_oldest_line(struct pry_host_notices *notices)
   free(oldest);
 }
 
-void pry_host_notices_log(void *user, enum pry_log_level level, const char *text, size_t size)
+void pry_host_notices_log(void *host, enum pry_log_level level, const char *text, size_t size)
 {
-  struct pry_host_notices *notices = ((struct pry_host *)user)->notices;
+  struct pry_host_notices *notices = ((struct pry_host *)host)->notices;
   struct line *line = malloc(sizeof *line + size + 1);
   pthread_mutex_lock(&notices->lock);
   if (line) {

@@ -211,7 +211,7 @@ static void test_bytes_of_lines_are_bounded(void **state)
 {
   struct host *host = *state;
   struct parry_status status = PARRY_STATUS_INIT;
-  enum { LONG = 12000, EVENTS = 10, EACH = 20 };
+  enum { LONG = 12000, EVENTS = 40, EACH = 5 }; /* few each, for a handler's time */
   char *fields = malloc(LONG + 64);
   assert_non_null(fields);
   int head = snprintf(fields, 64, "{\"count\":%d,\"text\":\"marked ", EACH);
