@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds and runs every example against an installed parry: C with gcc and clang, with libparry.so and libparry.a; C++ by
-# both compilers and standards; Lua in the stock interpreter; and C once under valgrind. A new file in bindings/examples/LANGUAGE is one
-# more example. Each gets the base URL of a simulator as its argument and exits 0 on what it expects.
+# Builds and runs every example against an installed parry: C with gcc and clang, with libparry.so and libparry.a; C++ with
+# both compilers and standards; Lua in the stock interpreter; and C once under valgrind. A new file in
+# bindings/examples/FOLDER is one more example. Each gets the base URL of a simulator as its argument and exits 0 on what it
+# expects.
 # Usage: examples.sh PREFIX c|static|valgrind|cpp|lua
 set -euo pipefail
 
