@@ -31,6 +31,7 @@ static const char again_text[] =
     "    if event.name == \"fail\" then return fail { category = \"server\", message = event.fields.text } end\n"
     "    if event.name == \"crash\" then error(\"boom\") end\n"
     "    if event.name == \"ask\" then\n"
+    "      if event.fields.with == 'twice' then host.call(event.fields.f) end\n"
     "      local value, err = host.call(event.fields.f, event.fields.with)\n"
     "      local text = err and err.category .. \": \" .. err.message or json.encode(value)\n"
     "      return fail { category = \"server\", message = tostring(host.has(event.fields.f)) .. \" \" .. text }\n"
@@ -450,6 +451,8 @@ static void test_functions_of_a_host(void **state)
       "  t:eq(ask(t), 'true 1') t:near(t:now() - began, 9.5)\n"
       "  t:host('f', function() return 1 end, { delay = 10.5 })\n"
       "  t:eq(ask(t), 'true timeout: no answer in time') t:near(t:now() - began, 19.5)\n"
+      "  t:host('f', function() return 1 end, { delay = 4 })\n"
+      "  t:eq(ask(t, 'twice'), 'true 1')\n"
       "  t:advance(60)\n"
       "  t:host('f', function() return 2 end)\n"
       "  t:eq(ask(t), 'true 2')\n"
@@ -464,18 +467,21 @@ static void test_functions_of_a_host(void **state)
       "  t:host('f', function() return ask end)\n"
       "  ask(t)\n"
       "end)\n"
-      "test('no function', function(t) t:host('f', 1) end)\n"
-      "test('no name', function(t) t:host('a b', function() end) end)\n"
-      "test('no option', function(t) t:host('f', function() end, { dely = 1 }) end)\n",
+      "test('no function', function(t) t:host('f', 1) "
+      "end)\n"
+      "test('no name', function(t) t:host('a b', "
+      "function() end) end)\n"
+      "test('no option', function(t) t:host('f', "
+      "function() end, { dely = 1 }) end)\n",
       NULL,
       "PASS answers\n"
       "PASS delays\n"
-      "FAIL raises: again_test.lua:1: the function of t:host(\"f\") failed: again_test.lua:28: attempt to index a nil "
+      "FAIL raises: again_test.lua:1: the function of t:host(\"f\") failed: again_test.lua:30: attempt to index a nil "
       "value (local 'v')\n"
       "FAIL no JSON: again_test.lua:1: the function of t:host(\"f\") failed: JSON cannot hold a function\n"
-      "FAIL no function: again_test.lua:36: t:host needs a function that answers, got number\n"
-      "FAIL no name: again_test.lua:37: a function's name has at most 63 letters, digits, \"_\", \"-\" and \".\"\n"
-      "FAIL no option: again_test.lua:38: t:host{} has no field \"dely\"; it takes delay\n");
+      "FAIL no function: again_test.lua:38: t:host needs a function that answers, got number\n"
+      "FAIL no name: again_test.lua:39: a function's name has at most 63 letters, digits, \"_\", \"-\" and \".\"\n"
+      "FAIL no option: again_test.lua:40: t:host{} has no field \"dely\"; it takes delay\n");
 }
 
 static void test_misspelt_globals(void **state)
