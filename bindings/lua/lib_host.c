@@ -65,7 +65,6 @@ static void go_on(void *user)
   pry_timer_cancel(&operation->timer);
   pry_question_ignore(operation->question);
   decision->http_left -= pry_loop_clock(pry_decision_worker(decision)->loop) - operation->started;
-  decision->http_left -= pry_worker_now(pry_decision_worker(decision)) - operation->started;
   pry_decision_wake(decision, operation->ticket);
 }
 
