@@ -168,6 +168,7 @@ struct parry::options {
   std::string init_lua{};
   std::optional<std::string> share_dir{}; /* not set: what was installed; "": nothing */
   std::string state_dir{};
+  std::string ca_file{};
   std::vector<header> secrets{};
   unsigned threads = 0;
   unsigned deciders = 0;
@@ -525,6 +526,7 @@ inline int parry::core::open(std::string_view dir, std::string_view text)
   to.init_lua = copy(text);
   to.share_dir = options.share_dir ? copy.always(*options.share_dir) : nullptr;
   to.state_dir = copy(options.state_dir);
+  to.ca_file = copy(options.ca_file);
   to.secrets = secrets.empty() ? nullptr : secrets.data();
   to.secret_count = secrets.size();
   to.threads = options.threads;

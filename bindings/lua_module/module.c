@@ -70,9 +70,9 @@ static void on_reloaded(void *user, const struct parry_reload_info *info)
 
 /* ---- parry.new ------------------------------------------------------------------------------------------------------ */
 
-static const char *const option_names[] = {"policy_dir", "init",     "share_dir", "state_dir",    "secrets",
-                                           "threads",    "deciders", "max_calls", "max_buffered", "watch",
-                                           "log_level",  "log",      "alert",     "reloaded",     NULL};
+static const char *const option_names[] = {
+    "policy_dir", "init",         "share_dir", "state_dir", "ca_file", "secrets", "threads",  "deciders",
+    "max_calls",  "max_buffered", "watch",     "log_level", "log",     "alert",   "reloaded", NULL};
 
 static void check_names(lua_State *L)
 {
@@ -140,6 +140,7 @@ static int new_engine(lua_State *L)
   options.init_lua = lm_text(L, 1, "init");
   options.share_dir = lm_text(L, 1, "share_dir");
   options.state_dir = lm_text(L, 1, "state_dir");
+  options.ca_file = lm_text(L, 1, "ca_file");
   options.secrets = lm_headers(L, 1, "secrets", &options.secret_count);
   options.threads = count(L, "threads");
   options.deciders = count(L, "deciders");

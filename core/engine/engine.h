@@ -45,11 +45,12 @@ struct pry_rollback {
 };
 
 struct pry_engine_options {
-  struct pry_loop *loop; /* borrowed; the control worker's */
-  struct pry_http *http; /* borrowed; the control worker's */
-  unsigned workers;      /* that serve, with threads of their own; 0: the control worker serves */
-  unsigned deciders;     /* states that any thread may enter to decide (decider.h); at most PRY_DECIDERS_MAX */
-  struct pry_log *log;   /* borrowed; may be NULL */
+  struct pry_loop *loop;                       /* borrowed; the control worker's */
+  struct pry_http *http;                       /* borrowed; the control worker's */
+  const struct pry_http_options *http_options; /* of the other workers' clients; borrowed; NULL: defaults */
+  unsigned workers;                            /* that serve, with threads of their own; 0: the control worker serves */
+  unsigned deciders;   /* states that any thread may enter to decide (decider.h); at most PRY_DECIDERS_MAX */
+  struct pry_log *log; /* borrowed; may be NULL */
   const struct pry_loader *loader;
   const char *state_dir; /* NULL: none */
   struct pry_script_limits limits;

@@ -148,6 +148,7 @@ static bool copy_options(struct pry_host *host)
   options->init_lua = copy_text(options->init_lua, &whole);
   options->share_dir = copy_text(options->share_dir, &whole);
   options->state_dir = copy_text(options->state_dir, &whole);
+  options->ca_file = copy_text(options->ca_file, &whole);
   whole = copy_secrets(options) && whole;
   options->max_calls = options->max_calls ? options->max_calls : CALLS_MAX;
   options->max_buffered = options->max_buffered ? options->max_buffered : BUFFERED_MAX;
@@ -174,9 +175,10 @@ static void announce(void *user)
 
 static bool make_engine(struct pry_host *host)
 {
+  host->http_options = (struct pry_http_options){.size = sizeof host->http_options, .ca_file = host->options.ca_file};
   host->outbox_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   host->loop = pry_loop_new();
-  host->http = host->loop ? pry_http_new(host->loop, NULL) : NULL;
+  host->http = host->loop ? pry_http_new(host->loop, &host->http_options) : NULL;
   host->outbox = pry_mailbox_new_collected(announce, host);
   if (!host->http || !host->outbox || host->outbox_fd == -1 || !pry_host_notices_init(host))
     return false;
@@ -185,6 +187,7 @@ static bool make_engine(struct pry_host *host)
   struct pry_engine_options options = {
       .loop = host->loop,
       .http = host->http,
+      .http_options = &host->http_options,
       .log = host->log,
       .deciders = pry_host_deciders(&host->options),
       .loader = &pry_lua_loader,
@@ -258,6 +261,7 @@ static void free_options(struct parry_options *options)
   free((char *)options->init_lua);
   free((char *)options->share_dir);
   free((char *)options->state_dir);
+  free((char *)options->ca_file);
   for (size_t i = 0; i < options->secret_count; i++) {
     char *value = (char *)options->secrets[i].value;
     if (value)

@@ -34,6 +34,7 @@ struct pry_host_policies;
 struct pry_host {
   struct parry_options options; /* whole, its texts copied; constant */
   struct pry_loop *loop;        /* the control worker's: the host's thread in parry_run(), or our own */
+  struct pry_http_options http_options;
   struct pry_http *http;
   struct pry_log *log;
   struct pry_engine *engine;

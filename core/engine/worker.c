@@ -181,7 +181,7 @@ bool pry_worker_init(struct pry_worker *worker, struct pry_engine *engine, unsig
   worker->owns_loop = !loop;
   if (worker->owns_loop) {
     worker->loop = pry_loop_new();
-    worker->http = worker->loop ? pry_http_new(worker->loop, NULL) : NULL;
+    worker->http = worker->loop ? pry_http_new(worker->loop, engine->options.http_options) : NULL;
     if (!worker->http)
       return false;
   }

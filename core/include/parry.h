@@ -137,6 +137,7 @@ struct parry_options {
    * they were installed; "": nowhere. */
   const char *share_dir;
   const char *state_dir;              /* where rotated refresh tokens are kept, files 0600; NULL: nowhere */
+  const char *ca_file;                /* certificates to trust, PEM, instead of the system's; NULL: the system's */
   const struct parry_header *secrets; /* found by `secret "NAME"` before files and environment are searched; copied */
   size_t secret_count;
   unsigned threads; /* of parry's own: 0 none, 1 one for everything, N one that leads and N that run calls; up to 255 */
@@ -155,7 +156,7 @@ struct parry_options {
 
 #define PARRY_OPTIONS_INIT                                                                                             \
   {                                                                                                                    \
-    sizeof(struct parry_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PARRY_LOG_INFO, 0, 0, 0, 0                          \
+    sizeof(struct parry_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PARRY_LOG_INFO, 0, 0, 0, 0                       \
   }
 
 /* Loads the policies and makes an engine. On PARRY_EPOLICY (and only then, besides success) *out is an engine that can do

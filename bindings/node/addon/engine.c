@@ -146,6 +146,7 @@ static void take_options(struct taken *taken, napi_value object, struct parry_op
   options->init_lua = take_text(taken, object, "init");
   options->share_dir = take_text(taken, object, "shareDir");
   options->state_dir = take_text(taken, object, "stateDir");
+  options->ca_file = take_text(taken, object, "caFile");
   options->secrets = take_pairs(taken, object, "secrets", &options->secret_count);
   options->threads = (unsigned)take_count(taken, object, "threads", 255);
   options->deciders = (unsigned)take_count(taken, object, "deciders", 255);

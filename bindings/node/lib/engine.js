@@ -9,8 +9,8 @@ const { guard } = require('./guard.js');
 const plain = require('./plain.js');
 
 const LEVELS = ['debug', 'info', 'warn', 'error'];
-const OPTIONS = new Set(['policyDir', 'init', 'shareDir', 'stateDir', 'secrets', 'watch', 'threads', 'deciders', 'maxCalls',
-  'maxBuffered', 'logLevel', 'onLog', 'onAlert', 'onReload']);
+const OPTIONS = new Set(['policyDir', 'init', 'shareDir', 'stateDir', 'caFile', 'secrets', 'watch', 'threads', 'deciders',
+  'maxCalls', 'maxBuffered', 'logLevel', 'onLog', 'onAlert', 'onReload']);
 
 // At the end of the process its engines are closed, as their threads must not outlive what they stand on.
 const alive = new Set();

@@ -46,6 +46,8 @@ export interface EngineOptions {
   shareDir?: string;
   /** Where rotated refresh tokens are kept. */
   stateDir?: string;
+  /** Certificates to trust, a PEM file, instead of the system's. Not what NODE_EXTRA_CA_CERTS names. */
+  caFile?: string;
   /** Found by `secret "NAME"` before files and environment are searched. */
   secrets?: Record<string, string>;
   /** A saved edit goes live by itself. */

@@ -75,9 +75,9 @@ class Engine:
 
     def __init__(self, policy_dir: Optional[Path] = None, *, init_lua: Optional[str] = None,
                  share_dir: Optional[Path] = None, state_dir: Optional[Path] = None,
-                 secrets: Optional[Mapping[str, str]] = None, watch: bool = False, threads: int = 1, deciders: int = 0,
-                 max_calls: int = 0, max_buffered: int = 0, max_answer: int = MAX_ANSWER, log: Optional[Log] = None,
-                 log_level: str = "info", alert: Optional[Callable[[Alert], Any]] = None,
+                 ca_file: Optional[Path] = None, secrets: Optional[Mapping[str, str]] = None, watch: bool = False,
+                 threads: int = 1, deciders: int = 0, max_calls: int = 0, max_buffered: int = 0,
+                 max_answer: int = MAX_ANSWER, log: Optional[Log] = None, log_level: str = "info", alert: Optional[Callable[[Alert], Any]] = None,
                  reloaded: Optional[Callable[[Reload], Any]] = None):
         if (policy_dir is None) == (init_lua is None):
             raise _errors.ArgumentError("give policy_dir or init_lua, one of them")
@@ -94,6 +94,7 @@ class Engine:
         options.init_lua = _events.encode(init_lua)
         options.share_dir = _path(share_dir if share_dir is not None else _ffi.bundled_share)
         options.state_dir = _path(state_dir)
+        options.ca_file = _path(ca_file)
         options.threads, options.deciders, options.watch = threads, deciders, int(watch)
         options.max_calls, options.max_buffered = max_calls, max_buffered
         options.log_level = LEVELS[log_level]

@@ -42,7 +42,8 @@ ReloadedFunction = CFUNCTYPE(None, c_void_p, POINTER(ReloadInfo))
 
 class Options(Structure):
     _fields_ = [("size", c_size_t), ("policy_dir", c_char_p), ("init_lua", c_char_p), ("share_dir", c_char_p),
-                ("state_dir", c_char_p), ("secrets", POINTER(Header)), ("secret_count", c_size_t), ("threads", c_uint),
+                ("state_dir", c_char_p), ("ca_file", c_char_p), ("secrets", POINTER(Header)),
+                ("secret_count", c_size_t), ("threads", c_uint),
                 ("deciders", c_uint), ("max_calls", c_size_t), ("max_buffered", c_size_t), ("watch", c_int),
                 ("log_level", c_int), ("user", c_void_p), ("log", LogFunction), ("alert", AlertFunction),
                 ("reloaded", ReloadedFunction)]
