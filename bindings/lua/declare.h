@@ -131,7 +131,7 @@
 #include "script.h"
 
 struct pry_declare_options {
-  bool warm;             /* a worker's copy of a checked set: no secrets are read, no warnings given */
+  bool warm;                          /* a worker's copy of a checked set: no secrets are read, no warnings given */
   const struct parry_header *secrets; /* a host's, found first */
   size_t secret_count;
   bool invented_secrets; /* policy tests: secret "X" is "test-X", a sink's https://sinks.test/X */
