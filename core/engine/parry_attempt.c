@@ -73,7 +73,7 @@ static void tell_attempt(const struct pry_asked_attempt *asked, const struct par
 
 static bool host_attempt(void *user, const struct pry_host_attempt *attempt)
 {
-  struct host_call *call = user;
+  struct pry_host_call *call = user;
   struct pry_asked_attempt *asked = copy_attempt(attempt);
   if (!asked)
     return false;
@@ -87,7 +87,7 @@ static bool host_attempt(void *user, const struct pry_host_attempt *attempt)
 
 static void host_abandon(void *user, unsigned number)
 {
-  struct host_call *call = user;
+  struct pry_host_call *call = user;
   pthread_mutex_lock(&call->lock);
   struct pry_host_attempts *attempts = &call->attempts;
   if (attempts->asked && attempts->asked->number == number) {
@@ -106,7 +106,7 @@ const struct pry_host_ops pry_host_attempt_ops = {host_attempt, host_abandon};
 
 /* ---- what the host is told ----------------------------------------------------------------------------------------- */
 
-void pry_host_give_attempt(struct host_call *call)
+void pry_host_give_attempt(struct pry_host_call *call)
 {
   struct pry_asked_attempt *asked = call->attempts.asked;
   call->attempts.asked = NULL;
@@ -117,7 +117,7 @@ void pry_host_give_attempt(struct host_call *call)
   pthread_mutex_lock(&call->lock);
 }
 
-void pry_host_give_abandon(struct host_call *call)
+void pry_host_give_abandon(struct pry_host_call *call)
 {
   unsigned number = call->attempts.abandoned;
   call->attempts.abandoned = 0;
@@ -213,14 +213,14 @@ int parry_attempt_done(parry *handle, parry_call_id id, unsigned number, const s
   error = copy_end(&said, number, &end);
   if (error)
     return error;
-  struct host_call *call = pry_host_call_find(host, id);
+  struct pry_host_call *call = pry_host_call_find(host, id);
   bool wanted = call && number && number == call->attempts.open && !call->cancelled;
   if (wanted) {
     struct pry_told_end *before = call->attempts.end; /* of an attempt that was given up since: nobody wants it */
     call->attempts.open = 0;
     call->attempts.end = end;
     end = before;
-    pry_host_call_order(call, ORDER_ENDED);
+    pry_host_call_order(call, PRY_ORDER_ENDED);
   }
   if (call)
     pthread_mutex_unlock(&call->lock);

@@ -8,7 +8,7 @@ enum { QUEUED_MAX = 256 * 1024, SPARE_MAX = 64 * 1024, FIRST_SLOTS = 64 };
 
 /* Where an id leads. A slot is used again under another id. */
 struct slot {
-  struct host_call *call; /* NULL: free */
+  struct pry_host_call *call; /* NULL: free */
   uint32_t use;
   uint32_t next_free; /* index + 1; 0: none */
 };
@@ -17,13 +17,13 @@ struct pry_host_calls {
   pthread_mutex_t lock; /* may be held when a call's is taken, not the other way */
   struct slot *slots;
   uint32_t slot_count, first_free;
-  struct pry_list all; /* struct host_call, also those without a slot any more */
+  struct pry_list all; /* struct pry_host_call, also those without a slot any more */
   atomic_uint next_worker;
 };
 
 /* ---- holding ------------------------------------------------------------------------------------------------ */
 
-static void free_call(struct host_call *call)
+static void free_call(struct pry_host_call *call)
 {
   pry_buffer_fini(&call->text);
   pry_buffer_fini(&call->body);
@@ -36,12 +36,12 @@ static void free_call(struct host_call *call)
   free(call);
 }
 
-static void hold(struct host_call *call)
+static void hold(struct pry_host_call *call)
 {
   atomic_fetch_add(&call->holders, 1);
 }
 
-static void let_go(struct host_call *call)
+static void let_go(struct pry_host_call *call)
 {
   if (atomic_fetch_sub(&call->holders, 1) != 1)
     return;
@@ -69,7 +69,7 @@ static bool grow(struct pry_host_calls *calls)
 }
 
 /* Gives the call its id. False: no memory. */
-static bool enter(struct host_call *call)
+static bool enter(struct pry_host_call *call)
 {
   struct pry_host_calls *calls = call->host->calls;
   pthread_mutex_lock(&calls->lock);
@@ -87,7 +87,7 @@ static bool enter(struct host_call *call)
   return entered;
 }
 
-static void leave(struct host_call *call)
+static void leave(struct pry_host_call *call)
 {
   struct pry_host_calls *calls = call->host->calls;
   uint32_t place = (uint32_t)call->id.value;
@@ -100,12 +100,12 @@ static void leave(struct host_call *call)
 }
 
 /* The call with its lock held, or NULL. The lock keeps it from ending. */
-struct host_call *pry_host_call_find(struct pry_host *host, parry_call_id id)
+struct pry_host_call *pry_host_call_find(struct pry_host *host, parry_call_id id)
 {
   struct pry_host_calls *calls = host->calls;
   uint32_t place = (uint32_t)id.value;
   pthread_mutex_lock(&calls->lock);
-  struct host_call *call = place && place <= calls->slot_count ? calls->slots[place - 1].call : NULL;
+  struct pry_host_call *call = place && place <= calls->slot_count ? calls->slots[place - 1].call : NULL;
   if (call && call->id.value != id.value)
     call = NULL;
   if (call)
@@ -116,7 +116,7 @@ struct host_call *pry_host_call_find(struct pry_host *host, parry_call_id id)
 
 /* ---- between the two threads: all with the call's lock held --------------------------------------------------- */
 
-void pry_host_call_order(struct host_call *call, unsigned order)
+void pry_host_call_order(struct pry_host_call *call, unsigned order)
 {
   call->orders |= order;
   hold(call);
@@ -124,12 +124,12 @@ void pry_host_call_order(struct host_call *call, unsigned order)
     atomic_fetch_sub(&call->holders, 1); /* one is on its way, and holds it */
 }
 
-void pry_host_call_tell(struct host_call *call)
+void pry_host_call_tell(struct pry_host_call *call)
 {
   pry_mailbox_post(call->host->outbox, &call->due);
 }
 
-static void drop_data(struct host_call *call)
+static void drop_data(struct pry_host_call *call)
 {
   atomic_fetch_sub(&call->host->buffered, call->data.size);
   pry_buffer_fini(&call->data);
@@ -138,7 +138,7 @@ static void drop_data(struct host_call *call)
 /* ---- on the worker's thread: what the call says ------------------------------------------------------------------ */
 
 /* What cannot be kept for the host must not go missing unseen. */
-static void give_up(struct host_call *call)
+static void give_up(struct pry_host_call *call)
 {
   call->no_memory = true;
   pry_call_cancel(call->call);
@@ -147,7 +147,7 @@ static void give_up(struct host_call *call)
 static void host_head(void *user, int status, const struct pry_headers *headers, int64_t body_size)
 {
   (void)body_size;
-  struct host_call *call = user;
+  struct pry_host_call *call = user;
   if (!call->ops.on_headers)
     return;
   struct parry_header *copy = pry_host_header_array(headers);
@@ -167,7 +167,7 @@ static void host_head(void *user, int status, const struct pry_headers *headers,
 
 static bool host_data(void *user, struct pry_slice data)
 {
-  struct host_call *call = user;
+  struct pry_host_call *call = user;
   struct pry_host *host = call->host;
   if (!call->ops.on_data || call->no_memory)
     return true;
@@ -187,7 +187,7 @@ static bool host_data(void *user, struct pry_slice data)
   return more || !kept;
 }
 
-static void fill_last_words(struct last_words *last, const struct pry_outcome *outcome, bool truncated)
+static void fill_last_words(struct pry_last_words *last, const struct pry_outcome *outcome, bool truncated)
 {
   const struct pry_failure *failure = &outcome->failure;
   last->outcome = (struct parry_outcome){.size = sizeof last->outcome,
@@ -210,11 +210,11 @@ static void fill_last_words(struct last_words *last, const struct pry_outcome *o
 }
 
 /* The call has ended, or never began (then `about` is NULL). */
-static void end_call(struct host_call *call, const struct pry_call *about, const struct pry_outcome *outcome,
+static void end_call(struct pry_host_call *call, const struct pry_call *about, const struct pry_outcome *outcome,
                      bool truncated)
 {
   pthread_mutex_lock(&call->lock);
-  struct last_words *last = &call->last;
+  struct pry_last_words *last = &call->last;
   fill_last_words(last, outcome, truncated);
   if (about) {
     const struct pry_call_view *view = pry_call_get_view(about);
@@ -240,7 +240,7 @@ static struct pry_outcome failed_outcome(enum pry_category category, const char 
 
 static void host_done(void *user, const struct pry_outcome *outcome, bool truncated)
 {
-  struct host_call *call = user;
+  struct pry_host_call *call = user;
   const struct pry_call *about = call->call;
   call->call = NULL;
   if (call->no_memory) {
@@ -255,14 +255,14 @@ static void host_done(void *user, const struct pry_outcome *outcome, bool trunca
 static const struct pry_sink_ops host_sink = {host_head, host_data, host_done, NULL};
 
 /* Nobody looks at the request any more. */
-static void drop_request(struct host_call *call)
+static void drop_request(struct pry_host_call *call)
 {
   pry_buffer_fini(&call->text);
   pry_buffer_fini(&call->body);
   pry_headers_fini(&call->headers);
 }
 
-static void begin(struct host_call *call, bool cancelled)
+static void begin(struct pry_host_call *call, bool cancelled)
 {
   struct pry_call_request request = {.method = call->method,
                                      .path = call->path,
@@ -284,18 +284,18 @@ static void begin(struct host_call *call, bool cancelled)
 
 static void take_orders(struct pry_message *message)
 {
-  struct host_call *call = PRY_CONTAINER_OF(message, struct host_call, ordered);
+  struct pry_host_call *call = PRY_CONTAINER_OF(message, struct pry_host_call, ordered);
   pthread_mutex_lock(&call->lock);
   unsigned orders = call->orders;
   struct pry_told_end *end = call->attempts.end;
   call->orders = 0;
   call->attempts.end = NULL;
   pthread_mutex_unlock(&call->lock);
-  if (orders & ORDER_START)
-    begin(call, orders & ORDER_CANCEL);
-  else if (call->call && orders & ORDER_CANCEL)
+  if (orders & PRY_ORDER_START)
+    begin(call, orders & PRY_ORDER_CANCEL);
+  else if (call->call && orders & PRY_ORDER_CANCEL)
     pry_call_cancel(call->call);
-  else if (call->call && orders & ORDER_RESUME)
+  else if (call->call && orders & PRY_ORDER_RESUME)
     pry_call_resume(call->call);
   if (call->call && end)
     pry_told_end_apply(end, call->call);
@@ -307,7 +307,7 @@ static void take_orders(struct pry_message *message)
 
 /* Each with the lock held, and let go of while the host's callback runs: it may cancel, pause and resume. */
 
-static void give_head(struct host_call *call)
+static void give_head(struct pry_host_call *call)
 {
   struct parry_header *head = call->head;
   call->has_head = false;
@@ -319,15 +319,15 @@ static void give_head(struct host_call *call)
 }
 
 /* There is room again. */
-static void go_on(struct host_call *call)
+static void go_on(struct pry_host_call *call)
 {
   if (call->held && !call->paused && !call->cancelled) {
     call->held = false;
-    pry_host_call_order(call, ORDER_RESUME);
+    pry_host_call_order(call, PRY_ORDER_RESUME);
   }
 }
 
-static void give_data(struct host_call *call)
+static void give_data(struct pry_host_call *call)
 {
   struct pry_buffer data = call->data;
   call->data = call->spare;
@@ -344,9 +344,9 @@ static void give_data(struct host_call *call)
   go_on(call);
 }
 
-static void give_done(struct host_call *call)
+static void give_done(struct pry_host_call *call)
 {
-  struct last_words *last = &call->last;
+  struct pry_last_words *last = &call->last;
   if (call->data.size)
     last->outcome.truncated = true;
   drop_data(call);
@@ -364,7 +364,7 @@ static void give_done(struct host_call *call)
 /* What comes while a callback runs is told the next time. */
 static void deliver(struct pry_message *message)
 {
-  struct host_call *call = PRY_CONTAINER_OF(message, struct host_call, due);
+  struct pry_host_call *call = PRY_CONTAINER_OF(message, struct pry_host_call, due);
   pthread_mutex_lock(&call->lock);
   if (call->attempts.abandoned)
     pry_host_give_abandon(call);
@@ -383,7 +383,7 @@ static void deliver(struct pry_message *message)
 
 /* ---- what the host calls ------------------------------------------------------------------------------------------ */
 
-static bool copy_text(struct host_call *call, const struct parry_request *request)
+static bool copy_text(struct pry_host_call *call, const struct parry_request *request)
 {
   const char *method = request->method ? request->method : "POST";
   const char *first_target = request->target ? request->target : "";
@@ -400,7 +400,7 @@ static bool copy_text(struct host_call *call, const struct parry_request *reques
   return true;
 }
 
-static int copy_request(struct host_call *call, const struct parry_request *request)
+static int copy_request(struct pry_host_call *call, const struct parry_request *request)
 {
   if (!pry_host_headers(request->headers, request->header_count, &call->headers))
     return PARRY_EINVAL;
@@ -410,9 +410,9 @@ static int copy_request(struct host_call *call, const struct parry_request *requ
   return PARRY_OK;
 }
 
-static struct host_call *new_call(struct pry_host *host, const struct parry_call_ops *ops, void *user)
+static struct pry_host_call *new_call(struct pry_host *host, const struct parry_call_ops *ops, void *user)
 {
-  struct host_call *call = calloc(1, sizeof *call);
+  struct pry_host_call *call = calloc(1, sizeof *call);
   if (!call)
     return NULL;
   call->host = host;
@@ -436,7 +436,7 @@ static struct host_call *new_call(struct pry_host *host, const struct parry_call
 static int start_call(struct pry_host *host, const struct parry_request *request, const struct parry_call_ops *ops,
                       void *user, parry_call_id *id)
 {
-  struct host_call *call = new_call(host, ops, user);
+  struct pry_host_call *call = new_call(host, ops, user);
   if (!call)
     return PARRY_ENOMEM;
   int error = copy_request(call, request);
@@ -449,7 +449,7 @@ static int start_call(struct pry_host *host, const struct parry_request *request
   if (id)
     *id = call->id; /* before it may have ended */
   pthread_mutex_lock(&call->lock);
-  pry_host_call_order(call, ORDER_START);
+  pry_host_call_order(call, PRY_ORDER_START);
   pthread_mutex_unlock(&call->lock);
   return PARRY_OK;
 }
@@ -490,7 +490,7 @@ int parry_call_resume(parry *handle, parry_call_id id)
 {
   int error;
   struct pry_host *host = pry_host_of(handle, &error);
-  struct host_call *call = host ? pry_host_call_find(host, id) : NULL;
+  struct pry_host_call *call = host ? pry_host_call_find(host, id) : NULL;
   if (!call)
     return host ? PARRY_ENOENT : error;
   call->paused = false;
@@ -507,7 +507,7 @@ int parry_call_cancel(parry *handle, parry_call_id id)
 {
   int error;
   struct pry_host *host = pry_host_of(handle, &error);
-  struct host_call *call = host ? pry_host_call_find(host, id) : NULL;
+  struct pry_host_call *call = host ? pry_host_call_find(host, id) : NULL;
   if (!call)
     return host ? PARRY_ENOENT : error;
   if (!call->cancelled) {
@@ -518,7 +518,7 @@ int parry_call_cancel(parry *handle, parry_call_id id)
     if (call->has_done)
       pry_host_call_tell(call);
     else
-      pry_host_call_order(call, ORDER_CANCEL);
+      pry_host_call_order(call, PRY_ORDER_CANCEL);
   }
   pthread_mutex_unlock(&call->lock);
   return PARRY_OK;
@@ -543,7 +543,7 @@ void pry_host_calls_end(struct pry_host *host)
   for (unsigned i = 0; i < host->engine->worker_count; i++)
     pry_calls_destroy(host->engine->workers[i]);
   for (uint32_t i = 0; i < calls->slot_count; i++) {
-    struct host_call *call = calls->slots[i].call;
+    struct pry_host_call *call = calls->slots[i].call;
     if (call && !call->has_done) /* its worker never heard of it */
       begin(call, true);
     if (call) {
@@ -561,7 +561,7 @@ void pry_host_calls_fini(struct pry_host *host)
   if (!calls)
     return;
   while (!pry_list_empty(&calls->all)) { /* held by orders that nobody took */
-    struct host_call *call = PRY_CONTAINER_OF(calls->all.next, struct host_call, link);
+    struct pry_host_call *call = PRY_CONTAINER_OF(calls->all.next, struct pry_host_call, link);
     pry_list_remove(&call->link);
     free_call(call);
   }

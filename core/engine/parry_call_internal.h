@@ -23,10 +23,10 @@ struct pry_host_attempts {
 };
 
 /* What the worker is to do, bits. */
-enum { ORDER_START = 1, ORDER_CANCEL = 2, ORDER_RESUME = 4, ORDER_ENDED = 8 };
+enum { PRY_ORDER_START = 1, PRY_ORDER_CANCEL = 2, PRY_ORDER_RESUME = 4, PRY_ORDER_ENDED = 8 };
 
 /* What on_done is told, with the texts it points to. */
-struct last_words {
+struct pry_last_words {
   struct parry_outcome outcome;
   char code[PRY_FAILURE_CODE_MAX];
   char message[PRY_FAILURE_MESSAGE_MAX];
@@ -41,7 +41,7 @@ struct last_words {
  * dispatching thread tells it. Three hold it: the worker until the sink's `done`, the host's side until on_done, and the
  * order that is on its way.
  */
-struct host_call {
+struct pry_host_call {
   struct pry_list link; /* calls->all; under its lock */
   atomic_uint holders;
   struct pry_host *host;
@@ -74,7 +74,7 @@ struct host_call {
   size_t head_count;
   struct pry_buffer data;
   struct pry_host_attempts attempts;
-  struct last_words last; /* its room is made with the call: an end is always told */
+  struct pry_last_words last; /* its room is made with the call: an end is always told */
 
   struct pry_buffer spare; /* the dispatching thread's: what it gives out while `data` fills again */
 };
@@ -82,15 +82,15 @@ struct host_call {
 /* ---- parry_call.c ---- */
 
 /* The call with its lock held, or NULL. The lock keeps it from ending. */
-struct host_call *pry_host_call_find(struct pry_host *host, parry_call_id id);
+struct pry_host_call *pry_host_call_find(struct pry_host *host, parry_call_id id);
 
 /* With the call's lock held: something for its worker to do; something to be told to the host. */
-void pry_host_call_order(struct host_call *call, unsigned order);
-void pry_host_call_tell(struct host_call *call);
+void pry_host_call_order(struct pry_host_call *call, unsigned order);
+void pry_host_call_tell(struct pry_host_call *call);
 
 /* ---- parry_attempt.c ---- */
 
-/* How the worker asks for attempts; the user is a struct host_call. */
+/* How the worker asks for attempts; the user is a struct pry_host_call. */
 extern const struct pry_host_ops pry_host_attempt_ops;
 
 /* What the host said about an attempt, taken from the call under its lock: for the call, on the worker's thread. */
@@ -98,8 +98,8 @@ void pry_told_end_apply(const struct pry_told_end *end, struct pry_call *call);
 void pry_told_end_free(struct pry_told_end *end); /* NULL is fine */
 
 /* On the dispatching thread, with the call's lock held, which is let go of while the host's callback runs. */
-void pry_host_give_attempt(struct host_call *call);
-void pry_host_give_abandon(struct host_call *call);
+void pry_host_give_attempt(struct pry_host_call *call);
+void pry_host_give_abandon(struct pry_host_call *call);
 
 void pry_host_attempts_fini(struct pry_host_attempts *attempts);
 
