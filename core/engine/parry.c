@@ -1,6 +1,7 @@
 /* Making, driving and freeing an engine of parry.h; what a handle is worth. */
 #include "handle.h"
 #include "parry_internal.h"
+#include "plain_locale.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -245,7 +246,9 @@ int parry_new(parry **out, const struct parry_options *options)
     free(host);
     return PARRY_ESYSTEM;
   }
+  locale_t before = pry_plain_locale_enter();
   int error = make_host(host, &whole);
+  pry_plain_locale_leave(before);
   if (error && error != PARRY_EPOLICY)
     parry_free(handle);
   else
@@ -280,9 +283,19 @@ static void stop_threads(struct pry_host *host)
   pry_engine_stop(host->engine);
 }
 
+/* In the host's own locale. */
+static void tell_all(const struct pry_host *host, locale_t theirs)
+{
+  locale_t ours = uselocale(theirs);
+  while (host->outbox && pry_mailbox_collect(host->outbox))
+    ;
+  uselocale(ours);
+}
+
 /* Ends what is open, and tells it. */
 static void end_all(struct pry_host *host)
 {
+  locale_t theirs = pry_plain_locale_enter();
   if (host->decisions)
     pry_host_decisions_end(host);
   if (host->functions)
@@ -290,13 +303,12 @@ static void end_all(struct pry_host *host)
   pry_host_policies_end(host);
   if (host->calls)
     pry_host_calls_end(host);
-  while (host->outbox && pry_mailbox_collect(host->outbox))
-    ;
+  tell_all(host, theirs);
   atomic_store(&host->ended, true);
   pry_engine_free(host->engine);
   host->engine = NULL;
-  while (host->outbox && pry_mailbox_collect(host->outbox)) /* its last log lines */
-    ;
+  tell_all(host, theirs); /* its last log lines */
+  pry_plain_locale_leave(theirs);
 }
 
 static void free_host(struct pry_host *host)
@@ -384,7 +396,9 @@ static bool wait_or_work(const struct pry_host *host, pry_time left)
   if (host->options.threads)
     return wait_for_threads(host, left);
   bool interrupted = left && !pry_loop_wait(host->loop, left);
+  locale_t before = pry_plain_locale_enter();
   pry_loop_turn(host->loop, 0);
+  pry_plain_locale_leave(before);
   return interrupted;
 }
 

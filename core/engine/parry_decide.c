@@ -1,5 +1,6 @@
 /* parry_decide(): the chain's answer to a failure that the host met on its own. */
 #include "parry_decision.h"
+#include "plain_locale.h"
 
 /* ---- can it be carried out? --------------------------------------------------------------------------------- */
 
@@ -258,17 +259,18 @@ int parry_decide(parry *handle, const struct parry_event *event, struct parry_de
     return error;
   if (atomic_load(&host->freeing))
     return PARRY_EREENTRANT;
-  struct pry_desk *desk = pry_desk_enter(host, &error);
-  if (!desk)
-    return error;
   asked.ok = 0; /* what went well needs no decision; an event may say so of itself */
-  struct pry_asking *asking = pry_asking_new(desk, host, &asked, &error);
+  locale_t before = pry_plain_locale_enter();
+  struct pry_desk *desk = pry_desk_enter(host, &error);
+  struct pry_asking *asking = desk ? pry_asking_new(desk, host, &asked, &error) : NULL;
   if (asking) {
     asking->ready = ready;
     asking->user = user;
     error = decide(asking, &asked, &answer);
   }
-  pry_decider_leave(desk->worker);
+  if (desk)
+    pry_decider_leave(desk->worker);
+  pry_plain_locale_leave(before);
   if (error == PARRY_OK)
     pry_host_give(told, &answer, sizeof answer);
   return error;

@@ -1,6 +1,7 @@
 /* Loading, reloading, and what became of it. */
 #include "parry_internal.h"
 
+#include "plain_locale.h"
 #include "reloader.h"
 #include "shipped.h"
 
@@ -269,8 +270,10 @@ static bool is_done(struct waiting_reload *reload)
 /* Nobody else turns the loop: this thread does, and what comes up for the host waits in the outbox. */
 static void turn_until_done(struct waiting_reload *reload)
 {
+  locale_t before = pry_plain_locale_enter();
   while (!is_done(reload))
     pry_loop_turn(reload->policies->host->loop, PRY_TIME_NEVER);
+  pry_plain_locale_leave(before);
 }
 
 static void wait_until_done(struct waiting_reload *reload)

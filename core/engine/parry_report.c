@@ -1,5 +1,6 @@
 /* parry_report(): how an attempt of the host's own went, told to every on_outcome of the chain. */
 #include "parry_decision.h"
+#include "plain_locale.h"
 
 static void step(struct pry_pass *pass, enum pry_pass_result result)
 {
@@ -65,6 +66,7 @@ int parry_report(parry *handle, const struct parry_event *event)
     return error;
   if (atomic_load(&host->freeing))
     return PARRY_EREENTRANT;
+  locale_t before = pry_plain_locale_enter();
   struct pry_desk *desk = pry_desk_enter(host, &error);
   struct pry_asking *asking = desk ? pry_asking_new(desk, host, &told, &error) : NULL;
   if (asking) {
@@ -73,5 +75,6 @@ int parry_report(parry *handle, const struct parry_event *event)
   }
   if (desk)
     pry_decider_leave(desk->worker);
+  pry_plain_locale_leave(before);
   return error;
 }

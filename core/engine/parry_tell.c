@@ -1,5 +1,6 @@
 /* What the engine says of its own: log lines, alerts, metrics. */
 #include "parry_internal.h"
+#include "plain_locale.h"
 
 #include <stdlib.h>
 
@@ -257,7 +258,9 @@ static void read_sample(char *line, struct parry_sample *sample)
   char *value = strchr(line, ' ');
   if (value) {
     *value = '\0';
+    locale_t before = pry_plain_locale_enter();
     sample->value = strtod(value + 1, NULL);
+    pry_plain_locale_leave(before);
   }
 }
 
@@ -293,7 +296,9 @@ int parry_metrics(parry *handle, void (*each)(void *user, const struct parry_sam
   if (!each)
     return PARRY_EINVAL;
   pry_buffer_init(&text, 0);
+  locale_t before = pry_plain_locale_enter();
   bool rendered = pry_engine_metrics(host->engine, &text) && pry_buffer_text(&text);
+  pry_plain_locale_leave(before);
   if (rendered)
     visit_samples(text.data, each, user);
   pry_buffer_fini(&text);

@@ -1,6 +1,7 @@
 #include "watchdog.h"
 
 #include "engine.h"
+#include "plain_locale.h"
 #include "thread.h"
 
 #include <stdlib.h>
@@ -91,6 +92,7 @@ static bool wait_a_period(struct pry_watchdog *watchdog)
 static void *watch(void *user)
 {
   struct pry_watchdog *watchdog = user;
+  pry_plain_locale_enter();
   while (wait_a_period(watchdog))
     for (unsigned i = 0; i < watchdog->engine->worker_count; i++)
       feel(watchdog->engine->workers[i], clock_now());

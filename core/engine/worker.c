@@ -3,6 +3,7 @@
 #include "call.h"
 #include "decider.h"
 #include "engine.h"
+#include "plain_locale.h"
 #include "thread.h"
 
 #include <stdio.h>
@@ -124,6 +125,7 @@ static void feel_beat(struct pry_message *message)
 static void *run(void *user)
 {
   const struct pry_worker *worker = user;
+  pry_plain_locale_enter();
   pry_loop_run(worker->loop);
   return NULL;
 }
