@@ -1,8 +1,9 @@
 /*
  * parry_call_internal.h: a call of a host's, shared by the files that make parry.h's calls:
  *
- *   parry_call.c     life, what the call says, what the host is told
- *   parry_attempt.c  attempts that the host makes
+ *   parry_call.c         life, what the host is told
+ *   parry_call_worker.c  what its worker does and the call says
+ *   parry_attempt.c      attempts that the host makes
  *
  * A call has one attempt at a time. The worker asks for it, the dispatching thread tells the host, the host says from
  * anywhere how it ended, and the worker takes that. What the worker wants no more is never told to a host that has not heard
@@ -87,6 +88,17 @@ struct pry_host_call *pry_host_call_find(struct pry_host *host, parry_call_id id
 /* With the call's lock held: something for its worker to do; something to be told to the host. */
 void pry_host_call_order(struct pry_host_call *call, unsigned order);
 void pry_host_call_tell(struct pry_host_call *call);
+
+/* One of those who hold the call is done with it. */
+void pry_host_call_let_go(struct pry_host_call *call);
+
+/* ---- parry_call_worker.c ---- */
+
+/* Starts the call; one that is cancelled, or finds no memory, ends at once. */
+void pry_host_call_begin(struct pry_host_call *call, bool cancelled);
+
+/* Does what was ordered: how `ordered` is delivered. */
+void pry_host_call_take_orders(struct pry_message *ordered);
 
 /* ---- parry_attempt.c ---- */
 
