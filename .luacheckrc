@@ -30,5 +30,5 @@ files["tests/**/*_test.lua"] = { read_globals = { "test" } }
 files["bindings/examples/**/policies"] = { read_globals = policy_globals, not_globals = removed }
 files["bindings/examples/**/policies/init.lua"] = { read_globals = init_globals }
 files["bindings/examples/**/policies/*_test.lua"] = { read_globals = { "test" } }
-files["packaging"] = { read_globals = policy_globals, not_globals = removed }
-files["packaging/init.lua"] = { read_globals = init_globals }
+files["core/packaging"] = { read_globals = policy_globals, not_globals = removed }
+files["core/packaging/init.lua"] = { read_globals = init_globals }

@@ -17,7 +17,7 @@ import pytest
 import harness
 from harness import wait_until
 
-PACKAGING = pathlib.Path(__file__).resolve().parents[2] / "packaging"
+PACKAGING = pathlib.Path(__file__).resolve().parents[2] / "core" / "packaging"
 
 
 class Unit:
