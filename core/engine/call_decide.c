@@ -352,12 +352,7 @@ static bool attempt_verdict(struct pry_call *call)
 static bool may_repeat(const struct pry_call *call)
 {
   const struct pry_failure *failure = &call->failure;
-  bool bad_key =
-      failure->source == PRY_SOURCE_PROVIDER && failure->status >= 400 &&
-      (failure->category == PRY_AUTH || failure->category == PRY_BILLING || failure->category == PRY_PERMISSION);
-  bool refused = failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0) ||
-                 failure->refresh_token || bad_key;
-  return !failure->sent || call->view.repeatable || refused || pry_call_host_refused(call, failure);
+  return !failure->sent || call->view.repeatable || pry_failure_is_refusal(failure, call->host);
 }
 
 static unsigned sent_to(const struct pry_call *call, const char *target, unsigned *targets)

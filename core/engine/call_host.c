@@ -72,22 +72,6 @@ static struct pry_failure failure_of(struct pry_call *call, const struct pry_hos
   return failure;
 }
 
-bool pry_call_host_refused(const struct pry_call *call, const struct pry_failure *failure)
-{
-  if (!call->host || failure->status || failure->curl_code || failure->source != PRY_SOURCE_PROVIDER)
-    return false;
-  switch (failure->category) {
-  case PRY_RATE_LIMIT:
-  case PRY_BILLING:
-  case PRY_PERMISSION:
-    return true;
-  case PRY_OVERLOADED:
-    return failure->retry_after >= 0;
-  default:
-    return false; /* auth: may_repeat() knows it by refresh_token */
-  }
-}
-
 static void take_answer(struct pry_call *call, const struct pry_host_end *end)
 {
   pry_call_begin_relay(call, (int64_t)end->body.size);

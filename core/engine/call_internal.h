@@ -252,9 +252,6 @@ void pry_call_ask_host(struct pry_call *call);
 /* The open attempt is over: if the host is still at it, it hears so. */
 void pry_call_abandon(struct pry_call *call);
 
-/* Was the failure told by a host, without a status, as a refusal? Then nothing was done, and promise 7 is not in the way. */
-bool pry_call_host_refused(const struct pry_call *call, const struct pry_failure *failure);
-
 /* ---- call_keys.c ---- */
 
 /* Chooses the key of the attempt that has just been opened; none when there is none to be had. */

@@ -110,6 +110,33 @@ struct pry_failure pry_failure_from_curl(int curl_code, bool sent)
   return failure;
 }
 
+/* auth: refresh_token says it. */
+static bool category_refuses(const struct pry_failure *failure)
+{
+  switch (failure->category) {
+  case PRY_RATE_LIMIT:
+  case PRY_BILLING:
+  case PRY_PERMISSION:
+    return true;
+  case PRY_OVERLOADED:
+    return failure->retry_after >= 0;
+  default:
+    return false;
+  }
+}
+
+bool pry_failure_is_refusal(const struct pry_failure *failure, bool told_by_host)
+{
+  bool of_provider = failure->source == PRY_SOURCE_PROVIDER;
+  bool bad_key =
+      of_provider && failure->status >= 400 &&
+      (failure->category == PRY_AUTH || failure->category == PRY_BILLING || failure->category == PRY_PERMISSION);
+  if (failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0) || failure->refresh_token ||
+      bad_key)
+    return true;
+  return told_by_host && of_provider && !failure->status && !failure->curl_code && category_refuses(failure);
+}
+
 /* Bytes at `p` that steer a terminal or break a line for some reader: controls of ASCII and of Latin-1 (U+0080 to U+009F),
  * U+2028 and U+2029. 0: none. */
 static size_t control_length(const unsigned char *p, size_t left)

@@ -103,6 +103,10 @@ struct pry_failure pry_failure_from_curl(int curl_code, bool sent);
 /* Sets category and what follows from it (origin, retryable, fallback, refresh_token); keeps the evidence. */
 void pry_failure_set_category(struct pry_failure *failure, enum pry_category category);
 
+/* Did the other side say no before it did anything? Then promise 7 is not in the way of another attempt. By the status; where
+ * a host told the failure, which need not have one, also by the category. */
+bool pry_failure_is_refusal(const struct pry_failure *failure, bool told_by_host);
+
 /* Copies text into a failure's field, cut at a UTF-8 boundary, control characters replaced by spaces. */
 void pry_failure_set_code(struct pry_failure *failure, struct pry_slice code);
 void pry_failure_set_message(struct pry_failure *failure, struct pry_slice message);

@@ -54,8 +54,7 @@ static bool is_guarded(struct pry_asking *asking, const struct pry_verdict *verd
 static bool may_go_on(const struct pry_asking *asking, double after)
 {
   const struct pry_failure *failure = &asking->failure;
-  bool refused = failure->status == 429 || (failure->status == 503 && failure->retry_after >= 0);
-  if (!asking->view.repeatable && failure->sent && !refused)
+  if (!asking->view.repeatable && failure->sent && !pry_failure_is_refusal(failure, true))
     return false;
   pry_time left = asking->view.deadline - pry_worker_now(asking->desk->worker);
   return asking->view.attempt < asking->route->max_attempts_per_call && pry_time_from_seconds(after) < left;

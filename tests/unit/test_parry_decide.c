@@ -291,6 +291,26 @@ static void the_time_that_is_left_bounds_waits(void **state)
   assert_int_equal(decided(host, &event).action, PARRY_RETRY);
 }
 
+/* parry_decide() knew a refusal by 429 alone: a job whose database said "rate_limit" or "permission", which has no status, was
+ * never tried again nor anywhere else when it must not be done twice, though nothing had been done; parry_attempt_done()
+ * let it. */
+static void what_was_refused_is_not_done_twice(void **state)
+{
+  static const struct {
+    const char *category;
+    double retry_after;
+    int status, action;
+  } cases[] = {{"rate_limit", 0, 0, PARRY_RETRY}, {"permission", 0, 0, PARRY_RETRY}, {"auth", 0, 401, PARRY_RETRY},
+               {"overloaded", 1, 0, PARRY_RETRY}, {"overloaded", 0, 0, PARRY_FAIL},  {"server", 1, 0, PARRY_FAIL}};
+  struct host *host = started(state, "use 'again'");
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct parry_event event = PARRY_EVENT_INIT;
+    event.target = "db", event.category = cases[i].category, event.status = cases[i].status;
+    event.retry_after = cases[i].retry_after, event.not_repeatable = 1;
+    assert_int_equal(decided(host, &event).action, cases[i].action);
+  }
+}
+
 static void a_body_is_cut_to_what_is_lent(void **state)
 {
   struct host *host = started(state, "use 'answers'");
@@ -733,6 +753,7 @@ int main(void)
       WITH_HOST(a_target_need_not_be_a_provider),
       WITH_HOST(events_with_a_name_are_asked_of_on_event),
       WITH_HOST(the_time_that_is_left_bounds_waits),
+      WITH_HOST(what_was_refused_is_not_done_twice),
       WITH_HOST(a_body_is_cut_to_what_is_lent),
       WITH_HOST(what_is_wrong_is_refused),
       WITH_HOST(without_policies_there_is_nobody_to_ask),
