@@ -137,6 +137,8 @@ int parry_emit(parry *handle, const char *name, const char *fields)
     return error;
   if (!name || !name[0] || strnlen(name, EVENT_NAME_MAX) == EVENT_NAME_MAX || (fields && !are_fields(fields)))
     return PARRY_EINVAL;
+  if (!pry_engine_ready(host->engine))
+    return PARRY_EPOLICY;
   if (!take_place(host))
     return PARRY_BUSY;
   struct event *event = new_event(host, name, fields ? fields : "{}");

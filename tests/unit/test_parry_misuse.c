@@ -178,6 +178,11 @@ static void without_policies_nothing_can_be_called(void **state)
   assert_int_equal(rig_start(host), PARRY_EPOLICY);
   assert_non_null(host->engine);
   assert_int_equal(rig_call(host, NULL), PARRY_EPOLICY);
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  assert_int_equal(parry_decide(host->engine, &a_failure, &decision, NULL, NULL), PARRY_EPOLICY);
+  assert_int_equal(parry_report(host->engine, &a_failure), PARRY_EPOLICY);
+  assert_int_equal(parry_reload(host->engine, 1), PARRY_EPOLICY);
+  assert_int_equal(parry_emit(host->engine, "it", NULL), PARRY_EPOLICY); /* was PARRY_OK, and nobody ever heard of it */
   assert_int_equal(parry_run(host->engine, 0), 0);
   assert_int_equal(parry_dispatch(host->engine), 0);
 }
