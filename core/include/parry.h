@@ -39,6 +39,9 @@
  * Memory: text passed in is copied, or used only during the call. Pointers given to callbacks are valid until the
  * callback returns. What a host leaves lying is bounded (PARRY_BUSY), and so is what a policy or a provider sends.
  *
+ * Errors: any function may give PARRY_EFREED, PARRY_EFORKED and, from callbacks of parry_free(), PARRY_EREENTRANT; what
+ * stores or begins something PARRY_ENOMEM. The others are named beside each function. All times are seconds.
+ *
  * Your process: the library never calls abort() or exit(), installs no signal handlers, blocks all signals in its
  * threads, sends without SIGPIPE, and writes nothing to stdout or stderr. After fork() the child's copy of an engine is
  * PARRY_EFORKED: it may be freed there, which only forgets it, and the parent's goes on. Fork before parry_new().
@@ -73,7 +76,8 @@ PARRY_API const char *parry_version(void);
 /* ---- errors ---------------------------------------------------------------------------------------------- */
 
 /* 0 is success, everything else is negative. Errors of the host's own making; what goes wrong with a call is told by its
- * outcome, in the words of the failure vocabulary ("rate_limit", "timeout", …). */
+ * outcome, in the words of the failure vocabulary: auth, permission, billing, rate_limit, overloaded, server, timeout,
+ * network, invalid_request, not_found, context_length, content_policy, conflict, payload_too_large, cancelled, unknown. */
 #define PARRY_ERRORS(X)                                                                                                \
   X(PARRY_OK, 0, "success")                                                                                            \
   X(PARRY_EINVAL, -1, "an argument is wrong")                                                                          \
@@ -131,24 +135,26 @@ struct parry_reload_info {
 
 struct parry_options {
   size_t size;
-  const char *policy_dir; /* the folder with init.lua */
-  const char *init_lua;   /* or, with policy_dir NULL, the text of an init.lua */
-  /* The policies, dialects and libraries that came with parry, used for every file that the folder lacks. NULL: where
-   * they were installed; "": nowhere. */
+  /* One of the two: */
+  const char *policy_dir; /* the folder with init.lua, and with policies of one's own */
+  const char *init_lua;   /* the text of an init.lua; there is no folder, and nothing to watch */
+  /* The folder of the policies, dialects and libraries that came with parry: what init.lua names and policy_dir lacks is
+   * taken from there. NULL: $PARRY_SHARE, else where they were installed with the library; "": nowhere. */
   const char *share_dir;
   const char *state_dir;              /* where rotated refresh tokens are kept, files 0600; NULL: nowhere */
   const char *ca_file;                /* certificates to trust, PEM, instead of the system's; NULL: the system's */
   const struct parry_header *secrets; /* found by `secret "NAME"` before files and environment are searched; copied */
   size_t secret_count;
   unsigned threads; /* of parry's own: 0 none, 1 one for everything, N one that leads and N that run calls; up to 255 */
-  unsigned
-      deciders; /* decisions that can be made at the same moment, each with a Lua state; 0: 1, or with threads up to 4 */
+  /* Decisions that can be made at the same moment, each with a Lua state of its own; above 64 it is 64. 0: 1, or with
+   * threads as many as processors, up to 4. */
+  unsigned deciders;
   size_t max_calls;    /* calls and decisions open or undelivered at a time, before PARRY_BUSY; 0: 4096 */
   size_t max_buffered; /* bytes of answers not yet delivered; above it providers are paused; 0: 64 MiB */
   int watch;           /* non-zero: a saved edit goes live by itself, and a bad one is refused */
   int log_level;       /* enum parry_log_level; the least that is told */
   void *user;          /* given to the callbacks below; any of them may be NULL */
-  /* JSON lines. Those that nobody collects are dropped, oldest first, and counted. */
+  /* JSON lines, of which the last 1024 (and 1 MiB) wait to be collected; older ones are dropped and counted. */
   void (*log)(void *user, int level, const char *line, size_t line_size);
   void (*alert)(void *user, const struct parry_alert *alert);
   void (*reloaded)(void *user, const struct parry_reload_info *info);
@@ -159,20 +165,22 @@ struct parry_options {
     sizeof(struct parry_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PARRY_LOG_INFO, 0, 0, 0, 0                       \
   }
 
-/* Loads the policies and makes an engine. On PARRY_EPOLICY (and only then, besides success) *out is an engine that can do
- * nothing but parry_findings() and parry_free(). */
+/* Loads the policies and makes an engine, to be given to parry_free(). On PARRY_EPOLICY *out is an engine, too, for
+ * parry_findings() and parry_free(): calls, decisions, reports, events and reloads are PARRY_EPOLICY there. On every other
+ * error it is NULL. PARRY_EINVAL: neither or both of policy_dir and init_lua, more than 255 threads, a secret without
+ * name or value. PARRY_ESYSTEM: also for the 4001st engine. */
 PARRY_API int parry_new(parry **out, const struct parry_options *options);
 
 /* Ends every open call and decision (their callbacks come from inside, with category "cancelled"), waits for the threads
- * to end, and frees. PARRY_EREENTRANT from a callback: nothing is freed. NULL is fine. A handle that was freed is
- * PARRY_EFREED everywhere, as long as its place has not been given to one of the next 63 engines. */
+ * to end, and frees. PARRY_EREENTRANT from a callback, or while another thread runs or dispatches: nothing is freed. NULL
+ * is fine. A handle that was freed is PARRY_EFREED everywhere; its place is given to none of the next 63 engines. */
 PARRY_API int parry_free(parry *engine);
 
 /* ---- driving it ------------------------------------------------------------------------------------------- */
 
-/* Waits at most `timeout` seconds (0: not; negative: until something was delivered, parry_wakeup() or a signal) and
- * delivers what is due. Without threads this is also where all work is done. Returns how many calls and decisions are
- * open or undelivered, or an error. */
+/* Waits at most `timeout` seconds (0: not; negative: for ever, also when nothing is open) until something was delivered,
+ * parry_wakeup() or a signal. Without threads this is also where all work is done. Returns how many calls and decisions are
+ * open or undelivered, or an error. PARRY_EREENTRANT: another thread is here, or this is a callback. */
 PARRY_API int parry_run(parry *engine, double timeout);
 
 /* With threads: a descriptor that polls readable while there is something to deliver. Only poll it; it belongs to the
@@ -180,7 +188,7 @@ PARRY_API int parry_run(parry *engine, double timeout);
 PARRY_API int parry_fd(parry *engine);
 
 /* Delivers what there is, without waiting, and returns as parry_run() does. What comes up meanwhile is left for the next
- * time, so that nobody is kept here. */
+ * time, so that nobody is kept here. Without threads nothing moves on here: use parry_run(engine, 0). */
 PARRY_API int parry_dispatch(parry *engine);
 
 /* Makes a waiting parry_run() return. Any thread; also from a signal handler. */
@@ -189,12 +197,12 @@ PARRY_API void parry_wakeup(parry *engine);
 /* ---- policies --------------------------------------------------------------------------------------------- */
 
 /* Reads the policies again. wait non-zero: returns when they are taken over (PARRY_OK, also when nothing had changed) or
- * refused (PARRY_EPOLICY: the old ones go on); not from a callback without threads. wait 0: returns at once, and
- * options.reloaded tells. */
+ * refused (PARRY_EPOLICY: the old ones go on); without threads PARRY_EREENTRANT from a callback or while another thread
+ * runs. wait 0: returns at once, and options.reloaded tells what changed or was refused. */
 PARRY_API int parry_reload(parry *engine, int wait);
 
 /* What the last load or reload found, one "file:line: text" per line, as snprintf() would write it: at most size - 1
- * bytes and a NUL; returns the length of it all, 0 for nothing. */
+ * bytes and a NUL. Returns the length of it all; 0: nothing was found, or there is no engine. */
 PARRY_API size_t parry_findings(parry *engine, char *buffer, size_t size);
 
 struct parry_status {
@@ -215,17 +223,18 @@ struct parry_status {
     sizeof(struct parry_status), {0}, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                                                \
   }
 
+/* Fills *status, whose size the caller has set. The counters are of this engine, since parry_new(). */
 PARRY_API int parry_status(parry *engine, struct parry_status *status);
 
 /* One sample of one metric, Prometheus's way: a histogram is its _bucket, _sum and _count samples. */
 struct parry_sample {
   size_t size;
   const char *name, *type, *help; /* type: "counter", "gauge", "histogram" */
-  const char *labels;             /* as in the text format, without braces: target="kimi/k2",category="none"; "" */
+  const char *labels;             /* as in the text format, without braces: target="kimi/k2",category="ok"; "" */
   double value;
 };
 
-/* Gives every sample as it stands now to `each`, on this thread, before it returns. */
+/* Gives every sample as it stands now to `each`, on this thread, before it returns; the texts are valid in `each` only. */
 PARRY_API int parry_metrics(parry *engine, void (*each)(void *user, const struct parry_sample *sample), void *user);
 
 /* ---- calls ------------------------------------------------------------------------------------------------ */
@@ -238,8 +247,9 @@ typedef struct parry_call_id {
 struct parry_request {
   size_t size;
   const char *method; /* NULL: "POST" */
-  const char *path; /* as a client of the gateway would send it, e.g. "/v1/chat/completions"; a query may follow. Routes
-                       * of init.lua are found by it, also where no HTTP is meant */
+  /* Begins with "/", as a client of the gateway would send it: "/v1/chat/completions"; a query may follow. Routes of
+   * init.lua are found by it, also where no HTTP is meant. */
+  const char *path;
   const char *target; /* "provider/model" of the first attempt; NULL: as the route says */
   const struct parry_header *headers;
   size_t header_count;
@@ -256,7 +266,7 @@ struct parry_outcome {
   size_t size;
   int ok;               /* a good answer, or a policy's own below 400 */
   int status;           /* what a client would have been told */
-  const char *category; /* "none" when ok, else the failure vocabulary: "rate_limit", "timeout", "cancelled", … */
+  const char *category; /* "none" when ok (metrics and logs say "ok"), else the failure vocabulary: "rate_limit", … */
   const char *code;     /* the provider's word for it: "insufficient_quota"; "" */
   const char *message;  /* "" when ok */
   const char *why;      /* the last words of the policies about it; "" */
@@ -282,8 +292,8 @@ struct parry_attempt {
 
 #define PARRY_PAUSE 1
 
-/* What a call tells. Order: on_headers, on_data …, on_done; a call that is not cancelled gives headers first, be it an
- * error's. Any may be NULL. */
+/* What a call tells. Order: on_headers, on_data …, on_done; headers come first, be it an error's, unless the call was
+ * cancelled or memory was short. Any may be NULL. */
 struct parry_call_ops {
   size_t size;
   void (*on_headers)(void *user, int status, const struct parry_header *headers, size_t header_count);
@@ -293,8 +303,9 @@ struct parry_call_ops {
   void (*on_done)(void *user, const struct parry_outcome *outcome);
   /* Not NULL: parry does no I/O for this call. For each attempt it calls this, and the host does whatever the attempt is,
    * at its leisure, and tells the end with parry_attempt_done(), from anywhere, this callback included. The target may be
-   * any provider of init.lua, also one with host = true, which has no address. Credentials are the host's: verdicts renew
-   * and rotate are not carried out. */
+   * any provider of init.lua, also one with host = true, which has no address. Say repeatable = true in the route if the
+   * work may be done twice; else only what cannot have happened is tried again, see parry_attempt_done(). Credentials are
+   * the host's: verdicts renew and rotate are not carried out. */
   void (*on_attempt)(void *user, const struct parry_attempt *attempt);
   /* That attempt is not wanted any more (its time is up, the call was cancelled): what it may still bring is ignored. Also
    * after parry_call_cancel() and from parry_free(), before on_done. */
@@ -306,18 +317,19 @@ struct parry_call_ops {
     sizeof(struct parry_call_ops), 0, 0, 0, 0, 0                                                                       \
   }
 
-/* Starts a call. What is wrong with the call itself (no such route, no memory later on) is told by on_done. PARRY_BUSY:
- * max_calls are open, or max_buffered bytes undelivered. PARRY_EINVAL also for a body over 16 MiB; PARRY_EREENTRANT from
- * callbacks of parry_free(). id may be NULL. */
+/* Starts a call. What is wrong with the call itself (no such route, no memory later on) is told by on_done, which comes if
+ * and only if this returned PARRY_OK. PARRY_BUSY: max_calls are open, or max_buffered bytes undelivered. PARRY_EINVAL: no
+ * path, or one without "/" in front; a header without name or value; a body over 16 MiB. PARRY_EPOLICY: see parry_new().
+ * id may be NULL. */
 PARRY_API int parry_call(parry *engine, const struct parry_request *request, const struct parry_call_ops *ops,
                          void *user, parry_call_id *id);
 
-/* After PARRY_PAUSE: on_data goes on. */
+/* After PARRY_PAUSE: on_data goes on. Harmless when nothing is paused. PARRY_ENOENT: the call has ended. */
 PARRY_API int parry_call_resume(parry *engine, parry_call_id id);
 
-/* The attempt, the wait, the place in any queue end now. Of the other callbacks none but on_abandon comes any more once
- * this has returned to the thread that dispatches; on_done does, later, with category "cancelled", or with the outcome that was
- * already on its way. */
+/* The attempt, the wait, the place in any queue end now. Once this has returned to the thread that dispatches, of the
+ * callbacks only on_abandon and on_done come, later: on_done with category "cancelled", or with the outcome that was already
+ * on its way. PARRY_ENOENT: the call has ended. */
 PARRY_API int parry_call_cancel(parry *engine, parry_call_id id);
 
 /* ---- what happened at the host ---------------------------------------------------------------------------- */
@@ -357,10 +369,11 @@ struct parry_event {
 
 /* The end of an attempt that on_attempt asked for. ok: the call is done, `body` (with `status`, or 200, and `headers`) is
  * its answer, which comes back as on_headers and on_data, as it is. Else the policies decide. What may have happened is
- * repeated only if the route says repeatable = true, the event says not_sent, or the other side refused it (status 429; or
- * without a status "rate_limit", "auth", "permission", "billing", "overloaded" with retry_after). A failure with neither
- * category nor status nor curl_code is "unknown": not tried again, but another target may be. PARRY_EINVAL: a category or
- * status that is none, or a body over 16 MiB. PARRY_ENOENT: nobody waits for that attempt any more. */
+ * repeated only if the route says repeatable = true, the event says not_sent, or the other side refused it: status 429, 503
+ * with retry_after, "auth", "permission", "billing"; without a status also "rate_limit", and "overloaded" with retry_after. A
+ * failure with neither category nor status nor curl_code is "unknown": not tried again, but another target may be.
+ * PARRY_EINVAL: a category or status that is none, a name (that is for parry_decide()), a body over 16 MiB. PARRY_ENOENT:
+ * nobody waits for that attempt any more. */
 PARRY_API int parry_attempt_done(parry *engine, parry_call_id call, unsigned number, const struct parry_event *event);
 
 enum parry_action {
@@ -376,7 +389,7 @@ struct parry_decision {
   size_t size;
   int action;        /* enum parry_action */
   int status;        /* FAIL, RESPOND: what to answer */
-  double after;      /* seconds to wait first; never less than the other side asked for */
+  double after;      /* seconds to wait first; RETRY: never less than the other side asked for */
   char target[256];  /* FALLBACK */
   char category[32]; /* the failure as classified, or as fail{} says */
   char policy[64];   /* who decided; "" nobody */
@@ -394,19 +407,24 @@ struct parry_decision {
 /* Asks the chain about a failure (on_error), or about an event with a name (on_event). Synchronous, on this thread, and
  * from any number of threads (options.deciders of them at the same moment); also from callbacks.
  *
- * PARRY_OK: *decision is filled. PARRY_PENDING: a handler waits for something (http.request, a host function); `ready`
- * comes with the same decision, from run or dispatch, exactly once. ready NULL: such a handler counts as having nothing
- * to say. PARRY_BUSY: as for parry_call(), only where it would have been PENDING. */
+ * PARRY_OK: *decision is filled. PARRY_PENDING: a handler waits for something (http.request, a host function); *decision is
+ * as it was, and `ready` comes with another one, from run, dispatch or free, exactly once. ready NULL: such a handler counts
+ * as having nothing to say. PARRY_BUSY: it would have been PENDING, and max_calls are open. PARRY_EINVAL: no such route or
+ * category, or fields that are no JSON object. PARRY_EPOLICY: see parry_new(). */
 PARRY_API int parry_decide(parry *engine, const struct parry_event *event, struct parry_decision *decision,
                            void (*ready)(void *user, const struct parry_decision *decision), void *user);
 
 /* Tells how an attempt of the host's own went, good or bad, so that breakers, health, budgets and alerts know of it: every
- * policy's on_outcome sees it. Who uses parry_decide() reports each attempt, then asks about the failed ones. Attempts
- * of parry_call() are reported by themselves. Retries at a target whose attempts are reported are held to the retry budget. */
+ * policy's on_outcome sees it. Who uses parry_decide() reports each attempt, then asks about the failed ones; attempts of
+ * parry_call() are reported by themselves. Retries at a target of which something was reported in the last 10 seconds are
+ * held to a budget: one for five attempts, but never fewer than 3. Errors as of parry_decide(), but never PARRY_PENDING
+ * or PARRY_BUSY. */
 PARRY_API int parry_report(parry *engine, const struct parry_event *event);
 
-/* Tells every on_event handler that something happened: a database failed over, a queue is full, a device came back.
- * fields: a JSON object of at most 64 KiB; NULL: {}. Verdicts are ignored; who wants one asks parry_decide(). */
+/* Tells the on_event handlers of all policies, once they can run, that something happened: a database failed over, a queue
+ * is full, a device came back. name: at most 127 bytes. fields: a JSON object of at most 64 KiB; NULL: {}. Verdicts are
+ * ignored; who wants one asks parry_decide(). PARRY_BUSY: 1024 events wait. PARRY_EINVAL: name or fields are not like that.
+ * PARRY_EPOLICY: see parry_new(). */
 PARRY_API int parry_emit(parry *engine, const char *name, const char *fields);
 
 /* ---- host functions: what policies can ask the host --------------------------------------------------------- */
@@ -416,8 +434,8 @@ typedef struct parry_request_id {
   uint64_t value;
 } parry_request_id;
 
-/* A policy called host.call("name", arguments). The host answers with parry_reply(), from inside or later, from any
- * thread. arguments: JSON of one value, "null" for none. */
+/* A policy called host.call("name", arguments). The host answers with parry_reply(), once, from inside or later, from any
+ * thread. arguments: JSON of one value, "null" for none, with a NUL behind its `size` bytes; valid until this returns. */
 typedef void (*parry_function)(void *user, parry_request_id request, const char *arguments, size_t size);
 
 enum {
@@ -426,12 +444,15 @@ enum {
   PARRY_ANY_THREAD = 1
 };
 
-/* Makes a function known to policies: host.call(name, arguments) in any handler, and host.has(name). function NULL: takes
- * it back. Names: letters, digits, "_", "-", "."; at most 63; 256 of them. */
+/* Makes a function known to policies: host.call(name, arguments) in any handler, and host.has(name). Another one of the
+ * same name takes its place, and the requests it has not been given; function NULL takes it back. Both wait until the old
+ * one runs on no other thread, so that `user` can be freed then: hold no lock here that it wants. Names: 1 to 63 letters,
+ * digits, "_", "-", "." (else PARRY_EINVAL); PARRY_BUSY: 256 are known; PARRY_ENOENT: nothing to take back. */
 PARRY_API int parry_register(parry *engine, const char *name, parry_function function, void *user, unsigned flags);
 
-/* The answer: one JSON value of at most 64 KiB, NULL for null; or, with error, a failure that the policy sees as nil,
- * err{message = error}. PARRY_ENOENT: nobody waits any more (a handler waits 10 seconds in all). */
+/* The answer: one JSON value of at most 64 KiB, NULL for null; or, with error (at most 1 KiB of it), a failure, which the
+ * policy sees as nil, err with err.category "failed" and err.message. PARRY_EINVAL: it is not JSON, or longer; the policy
+ * sees "invalid_json". PARRY_ENOENT: it was answered, or nobody waits any more (a handler waits 10 seconds in all). */
 PARRY_API int parry_reply(parry *engine, parry_request_id request, const char *json, const char *error);
 
 #ifdef __cplusplus
