@@ -496,7 +496,7 @@ const test tests[] = {
 
 int main(int argc, char **argv)
 {
-  unsigned ran = 0;
+  unsigned passed = 0, failed = 0;
   for (const test &each : tests) {
     if (argc > 1 && !std::strstr(each.name, argv[1]))
       continue;
@@ -509,8 +509,8 @@ int main(int argc, char **argv)
       failures++;
     }
     std::printf("%s %s\n", failures == before ? "ok" : "FAILED", each.name);
-    ran++;
+    ++(failures == before ? passed : failed);
   }
-  std::printf("%u tests, %d failures\n", ran, failures);
-  return failures || !ran;
+  std::printf("%u passed, %u failed\n", passed, failed);
+  return failed || !passed;
 }

@@ -279,5 +279,5 @@ test("events, log lines, reports, status, metrics, reload", function()
   assert(#engine:metrics() > 0)
 end)
 
-print(("%d tests, %d failures"):format(ran, failures))
+print(("%d passed, %d failed"):format(ran - failures, failures))
 os.exit(failures == 0, true)

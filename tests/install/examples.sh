@@ -59,4 +59,4 @@ for source in "$here/../../bindings/examples"/*/$pattern; do
   esac
 done
 [ $ran != 0 ] || { echo "examples: none found" >&2 && exit 1; }
-echo "$ran ok"
+echo "$ran passed"

@@ -34,9 +34,8 @@ def try_page(page):
                 run(page, ["bash", "-euo", "pipefail", "-s"], folder, text)
             elif language == "lua" and not name:
                 run(page, ["lua5.4", "-", os.environ["SIM"]], folder, text)
-    print(f"{page}: {len(blocks)} snippets")
+    return len(blocks)
 
 
 os.environ["SIM"] = sys.argv[-1]
-for argument in sys.argv[1:-1]:
-    try_page(argument)
+print(sum(map(try_page, sys.argv[1:-1])), "passed")
