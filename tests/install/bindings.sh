@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests of the bindings, and the snippets of the pages for C, C++ and Lua, against an installed parry.
+# The tests of the bindings, and the snippets of the pages for hosts in C, C++ and Lua, against an installed parry.
 # Usage: bindings.sh PREFIX cpp|lua|pages|python
 #        bindings.sh PREFIX node BUILD_DIR
 set -euo pipefail
@@ -38,7 +38,8 @@ node) # all of them run with the package's own libparry, see tests/CMakeLists.tx
     "$bindings/node/test/run.sh" "${3:?usage: bindings.sh PREFIX node BUILD_DIR}" "$prefix"
   ;;
 pages)
+  export PATH=$prefix/bin:$PATH
   "$here/with_sim.sh" "$prefix/bin/parry" "$here/snippets.py" \
-    "$bindings/C.md" "$bindings/cpp/README.md" "$bindings/lua_module/README.md"
+    "$bindings/README.md" "$bindings/examples/README.md" "$bindings/C.md" "$bindings/cpp/README.md" "$bindings/lua_module/README.md"
   ;;
 esac

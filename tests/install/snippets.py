@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """Tries the snippets of pages in Markdown. A line `<!-- NAME -->` above a fenced block names a file that it is; all of a
-page's are written to one folder. Blocks of `sh` are run there, in their order, and blocks of `lua` in the stock
+page's are written to one folder, beside links to the folders that are beside the page. Blocks of `sh` are run there, in their order, and blocks of `lua` in the stock
 interpreter; C and C++ is what `sh` blocks compile. What runs gets $SIM, the base URL of a simulator.
 Usage: snippets.py PAGE... BASE_URL"""
 import os
@@ -24,9 +24,14 @@ def try_page(page):
     if not blocks:
         sys.exit(f"{page}: no snippet found")
     with tempfile.TemporaryDirectory() as folder:
+        for beside in pathlib.Path(page).resolve().parent.iterdir():
+            if beside.is_dir():
+                pathlib.Path(folder, beside.name).symlink_to(beside)
         for name, language, text in blocks:
             if name:
-                pathlib.Path(folder, name).write_text(text)
+                file = pathlib.Path(folder, name)
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(text)
             elif language not in ("sh", "lua"):
                 sys.exit(f"{page}: nobody tries this block; give it a name and compile it\n{text}")
         for name, language, text in blocks:
