@@ -11,8 +11,10 @@ const parry = require('parry-engine');
 const { folder, run, sim } = require('./helper.js');
 
 const PACKAGE = process.env.PARRY_PACKAGE;
-const snippets = fs.readFileSync(path.join(PACKAGE, 'README.md'), 'utf8').split('```js\n').slice(1).map((text) => text.split('```')[0]);
-const EXPECTED = [/^hello$/, /^hello 1 p\/gpt-4o\ndata: /, /^\[ 'select 1' \]\n$/, /^retry true attempt 1 of \d+\n$/];
+const page = fs.readFileSync(path.join(PACKAGE, 'README.md'), 'utf8');
+const blocks = (language) => page.split(`\`\`\`${language}\n`).slice(1).map((text) => text.split('```')[0]);
+const snippets = blocks('js');
+const EXPECTED = [/^hello$/, /^hello 1 openai\/gpt-4o\ndata: /, /^\[ 'select 1' \]\n$/, /^retry true attempt 1 of \d+\n$/];
 
 let provider;
 before(async () => {
@@ -25,9 +27,7 @@ snippets.forEach((snippet, i) => {
   test(`snippet ${i + 1} of README.md`, async () => {
     const made = folder({ 'snippet.mjs': snippet });
     fs.mkdirSync(path.join(made, 'policies'));
-    fs.writeFileSync(path.join(made, 'policies', 'init.lua'), `
-provider "p" { base_url = "${provider.url}/v1", dialect = "openai", auth = bearer(secret "KEY") }
-route "/v1/*" { to = "p", chain = { use "circuit_breaker", use "retry", use "fallback_model" } }`);
+    fs.writeFileSync(path.join(made, 'policies', 'init.lua'), blocks('lua')[0].replace('https://api.openai.com', provider.url));
     fs.mkdirSync(path.join(made, 'node_modules'));
     fs.symlinkSync(PACKAGE, path.join(made, 'node_modules', 'parry-engine'));
     fs.symlinkSync(path.join(process.env.PARRY_SDK, 'node_modules', 'openai'), path.join(made, 'node_modules', 'openai'));

@@ -13,7 +13,7 @@ import pytest
 
 import harness
 import parry
-from conftest import HERE, PACKAGE, ROOT, init
+from conftest import HERE, PACKAGE, ROOT
 
 PAGE = (HERE.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLES = ROOT / "bindings/examples/python"
@@ -23,10 +23,9 @@ def test_snippets(sim, tmp_path, monkeypatch, capsys):
     """In order, in one program, as a reader would type them."""
     blocks = re.findall(r"(?ms)^```(\w+)\n(.*?)^```", PAGE)
     lua = [text for language, text in blocks if language == "lua"]
-    assert len(lua) == 1 and "host = true" in lua[0]
-    folder = init(sim.url).replace('provider "db" { host = true }', "")
-    folder = re.sub(r'route "/db.*\n', "", folder) + lua[0].replace('use "retry"', 'use "retry" { base = 0.01 }')
-    harness.Folder(tmp_path / "policies", folder.replace('use "circuit_breaker",', ""))
+    assert len(lua) == 2 and "8421" in lua[0] and "host = true" in lua[1]
+    folder = "".join(lua).replace("http://127.0.0.1:8421", sim.url).replace('use "retry"', 'use "retry" { base = 0.01 }')
+    harness.Folder(tmp_path / "policies", folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PARRY_SHARE", str(harness.SHARE))
     names = {}
