@@ -14,7 +14,9 @@ static const char DOC[] = "Says whether a running parry would take over a folder
                           "runs the policies' own tests. Prints nothing when all is well, except on a terminal.";
 
 static const char AFTER[] =
-    "PATH is ./policies, or /etc/parry/policies, when it is not given.\n"
+    "PATH is ./policies, or /etc/parry/policies, when it is not given. What it lacks (policies,\n"
+    "libraries, dialects) comes from those installed with parry, or from $PARRY_SHARE; a file of\n"
+    "the folder with the same name wins, and its tests are those that run.\n"
     "exit codes: 0 it would be taken over; 1 it would be refused, or --strict and a warning; 2 usage";
 
 struct check {

@@ -35,7 +35,7 @@ static const char AFTER[] =
     "Example:\n"
     "  parry sim --fault 'kimi-k2=code=503;times=1' &\n"
     "  curl -i http://127.0.0.1:8421/v1/chat/completions -H 'content-type: application/json' \\\n"
-    "       -d '{\"model\":\"sim-429\",\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]}'\n";
+    "       -d '{\"model\":\"kimi-k2\",\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]}'\n";
 
 static void print_line(void *user, const char *line)
 {

@@ -17,8 +17,9 @@
 enum { CLASSIFY_BODY_MAX = 64 * 1024, HOLD_LIMIT = 256 * 1024 };
 
 static const char DOC[] =
-    "Reads recorded event streams and says what the gateway would see in each, with the engine's own code and the\n"
-    "dialects of the policies: every event, how the stream ended, and whether another attempt would have been safe.\n\n"
+    "Reads recorded event streams and says what the gateway would see in each, with the engine's\n"
+    "own code and the dialects of the policies: every event, how the stream ended, and whether\n"
+    "another attempt would have been safe.\n\n"
     "FILE or stdin holds one stream a line; with --dialect it is one stream as it came over the wire:\n"
     "  curl -sN ... | parry sse --dialect openai";
 

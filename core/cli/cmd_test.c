@@ -11,9 +11,11 @@
 static const char DOC[] = "Runs the policies' own tests (every *_test.lua of the folder): real policies on a\n"
                           "virtual clock against scripted providers. Nothing leaves this machine.";
 
-static const char AFTER[] = "PATH is ./policies, or /etc/parry/policies, when it is not given.\n"
-                            "example: parry test -r 'Retry-After'\n"
-                            "exit codes: 0 all passed; 1 a test failed, or no name matches --run; 2 usage";
+static const char AFTER[] =
+    "PATH is ./policies, or /etc/parry/policies, when it is not given. The tests may use all that was\n"
+    "installed with parry (or is in $PARRY_SHARE); the tests of those are not run.\n"
+    "example: parry test -r 'Retry-After'\n"
+    "exit codes: 0 all passed; 1 a test failed, or no name matches --run; 2 usage";
 
 struct run {
   bool json, quiet;

@@ -77,7 +77,7 @@ print((".TH PARRY.H 3 %s \"parry %s\" \"parry\""):format(date, version))
 print(".SH NAME\nparry.h, libparry \\- policies decide what happens when a call goes wrong")
 print(".SH SYNOPSIS\n.nf\n\\fB#include <parry.h>\\fR\n.fi\n.PP\ncc ... $(pkg\\-config \\-\\-cflags \\-\\-libs parry)")
 print(".SH DESCRIPTION")
-prose(opening:gsub("^/%*\n %* parry%.h: ", "/* "), true)
+prose(opening:gsub("^/%*\n %* parry%.h: (%l)", function(first) return "/* " .. first:upper() end), true)
 
 for block in (body .. "\n\n"):gmatch("(.-)\n\n+") do
   block = block:gsub("^\n+", "")
