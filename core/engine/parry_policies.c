@@ -73,23 +73,39 @@ static void keep_status(struct pry_host_policies *policies)
   pthread_mutex_unlock(&policies->lock);
 }
 
+/* Locked. NULL: there is none. */
+static struct news *take_oldest(struct pry_host_policies *policies)
+{
+  if (pry_list_empty(&policies->news))
+    return NULL;
+  struct news *news = PRY_CONTAINER_OF(policies->news.next, struct news, link);
+  pry_list_remove(&news->link);
+  policies->news_count--;
+  return news;
+}
+
 static struct news *take_news(struct pry_host_policies *policies)
 {
-  struct news *news = NULL;
   pthread_mutex_lock(&policies->lock);
-  if (!pry_list_empty(&policies->news)) {
-    news = PRY_CONTAINER_OF(policies->news.next, struct news, link);
-    pry_list_remove(&news->link);
-    policies->news_count--;
-  }
+  struct news *news = take_oldest(policies);
   pthread_mutex_unlock(&policies->lock);
   return news;
 }
 
+/* NULL is fine. */
 static void free_news(struct news *news)
 {
-  free(news->findings);
+  if (news)
+    free(news->findings);
   free(news);
+}
+
+static unsigned count_news(struct pry_host_policies *policies)
+{
+  pthread_mutex_lock(&policies->lock);
+  unsigned count = policies->news_count;
+  pthread_mutex_unlock(&policies->lock);
+  return count;
 }
 
 /* On the host's thread. */
@@ -97,9 +113,13 @@ static void deliver_news(struct pry_message *message)
 {
   struct pry_host_policies *policies = PRY_CONTAINER_OF(message, struct pry_host_policies, tell);
   const struct parry_options *options = &policies->host->options;
-  for (struct news *news; (news = take_news(policies));) {
+  for (unsigned count = count_news(policies); count--;) { /* what comes meanwhile has been posted again */
+    struct news *news = take_news(policies);
+    if (!news)
+      return;
     news->info.findings = news->findings ? news->findings : "";
-    options->reloaded(options->user, &news->info);
+    if (options->reloaded)
+      options->reloaded(options->user, &news->info);
     free_news(news);
   }
 }
@@ -116,11 +136,11 @@ static void add_news(struct pry_host_policies *policies, int error, const char *
   news->info = (struct parry_reload_info){
       .size = sizeof news->info, .error = error, .generation = news->generation, .rolled_back = rolled_back};
   pthread_mutex_lock(&policies->lock);
+  struct news *lost = policies->news_count == NEWS_MAX ? take_oldest(policies) : NULL; /* nobody listens */
   pry_list_push(&policies->news, &news->link);
-  bool full = policies->news_count++ == NEWS_MAX;
+  policies->news_count++;
   pthread_mutex_unlock(&policies->lock);
-  if (full) /* nobody listens: the oldest goes */
-    free_news(take_news(policies));
+  free_news(lost);
   pry_mailbox_post(host->outbox, &policies->tell);
 }
 
