@@ -249,10 +249,14 @@ int parry_new(parry **out, const struct parry_options *options)
   locale_t before = pry_plain_locale_enter();
   int error = make_host(host, &whole);
   pry_plain_locale_leave(before);
-  if (error && error != PARRY_EPOLICY)
-    parry_free(handle);
-  else
+  if (!error || error == PARRY_EPOLICY) {
     *out = handle;
+    return error;
+  }
+  host->options.log = NULL; /* the host calls nothing that calls back */
+  host->options.alert = NULL;
+  host->options.reloaded = NULL;
+  parry_free(handle);
   return error;
 }
 

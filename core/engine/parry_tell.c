@@ -45,7 +45,8 @@ static void tell_lines(const struct pry_host *host, struct pry_list *lines)
   while (!pry_list_empty(lines)) {
     struct line *line = PRY_CONTAINER_OF(lines->next, struct line, link);
     pry_list_remove(&line->link);
-    host->options.log(host->options.user, (int)line->level, line->text, line->size);
+    if (host->options.log) /* not when parry_new() has failed */
+      host->options.log(host->options.user, (int)line->level, line->text, line->size);
     free(line);
   }
 }
@@ -65,7 +66,8 @@ static void tell_alerts(const struct pry_host *host, struct pry_list *alerts)
                                      .resolved = note->state == PRY_NOTE_RESOLVED,
                                      .count = note->count};
     pry_list_remove(&alert->link);
-    host->options.alert(host->options.user, &told);
+    if (host->options.alert)
+      host->options.alert(host->options.user, &told);
     free(alert);
   }
 }
