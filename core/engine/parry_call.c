@@ -1,4 +1,5 @@
 /* Calls of a host's: what parry.h says of them, and what the host is told. */
+#include "http_head.h"
 #include "parry_call_internal.h"
 
 #include <stdlib.h>
@@ -285,6 +286,16 @@ static int start_call(struct pry_host *host, const struct parry_request *request
   return PARRY_OK;
 }
 
+/* As a client of the gateway can say it: what curl would cut off or refuse would look like the provider's failure. */
+static bool is_http(const struct parry_request *request)
+{
+  struct pry_slice method = pry_slice_of(request->method ? request->method : "POST");
+  for (const char *path = request->path; *path; path++)
+    if ((unsigned char)*path <= ' ' || (unsigned char)*path >= 0x7F || *path == '#' || *path == '\\')
+      return false;
+  return pry_http_is_token(method) && !pry_slice_equal(method, PRY_SLICE("CONNECT"));
+}
+
 static bool is_complete(const struct pry_host *host, const struct parry_request *request)
 {
   return request->path && request->path[0] == '/' && (!request->body_size || request->body) &&
@@ -303,7 +314,7 @@ int parry_call(parry *handle, const struct parry_request *request, const struct 
   if (!host)
     return error;
   if (!request || !pry_host_take(&asked, sizeof asked, request) || !ops || !pry_host_take(&told, sizeof told, ops) ||
-      !is_complete(host, &asked))
+      !is_complete(host, &asked) || (!told.on_attempt && !is_http(&asked)))
     return PARRY_EINVAL;
   if (atomic_load(&host->freeing))
     return PARRY_EREENTRANT;
