@@ -64,7 +64,7 @@ static struct pry_failure failure_of(struct pry_call *call, const struct pry_hos
   if (end->message && end->message[0])
     pry_failure_set_message(&failure, pry_slice_of(end->message));
   if (end->retry_after > 0)
-    failure.retry_after = end->retry_after;
+    failure.retry_after = end->retry_after < PRY_RETRY_AFTER_MAX ? end->retry_after : PRY_RETRY_AFTER_MAX;
   if (end->not_sent)
     failure.sent = false;
   pry_scrubber_apply_text(scrubber, failure.code);

@@ -139,9 +139,10 @@ void pry_host_attempts_fini(struct pry_host_attempts *attempts)
 
 static bool is_end(const struct parry_event *event)
 {
-  bool known = !event->category || pry_category_from_name(pry_slice_of(event->category)) != PRY_NONE;
+  bool known = event->ok || ((!event->category || pry_category_from_name(pry_slice_of(event->category)) != PRY_NONE) &&
+                             isfinite(event->retry_after));
   return !event->name && (!event->status || (event->status >= 100 && event->status < 600)) && known &&
-         isfinite(event->retry_after) && (!event->body_size || event->body) && event->body_size <= ANSWER_MAX &&
+         (!event->body_size || event->body) && event->body_size <= ANSWER_MAX &&
          (!event->header_count || event->headers);
 }
 
