@@ -16,7 +16,8 @@ static void name_target(const struct pry_asking *asking, const char *wanted, cha
 {
   const char *at = asking->view.target.name;
   size_t provider = strcspn(at, "/");
-  if (strchr(wanted, '/') || !provider || provider + strlen(wanted) + 2 > PRY_TARGET_MAX) {
+  bool known = provider && strcmp(at, PRY_TARGET_UNKNOWN) != 0;
+  if (strchr(wanted, '/') || !known || provider + strlen(wanted) + 2 > PRY_TARGET_MAX) {
     copy_text(name, PRY_TARGET_MAX, wanted);
     return;
   }

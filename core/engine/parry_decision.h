@@ -17,6 +17,9 @@
 #include "host_budget.h"
 #include "parry_internal.h"
 
+/* What failed, when the host does not say. Policies may rely on call.target, as in calls. */
+#define PRY_TARGET_UNKNOWN "unknown"
+
 /* One decider's askings. */
 struct pry_desk {
   struct pry_worker *worker;
@@ -81,7 +84,7 @@ void pry_asking_guards(struct pry_asking *asking, struct pry_host_refusal *refus
 /* Inside: lets the handlers go on in the background; what they have begun begins when the decider is left. */
 void pry_asking_wait(struct pry_asking *asking);
 
-/* Checks what is common to events: pointers, the size of `fields`, the category. ours: filled. */
+/* Checks what is common to events: pointers, the size of `fields`, the status, a failure's category. ours: filled. */
 int pry_event_take(const struct parry_event *event, struct parry_event *ours);
 
 /* The engine ends: gives the answer `cancelled`. For parry_event.c; parry_decide.c knows how. */

@@ -210,7 +210,9 @@ int pry_event_take(const struct parry_event *event, struct parry_event *ours)
   if (!event || !pry_host_take(ours, sizeof *ours, event) || (ours->header_count && !ours->headers) ||
       (ours->body_size && !ours->body))
     return PARRY_EINVAL;
-  if (ours->category && !pry_category_from_name(pry_slice_of(ours->category)))
+  if (ours->status && (ours->status < 100 || ours->status >= 600))
+    return PARRY_EINVAL;
+  if (!ours->ok && ours->category && !pry_category_from_name(pry_slice_of(ours->category)))
     return PARRY_EINVAL;
   struct pry_slice fields = pry_slice_of(ours->name && ours->fields ? ours->fields : "{}");
   struct pry_json_value value;
@@ -316,7 +318,7 @@ static void fill_view(struct pry_asking *asking, const struct parry_event *event
                    (event->deadline_left > 0 ? pry_time_from_seconds(event->deadline_left) : asking->route->deadline);
   view->repeatable = !event->not_repeatable;
   view->headers = NULL; /* there is no request of a client's */
-  set_target(asking, event->target ? event->target : "", attempt);
+  set_target(asking, event->target && event->target[0] ? event->target : PRY_TARGET_UNKNOWN, attempt);
   memcpy(view->model, view->target.model, sizeof view->model);
   view->ledger = &asking->attempt;
   view->ledger_count = 1;

@@ -319,7 +319,8 @@ struct parry_call_ops {
 
 /* Starts a call. What is wrong with the call itself (no such route, no memory later on) is told by on_done, which comes if
  * and only if this returned PARRY_OK. PARRY_BUSY: max_calls are open, or max_buffered bytes undelivered. PARRY_EINVAL: no
- * path, or one without "/" in front; a header without name or value; a body over 16 MiB. PARRY_EPOLICY: see parry_new().
+ * path, or one without "/" in front; a header without name or value; a body over 16 MiB; and, unless the host makes the
+ * attempts, a path that is not encoded as in a URL, or has a fragment, or a method that is none. PARRY_EPOLICY: see parry_new().
  * id may be NULL. */
 PARRY_API int parry_call(parry *engine, const struct parry_request *request, const struct parry_call_ops *ops,
                          void *user, parry_call_id *id);
@@ -352,7 +353,7 @@ struct parry_event {
   size_t body_size;
   /* what it was: for parry_decide() and parry_report(); calls know it */
   const char *route;    /* pattern of the route in init.lua whose chain is asked; NULL: the first */
-  const char *target;   /* "provider/model", or any name of what failed */
+  const char *target;   /* "provider/model", or any name of what failed; NULL: "unknown" */
   unsigned attempt;     /* which one of the same work, from 1; 0: the first */
   double deadline_left; /* seconds the host is willing to go on; 0: the route's */
   int not_repeatable;   /* it must not be done twice, unless nothing was sent or the other side refused */
