@@ -183,7 +183,7 @@ static CURLcode set_up(struct sending *sending, CURL *easy)
 static void *send_mail(void *user)
 {
   struct sending *sending = user;
-  pry_plain_locale_enter();
+  pry_plain_locale_stay();
   CURL *easy = curl_easy_init();
   CURLcode code = easy ? set_up(sending, easy) : CURLE_OUT_OF_MEMORY;
   if (code == CURLE_OK)

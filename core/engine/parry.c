@@ -287,7 +287,7 @@ static void stop_threads(struct pry_host *host)
   pry_engine_stop(host->engine);
 }
 
-/* In the host's own locale. */
+/* In the host's own locale: what pry_plain_locale_enter() said. */
 static void tell_all(const struct pry_host *host, locale_t theirs)
 {
   locale_t ours = uselocale(theirs);

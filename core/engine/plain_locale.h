@@ -12,8 +12,12 @@
 
 #include <locale.h>
 
-/* What the thread had, for pry_plain_locale_leave(). Pairs may nest. A thread that stays inside never leaves. */
+/* Around work of ours on a thread of the host's. What it had, for pry_plain_locale_leave(); 0: points already, as most
+ * have, and nothing was changed. Pairs may nest. */
 locale_t pry_plain_locale_enter(void);
 void pry_plain_locale_leave(locale_t before);
+
+/* First in a thread of ours: whatever the host may set later. */
+void pry_plain_locale_stay(void);
 
 #endif

@@ -193,7 +193,7 @@ static void run_look(struct look *look)
 static void *look_thread(void *user)
 {
   struct look *look = user;
-  pry_plain_locale_enter();
+  pry_plain_locale_stay();
   run_look(look);
   uint64_t one = 1;
   while (write(look->reloader->done_fd, &one, sizeof one) < 0 && errno == EINTR)

@@ -92,7 +92,7 @@ static bool wait_a_period(struct pry_watchdog *watchdog)
 static void *watch(void *user)
 {
   struct pry_watchdog *watchdog = user;
-  pry_plain_locale_enter();
+  pry_plain_locale_stay();
   while (wait_a_period(watchdog))
     for (unsigned i = 0; i < watchdog->engine->worker_count; i++)
       feel(watchdog->engine->workers[i], clock_now());

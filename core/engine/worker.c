@@ -125,7 +125,7 @@ static void feel_beat(struct pry_message *message)
 static void *run(void *user)
 {
   const struct pry_worker *worker = user;
-  pry_plain_locale_enter();
+  pry_plain_locale_stay();
   pry_loop_run(worker->loop);
   return NULL;
 }

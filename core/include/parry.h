@@ -43,8 +43,10 @@
  * stores or begins something PARRY_ENOMEM. The others are named beside each function. All times are seconds.
  *
  * Your process: the library never calls abort() or exit(), installs no signal handlers, blocks all signals in its
- * threads, sends without SIGPIPE, and writes nothing to stdout or stderr. After fork() the child's copy of an engine is
- * PARRY_EFORKED: it may be freed there, which only forgets it, and the parent's goes on. Fork before parry_new().
+ * threads, sends without SIGPIPE, and writes nothing to stdout or stderr. (libevent warns on stderr when the kernel refuses
+ * it something. Whether it does is the process's to say, for all that use it: event_set_log_callback().) Numbers have
+ * decimal points in all texts, whatever your locale. After fork() the child's copy of an engine is PARRY_EFORKED: it may be
+ * freed there, which only forgets it, and the parent's goes on. Fork before parry_new().
  *
  * Growing: every struct begins with its `size`, set by its _INIT macro. A library reads no more than the host had, and
  * refuses (PARRY_EINVAL) what a newer host set and it does not know. 0.x: the SONAME has the minor version.
@@ -440,8 +442,9 @@ typedef struct parry_request_id {
 typedef void (*parry_function)(void *user, parry_request_id request, const char *arguments, size_t size);
 
 enum {
-  /* The function is called at once, on whatever thread the policy runs, several at a time: it must be quick and guard its
-   * own data, and may call nothing of parry's but parry_reply(). Then a decision need not be pending for it. */
+  /* The function is called at once, on whatever thread the policy runs, several at a time, perhaps in the C locale: it must
+   * be quick and guard its own data, and may call nothing of parry's but parry_reply(). Then a decision need not be pending
+   * for it. */
   PARRY_ANY_THREAD = 1
 };
 
