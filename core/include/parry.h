@@ -342,7 +342,7 @@ struct parry_event {
   size_t size;
   int ok; /* it went well; the fields that describe a failure are ignored */
   /* how it failed */
-  int status;           /* HTTP status; 0: none */
+  int status;           /* HTTP status, 100 to 599; 0: none */
   int curl_code;        /* CURLcode; 0: none */
   const char *category; /* of the failure vocabulary; overrules what the rest says; NULL: classified by the rest */
   const char *code;     /* the failing thing's own word: "SQLITE_BUSY", "rate_limit_exceeded" */

@@ -335,10 +335,10 @@ static void what_is_wrong_is_refused(void **state)
   struct host *host = started(state, "use 'again'");
   static char long_fields[EVENT_TEXT_MAX + 16];
   struct parry_decision decision = PARRY_DECISION_INIT;
-  struct parry_event cases[8];
+  struct parry_event cases[11];
   memset(long_fields, ' ', sizeof long_fields - 1);
   long_fields[0] = '{', long_fields[sizeof long_fields - 2] = '}';
-  for (size_t i = 0; i < 8; i++)
+  for (size_t i = 0; i < 11; i++)
     cases[i] = event_503;
   cases[0].size = 3;
   cases[1].header_count = 1;
@@ -348,7 +348,10 @@ static void what_is_wrong_is_refused(void **state)
   cases[5].name = "n", cases[5].fields = "[1]";
   cases[6].name = "n", cases[6].fields = "{\"a\":";
   cases[7].name = "n", cases[7].fields = long_fields;
-  for (size_t i = 0; i < 8; i++) {
+  cases[8].status = 12850; /* was the status that the decision said to answer with */
+  cases[9].status = -4;
+  cases[10].status = 99;
+  for (size_t i = 0; i < 11; i++) {
     assert_int_equal(parry_decide(host->engine, &cases[i], &decision, NULL, NULL), PARRY_EINVAL);
     assert_int_equal(parry_report(host->engine, &cases[i]), PARRY_EINVAL);
   }
