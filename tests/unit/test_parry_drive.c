@@ -317,7 +317,9 @@ static void the_descriptor_says_that_there_is_something(void **state)
       assert_true(parry_dispatch(host->engine) >= 0);
     }
   }
-  parry_dispatch(host->engine); /* what was rung for may have been told in time for the one before */
+  /* What was rung for may have been told in time for the one before, and who rings may be late. */
+  for (unsigned i = 0; i < 2 && readable(fd, 100); i++)
+    parry_dispatch(host->engine);
   assert_false(readable(fd, 0));
 }
 
