@@ -68,6 +68,13 @@ bool pry_headers_add(struct pry_headers *headers, struct pry_slice name, struct 
   return name.size && !breaks_line(name) && !breaks_line(value) && append_line(headers, name, value);
 }
 
+bool pry_headers_takes(const struct pry_headers *headers, struct pry_slice name, struct pry_slice value)
+{
+  value = pry_slice_trim(value);
+  return name.size && !breaks_line(name) && !breaks_line(value) && headers->count < PRY_HEADERS_MAX &&
+         name.size + value.size <= PRY_HEADERS_BYTES_MAX - headers->text.size;
+}
+
 bool pry_headers_add_all(struct pry_headers *headers, const struct pry_headers *from)
 {
   for (size_t i = 0; i < from->count; i++) {

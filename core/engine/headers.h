@@ -37,6 +37,9 @@ void pry_headers_clear(struct pry_headers *headers);
  * an empty name, or a CR, LF or NUL in either (which would let one line become two on the wire). */
 bool pry_headers_add(struct pry_headers *headers, struct pry_slice name, struct pry_slice value);
 
+/* True: nothing but memory keeps pry_headers_add() from taking this line. */
+bool pry_headers_takes(const struct pry_headers *headers, struct pry_slice name, struct pry_slice value);
+
 /* Appends all lines of `from`. On false, some may have been appended. */
 bool pry_headers_add_all(struct pry_headers *headers, const struct pry_headers *from);
 

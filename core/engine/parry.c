@@ -79,13 +79,16 @@ void pry_host_close(struct pry_host *host)
   atomic_fetch_sub(&host->open, 1);
 }
 
-bool pry_host_headers(const struct parry_header *from, size_t count, struct pry_headers *headers)
+int pry_host_headers(const struct parry_header *from, size_t count, struct pry_headers *headers)
 {
-  for (size_t i = 0; i < count; i++)
-    if (!from[i].name || !from[i].value ||
-        !pry_headers_add(headers, pry_slice_of(from[i].name), pry_slice_of(from[i].value)))
-      return false;
-  return true;
+  for (size_t i = 0; i < count; i++) {
+    if (!from[i].name || !from[i].value)
+      return PARRY_EINVAL;
+    struct pry_slice name = pry_slice_of(from[i].name), value = pry_slice_of(from[i].value);
+    if (!pry_headers_add(headers, name, value))
+      return pry_headers_takes(headers, name, value) ? PARRY_ENOMEM : PARRY_EINVAL;
+  }
+  return PARRY_OK;
 }
 
 struct parry_header *pry_host_header_array(const struct pry_headers *headers)

@@ -148,8 +148,9 @@ static bool is_end(const struct parry_event *event)
 
 static int copy_answer(struct pry_told_end *told, const struct parry_event *event)
 {
-  if (!pry_host_headers(event->headers, event->header_count, &told->headers))
-    return PARRY_EINVAL;
+  int error = pry_host_headers(event->headers, event->header_count, &told->headers);
+  if (error)
+    return error;
   if (!pry_buffer_append(&told->body, event->body, event->body_size))
     return PARRY_ENOMEM;
   told->end = (struct pry_host_end){.ok = event->ok,

@@ -234,8 +234,9 @@ static bool copy_text(struct pry_host_call *call, const struct parry_request *re
 
 static int copy_request(struct pry_host_call *call, const struct parry_request *request)
 {
-  if (!pry_host_headers(request->headers, request->header_count, &call->headers))
-    return PARRY_EINVAL;
+  int error = pry_host_headers(request->headers, request->header_count, &call->headers);
+  if (error)
+    return error;
   if (!copy_text(call, request) || (request->body_size && !pry_buffer_reserve(&call->body, request->body_size)) ||
       !pry_buffer_append(&call->body, request->body, request->body_size))
     return PARRY_ENOMEM;

@@ -368,8 +368,9 @@ struct pry_asking *pry_asking_new(struct pry_desk *desk, struct pry_host *host, 
   if (!asking)
     return NULL;
   asking->route = route;
-  bool copied = copy_event(asking, event);
-  if (copied && pry_host_headers(event->headers, event->header_count, &asking->headers)) {
+  *error = copy_event(asking, event) ? pry_host_headers(event->headers, event->header_count, &asking->headers)
+                                     : PARRY_ENOMEM;
+  if (*error == PARRY_OK) {
     fill_view(asking, event);
     if (!event->ok) {
       asking->failure = classify(asking, event);
@@ -383,10 +384,8 @@ struct pry_asking *pry_asking_new(struct pry_desk *desk, struct pry_host *host, 
     ask->fields = &asking->headers;
     ask->event = event->name ? &asking->event : NULL;
     asking->pass.user = asking;
-    *error = PARRY_OK;
     return asking;
   }
-  *error = copied ? PARRY_EINVAL : PARRY_ENOMEM;
   pry_asking_free(asking);
   return NULL;
 }

@@ -69,8 +69,9 @@ bool pry_host_give(void *theirs, const void *ours, size_t our_size);
 int pry_host_open(struct pry_host *host);
 void pry_host_close(struct pry_host *host);
 
-/* Headers of the host's into a list of ours. False: a NULL among them, or more than one message may have. */
-bool pry_host_headers(const struct parry_header *from, size_t count, struct pry_headers *headers);
+/* Headers of the host's into a list of ours. PARRY_EINVAL: a NULL among them, what is no header, or more than one message
+ * may have. PARRY_ENOMEM. */
+int pry_host_headers(const struct parry_header *from, size_t count, struct pry_headers *headers);
 
 /* The other way: names and values as NUL-terminated texts behind the array, in one block to be freed. NULL: memory. */
 struct parry_header *pry_host_header_array(const struct pry_headers *headers);
