@@ -4,13 +4,6 @@
 
 /* ---- can it be carried out? --------------------------------------------------------------------------------- */
 
-static void copy_text(char *to, size_t size, const char *from)
-{
-  size_t length = strnlen(from, size - 1);
-  memcpy(to, from, length);
-  to[length] = '\0';
-}
-
 /* "provider/model", also where a verdict names a model at the same provider. */
 static void name_target(const struct pry_asking *asking, const char *wanted, char name[PRY_TARGET_MAX])
 {
@@ -23,7 +16,16 @@ static void name_target(const struct pry_asking *asking, const char *wanted, cha
   }
   memcpy(name, at, provider);
   name[provider] = '/';
-  copy_text(name + provider + 1, PRY_TARGET_MAX - provider - 1, wanted);
+  pry_slice_to_text(pry_slice_of(wanted), name + provider + 1, PRY_TARGET_MAX - provider - 1);
+}
+
+if (strchr(wanted, '/') || !provider || provider + strlen(wanted) + 2 > PRY_TARGET_MAX) {
+  pry_slice_to_text(pry_slice_of(wanted), name, PRY_TARGET_MAX);
+  return;
+}
+memcpy(name, at, provider);
+name[provider] = '/';
+pry_slice_to_text(pry_slice_of(wanted), name + provider + 1, PRY_TARGET_MAX - provider - 1);
 }
 
 static bool is_guarded(struct pry_asking *asking, const struct pry_verdict *verdict, double after)
@@ -36,7 +38,8 @@ static bool is_guarded(struct pry_asking *asking, const struct pry_verdict *verd
     struct pry_target *there = &asking->view.target;
     name_target(asking, verdict->target, there->name);
     size_t provider = strcspn(there->name, "/");
-    copy_text(there->model, sizeof there->model, there->name[provider] ? there->name + provider + 1 : "");
+    pry_slice_to_text(pry_slice_of(there->name[provider] ? there->name + provider + 1 : ""), there->model,
+                      sizeof there->model);
     there->provider =
         pry_config_provider(asking->pass.state->generation->config, (struct pry_slice){there->name, provider});
     there->attempts = 0;
@@ -111,7 +114,7 @@ static void fill_common(const struct pry_asking *asking, enum pry_category categ
   told->after = 0;
   told->body_size = 0;
   told->target[0] = told->policy[0] = told->why[0] = '\0';
-  copy_text(told->category, sizeof told->category, pry_category_name(category));
+  pry_slice_to_text(pry_slice_of(pry_category_name(category)), told->category, sizeof told->category);
 }
 
 static void fill_verdict(const struct pry_asking *asking, double after, struct parry_decision *told)
@@ -124,8 +127,8 @@ static void fill_verdict(const struct pry_asking *asking, double after, struct p
     told->status = verdict->status;
   if (verdict->kind == PRY_VERDICT_FALLBACK)
     name_target(asking, verdict->target, told->target);
-  copy_text(told->policy, sizeof told->policy, asking->pass.ask.instance->name);
-  copy_text(told->why, sizeof told->why, verdict->why);
+  pry_slice_to_text(pry_slice_of(asking->pass.ask.instance->name), told->policy, sizeof told->policy);
+  pry_slice_to_text(pry_slice_of(verdict->why), told->why, sizeof told->why);
   told->body_size = verdict->body.size;
   size_t fits = told->body_size < told->body_capacity ? told->body_size : told->body_capacity;
   if (told->body && fits)
@@ -141,8 +144,8 @@ static void fill_none(struct pry_asking *asking, struct parry_decision *told)
   fill_common(asking, asking->failure.category, told);
   if (!refusal->refused)
     return;
-  copy_text(told->policy, sizeof told->policy, refusal->policy);
-  copy_text(told->why, sizeof told->why, refusal->why);
+  pry_slice_to_text(pry_slice_of(refusal->policy), told->policy, sizeof told->policy);
+  pry_slice_to_text(pry_slice_of(refusal->why), told->why, sizeof told->why);
   double after = refusal->after > asking->failure.retry_after ? refusal->after : asking->failure.retry_after;
   if (refusal->after < 0 || !may_go_on(asking, after) || !budget_allows(asking))
     return;
@@ -220,7 +223,7 @@ void pry_decision_cancel(struct pry_asking *asking)
   }
   asking->told = (struct parry_decision)PARRY_DECISION_INIT;
   fill_common(asking, PRY_CANCELLED, &asking->told);
-  copy_text(asking->told.why, sizeof asking->told.why, "the engine was freed");
+  pry_slice_to_text(pry_slice_of("the engine was freed"), asking->told.why, sizeof asking->told.why);
   send(asking);
 }
 

@@ -9,14 +9,6 @@
 
 enum { FIELDS_MAX = 64 * 1024, BODY_LOOKED_AT = 64 * 1024, DECIDERS_WITH_THREADS = 4 };
 
-static void copy_text(char *to, size_t size, struct pry_slice from)
-{
-  size_t length = from.size < size ? from.size : size - 1;
-  if (length)
-    memcpy(to, from.data, length);
-  to[length] = '\0';
-}
-
 /* ---- askings ------------------------------------------------------------------------------------------------- */
 
 static void fini_asking(struct pry_asking *asking)
@@ -93,8 +85,8 @@ static void note_refusal(const struct pry_ask *ask, struct pry_host_refusal *ref
 {
   refusal->refused = true;
   refusal->after = ask->verdict.after;
-  copy_text(refusal->policy, sizeof refusal->policy, pry_slice_of(ask->instance->name));
-  copy_text(refusal->why, sizeof refusal->why, pry_slice_of(ask->verdict.why));
+  pry_slice_to_text(pry_slice_of(ask->instance->name), refusal->policy, sizeof refusal->policy);
+  pry_slice_to_text(pry_slice_of(ask->verdict.why), refusal->why, sizeof refusal->why);
 }
 
 void pry_asking_guards(struct pry_asking *asking, struct pry_host_refusal *refusal)
@@ -229,9 +221,9 @@ static void set_target(struct pry_asking *asking, const char *name, unsigned att
   struct pry_slice whole = pry_slice_of(name);
   const char *slash = whole.size ? memchr(whole.data, '/', whole.size) : NULL;
   struct pry_slice provider = {whole.data, slash ? (size_t)(slash - whole.data) : whole.size};
-  copy_text(target->name, sizeof target->name, whole);
-  copy_text(target->model, sizeof target->model,
-            slash ? (struct pry_slice){slash + 1, whole.size - provider.size - 1} : (struct pry_slice){"", 0});
+  pry_slice_to_text(whole, target->name, sizeof target->name);
+  pry_slice_to_text(slash ? (struct pry_slice){slash + 1, whole.size - provider.size - 1} : (struct pry_slice){"", 0},
+                    target->model, sizeof target->model);
   target->provider =
       provider.size ? pry_config_provider(asking->desk->worker->state->generation->config, provider) : NULL;
   target->attempts = attempts;

@@ -70,4 +70,13 @@ static inline struct pry_slice pry_slice_trim(struct pry_slice text)
   return text;
 }
 
+/* Into an array of `size` bytes as text that ends in NUL, cut to what fits. */
+static inline void pry_slice_to_text(struct pry_slice from, char *to, size_t size)
+{
+  size_t length = from.size < size ? from.size : size - 1;
+  if (length)
+    memcpy(to, from.data, length);
+  to[length] = '\0';
+}
+
 #endif
