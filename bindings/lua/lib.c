@@ -55,6 +55,16 @@ struct pry_buffer *pry_lua_buffer(lua_State *L, size_t limit)
   return &box->buffer;
 }
 
+void pry_lib_keep_metatable(lua_State *L, const void *key, lua_CFunction gc)
+{
+  lua_createtable(L, 0, 2);
+  lua_pushcfunction(L, gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pushboolean(L, false);
+  lua_setfield(L, -2, "__metatable");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, key);
+}
+
 /* ---- arguments ------------------------------------------------------------------------------------------- */
 
 struct pry_slice pry_lua_text(lua_State *L, int index)

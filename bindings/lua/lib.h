@@ -1,11 +1,10 @@
 /*
  * lib.h: the Lua functions that policies call, one file per table of them.
  *
- * Globals: `retry fallback rotate renew fail respond route hold refuse inject` (verdict_lua.c), `store` (lib_store.c), `http`
- * (lib_http.c), `health` (lib_health.c), `host` (lib_host.c), `keys` (lib_keys.c), `log` (lib_log.c), `json` (lib_json.c),
- * `notify` (lib_notify.c), `now random digest sleep queue` (lib_misc.c). lib_call.c and lib_event.c have none; their views come as arguments of
- * handlers. Each opener runs inside the door while a script is
- * set up.
+ * Globals: `retry fallback rotate renew fail respond route hold refuse inject` (verdict_lua.c), `store` (lib_store.c),
+ * `http` (lib_http.c), `health` (lib_health.c), `host` (lib_host.c), `keys` (lib_keys.c), `log` (lib_log.c), `json`
+ * (lib_json.c), `notify` (lib_notify.c), `now random digest sleep queue` (lib_misc.c). lib_call.c and lib_event.c have
+ * none; their views come as arguments of handlers. Each opener runs inside the door while a script is set up.
  *
  * Misuse (wrong type, unknown field, a key that is too long) raises with file and line. Failures of the world are
  * returned: nil and a table { category, message }.
@@ -34,6 +33,9 @@ void pry_lib_keys_open(lua_State *L);
 void pry_lib_health_open(lua_State *L);
 void pry_lib_notify_open(lua_State *L);
 void pry_lib_host_open(lua_State *L);
+
+/* Puts the metatable of operations that a handler waits for into the registry under `key`; scripts cannot reach it. */
+void pry_lib_keep_metatable(lua_State *L, const void *key, lua_CFunction gc);
 
 /* ---- views (lib_call.c) ---------------------------------------------------------------------------------- */
 

@@ -239,12 +239,7 @@ static int health_targets(lua_State *L)
 void pry_lib_health_open(lua_State *L)
 {
   static const luaL_Reg functions[] = {{"check", health_check}, {"targets", health_targets}, {NULL, NULL}};
-  lua_createtable(L, 0, 2);
-  lua_pushcfunction(L, operation_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pushboolean(L, false);
-  lua_setfield(L, -2, "__metatable");
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &OPERATION_KEY);
+  pry_lib_keep_metatable(L, &OPERATION_KEY, operation_gc);
   luaL_newlib(L, functions);
   pry_sandbox_set_global(L, "health");
 }

@@ -222,12 +222,7 @@ static int host_has(lua_State *L)
 void pry_lib_host_open(lua_State *L)
 {
   static const luaL_Reg functions[] = {{"call", host_call}, {"has", host_has}, {NULL, NULL}};
-  lua_createtable(L, 0, 2);
-  lua_pushcfunction(L, operation_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pushboolean(L, false);
-  lua_setfield(L, -2, "__metatable");
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &OPERATION_KEY);
+  pry_lib_keep_metatable(L, &OPERATION_KEY, operation_gc);
   luaL_newlib(L, functions);
   pry_sandbox_set_global(L, "host");
 }

@@ -315,12 +315,7 @@ static int http_request(lua_State *L)
 void pry_lib_http_open(lua_State *L)
 {
   static const luaL_Reg functions[] = {{"request", http_request}, {"probe", pry_http_probe}, {NULL, NULL}};
-  lua_createtable(L, 0, 2);
-  lua_pushcfunction(L, operation_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pushboolean(L, false);
-  lua_setfield(L, -2, "__metatable");
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &OPERATION_KEY);
+  pry_lib_keep_metatable(L, &OPERATION_KEY, operation_gc);
   pry_http_probe_open(L);
   luaL_newlib(L, functions);
   pry_sandbox_set_global(L, "http");

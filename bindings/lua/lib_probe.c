@@ -348,10 +348,5 @@ int pry_http_probe(lua_State *L)
 
 void pry_http_probe_open(lua_State *L)
 {
-  lua_createtable(L, 0, 2);
-  lua_pushcfunction(L, probe_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pushboolean(L, false);
-  lua_setfield(L, -2, "__metatable");
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &PROBE_KEY);
+  pry_lib_keep_metatable(L, &PROBE_KEY, probe_gc);
 }
