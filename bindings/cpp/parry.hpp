@@ -1,5 +1,6 @@
 /*
- * parry.hpp: parry.h for C++17, header only and thin. Everything parry.h says holds here; this adds who owns what.
+ * parry.hpp: parry.h for C++17, header only and thin. Everything parry.h says holds here; this adds who owns what. It is
+ * long because it is all there is: no header but parry.h and this one is installed, so it cannot be cut into files.
  *
  *     parry::options options;
  *     options.policy_dir = "/etc/parry/policies";
