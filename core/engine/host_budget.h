@@ -27,10 +27,10 @@ struct pry_host_budget;
 struct pry_host_budget *pry_host_budget_new(void);
 void pry_host_budget_free(struct pry_host_budget *budget); /* NULL is fine */
 
-/* An attempt at a target has ended. Without memory for one more target it is not counted. */
-void pry_host_budget_report(struct pry_host_budget *budget, struct pry_slice target, pry_time now);
+/* An attempt at the target of that name has ended. Without memory for one more target it is not counted. */
+void pry_host_budget_report(struct pry_host_budget *budget, struct pry_slice name, pry_time now);
 
 /* One more retry there? True: it is counted, if anything was reported in the last seconds. */
-bool pry_host_budget_take(struct pry_host_budget *budget, struct pry_slice target, pry_time now);
+bool pry_host_budget_take(struct pry_host_budget *budget, struct pry_slice name, pry_time now);
 
 #endif
