@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 unset DESTDIR
 
 if ! command -v systemd-analyze >/dev/null; then
-  echo "units: skipped, there is no systemd-analyze"
+  echo "units: 1 skipped, there is no systemd-analyze"
   exit 77
 fi
 cmake --install "$build" --prefix "$work/tree" --component parry >"$work/log"
