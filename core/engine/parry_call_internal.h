@@ -106,8 +106,8 @@ void pry_host_call_take_orders(struct pry_message *ordered);
 extern const struct pry_host_ops pry_host_attempt_ops;
 
 /* What the host said about an attempt, taken from the call under its lock: for the call, on the worker's thread. */
-void pry_told_end_apply(const struct pry_told_end *end, struct pry_call *call);
-void pry_told_end_free(struct pry_told_end *end); /* NULL is fine */
+void pry_told_end_apply(const struct pry_told_end *told, struct pry_call *call);
+void pry_told_end_free(struct pry_told_end *told); /* NULL is fine */
 
 /* On the dispatching thread, with the call's lock held, which is let go of while the host's callback runs. */
 void pry_host_give_attempt(struct pry_host_call *call);

@@ -81,7 +81,7 @@ struct parry_header *pry_host_header_array(const struct pry_headers *headers);
 int pry_host_load(struct pry_host *host);
 
 /* For the engine's options. */
-void pry_host_rolled_back(void *host, const struct pry_rollback *rollback);
+void pry_host_rolled_back(void *user, const struct pry_rollback *rollback);
 
 /* When the threads have stopped, before the engine is freed; and after the last delivery. */
 void pry_host_policies_end(struct pry_host *host);
