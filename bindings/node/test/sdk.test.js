@@ -4,24 +4,24 @@
 const assert = require('node:assert');
 const { before, test } = require('node:test');
 
-const { chat, engine, initFor, sdk, sim } = require('./helper.js');
+const { chat, engine, initFor, sdk, sim, until } = require('./helper.js');
 
 const OpenAI = sdk('openai');
 const Anthropic = sdk('@anthropic-ai/sdk');
 const TEXT = 'grüße 你好 🚀 " \\ end';
 
 let parry;
+let renewing; // with a token that expires
 let provider;
 let openai;
 let anthropic;
 
 before(async () => {
   provider = await sim();
-  parry = engine({ init: initFor(provider.url, `
-credential "c" { refresh_token = secret "KEY", token_url = "${provider.url}/token", grant = "oauth" }
-provider "renewed" { base_url = "${provider.url}/auth/v1", dialect = "openai", auth = credential "c" }
-route "/renewed/*" { to = "renewed", chain = { use "token_refresh", use "retry" { base = 0.02 } } }`.replaceAll(
-    'auth = credential "c"', 'auth = bearer(credential "c")')) });
+  parry = engine({ init: initFor(provider.url) });
+  renewing = engine({ init: initFor(`${provider.url}/auth`, `
+credential "c" { refresh_token = secret "KEY", token_url = "${provider.url}/token", grant = "oauth" }`)
+    .replace('header("x-api-key", secret "KEY")', 'bearer(credential "c")').replace('bearer(secret "KEY")', 'bearer(credential "c")') });
   openai = new OpenAI({ apiKey: 'x', baseURL: 'http://parry/v1', fetch: parry.fetch });
   anthropic = new Anthropic({ apiKey: 'x', baseURL: 'http://parry', fetch: parry.fetch });
 });
@@ -32,43 +32,44 @@ let number = 0;
 const options = (fault) => ({ headers: { 'x-sim-key': `s${++number}`, ...(fault ? { 'x-sim-fault': fault } : {}) } });
 
 const messages = [{ role: 'user', content: TEXT }];
+/** What an SDK was told, `stream`ed or not, and in how many attempts. */
 const apis = {
-  async chat(fault, stream) {
-    const done = await openai.chat.completions.create({ model: `gpt-${number}`, messages, stream }, options(fault));
-    if (!stream) return done.choices[0].message.content;
-    let text = '';
-    for await (const chunk of done) text += chunk.choices[0]?.delta?.content ?? '';
-    return text;
+  async chat(fault, stream, client = openai) {
+    const { data, response } = await client.chat.completions.create({ model: `gpt-${number}`, messages, stream },
+      options(fault)).withResponse();
+    let text = stream ? '' : data.choices[0].message.content;
+    if (stream) for await (const chunk of data) text += chunk.choices[0]?.delta?.content ?? '';
+    return [text, response.headers.get('parry-attempts')];
   },
-  async messages(fault, stream) {
-    const done = await anthropic.messages.create({ model: `claude-${number}`, max_tokens: 100, messages, stream }, options(fault));
-    if (!stream) return done.content.map((part) => part.text).join('');
-    let text = '';
-    for await (const chunk of done) text += chunk.delta?.text ?? '';
-    return text;
+  async messages(fault, stream, client = anthropic) {
+    const { data, response } = await client.messages.create({ model: `claude-${number}`, max_tokens: 100, messages, stream },
+      options(fault)).withResponse();
+    let text = stream ? '' : data.content.map((part) => part.text).join('');
+    if (stream) for await (const chunk of data) text += chunk.delta?.text ?? '';
+    return [text, response.headers.get('parry-attempts')];
   },
 };
 
 const FAULTS = [undefined, '429;retry-after=0.1', '503', 'reset', 'error-200', 'cut'];
 for (const api of Object.keys(apis)) {
   for (const stream of [false, true]) {
+    const how = `${api}, ${stream ? 'stream' : 'plain'}`;
     for (const fault of FAULTS) {
-      test(`${api}, ${stream ? 'stream' : 'plain'}: ${fault ?? 'no fault'} is not noticed`, async () => {
-        assert.strictEqual(await apis[api](fault && `${fault};times=1`, stream), TEXT);
+      test(`${how}: ${fault ?? 'no fault'} is not noticed`, async () => {
+        assert.deepStrictEqual(await apis[api](fault && `${fault};times=1`, stream), [TEXT, fault ? '2' : '1']);
       });
     }
+    test(`${how}: an expired token is renewed`, async () => {
+      const client = { chat: new OpenAI({ apiKey: 'x', baseURL: 'http://parry/v1', fetch: renewing.fetch }),
+        messages: new Anthropic({ apiKey: 'x', baseURL: 'http://parry', fetch: renewing.fetch }) }[api];
+      assert.strictEqual((await apis[api](undefined, stream, client))[0], TEXT); // whatever token there is by now
+      const { renewals } = await stats();
+      await fetch(`${provider.url}/sim/expire`, { method: 'POST' });
+      assert.deepStrictEqual(await apis[api](undefined, stream, client), [TEXT, '2']);
+      assert.strictEqual((await stats()).renewals, renewals + 1);
+    });
   }
 }
-
-test('an expired token is renewed', async () => {
-  const client = new OpenAI({ apiKey: 'x', baseURL: 'http://parry/renewed', fetch: parry.fetch });
-  const ask = () => client.chat.completions.create({ model: 'm', messages });
-  assert.strictEqual((await ask()).choices[0].message.content, TEXT);
-  await fetch(`${provider.url}/sim/expire`, { method: 'POST' });
-  const { data, response } = await client.chat.completions.create({ model: 'm', messages }).withResponse();
-  assert.strictEqual(data.choices[0].message.content, TEXT);
-  assert.strictEqual(response.headers.get('parry-attempts'), '2');
-});
 
 test('what stays broken is the SDK’s own error, and the SDK does not try it all again', async () => {
   const before = (await stats()).total;
@@ -92,7 +93,6 @@ test('an abort reaches the provider', async () => {
   await assert.doesNotReject(async () => {
     for await (const chunk of stream) if (chunk) stream.controller.abort();
   });
-  const { until } = require('./helper.js');
   await until(async () => (await stats()).cancelled === before + 1, 'the provider to see the client leave');
 });
 
