@@ -236,19 +236,19 @@ napi_value took_data(napi_env env, napi_callback_info info)
   return NULL;
 }
 
-/* attemptDone(work, number, event): false when nobody waits for it any more. */
+/* attemptDone(work, number, event...): false when nobody waits for it any more. */
 napi_value attempt_done(napi_env env, napi_callback_info info)
 {
   struct taken taken = {.env = env};
   struct parry_event event = PARRY_EVENT_INIT;
-  napi_value arguments[3] = {NULL};
+  napi_value arguments[2 + EVENT_VALUES] = {NULL};
   napi_value result = NULL;
   uint32_t number = 0;
   int error = PARRY_ENOENT;
-  take_arguments(&taken, info, 3, arguments);
+  take_arguments(&taken, info, 2 + EVENT_VALUES, arguments);
   const struct work *work = taken.failed ? NULL : work_of(env, arguments[0]);
   if (work && napi_get_value_uint32(env, arguments[1], &number) == napi_ok)
-    take_event(&taken, arguments[2], &event);
+    take_event(&taken, arguments + 2, &event);
   if (work && !taken.failed && !work->ended && work->engine->parry)
     error = parry_attempt_done(work->engine->parry, work->id, number, &event);
   if (!taken_end(&taken))

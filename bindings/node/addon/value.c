@@ -11,7 +11,7 @@ struct taken_block {
   max_align_t memory[];
 };
 
-enum { HEADERS_MAX = 65536 };
+enum { HEADERS_MAX = 65536, NEAR_MOST = sizeof((struct taken *)NULL)->near / sizeof(max_align_t) };
 
 /* ---- into C -------------------------------------------------------------------------------------------------- */
 
@@ -40,8 +40,13 @@ static void refuse(struct taken *taken, const char *name, const char *wanted)
 
 void *take_memory(struct taken *taken, size_t size)
 {
+  size_t elements = size / sizeof *taken->near + 1;
   if (taken->failed)
     return NULL;
+  if (elements <= NEAR_MOST - taken->near_used) {
+    taken->near_used += elements;
+    return taken->near + taken->near_used - elements;
+  }
   struct taken_block *block = size < SIZE_MAX / 2 ? malloc(sizeof *block + size) : NULL;
   if (!block) {
     taken->failed = true;
@@ -80,33 +85,39 @@ napi_value take_property(struct taken *taken, napi_value object, const char *nam
   return value;
 }
 
+/* The string's bytes. Most are short and fit where there is memory already: then they are read in one go. */
+static char *copy_string(struct taken *taken, napi_value value, size_t *size)
+{
+  enum { LONGEST_CHARACTER = 4 };
+  size_t room = (NEAR_MOST - taken->near_used) * sizeof *taken->near;
+  char *text = (char *)(taken->near + taken->near_used);
+  if (room > LONGEST_CHARACTER && napi_get_value_string_utf8(taken->env, value, text, room, size) == napi_ok &&
+      *size + LONGEST_CHARACTER < room) /* all of it: a character that does not fit is left out */
+    return take_memory(taken, *size + 1);
+  if (napi_get_value_string_utf8(taken->env, value, NULL, 0, size) != napi_ok)
+    return NULL;
+  text = take_memory(taken, *size + 1);
+  if (text)
+    (void)napi_get_value_string_utf8(taken->env, value, text, *size + 1, size);
+  return text;
+}
+
 const char *take_string(struct taken *taken, napi_value value, const char *name)
 {
   size_t size = 0;
   napi_valuetype type = type_of(taken, value);
   if (type == napi_undefined)
     return NULL;
-  if (type != napi_string || napi_get_value_string_utf8(taken->env, value, NULL, 0, &size) != napi_ok) {
-    refuse(taken, name, "a string");
-    return NULL;
-  }
-  char *text = take_memory(taken, size + 1);
+  const char *text = type == napi_string ? copy_string(taken, value, &size) : NULL;
   if (!text)
-    return NULL;
-  (void)napi_get_value_string_utf8(taken->env, value, text, size + 1, &size);
-  if (strlen(text) != size)
+    refuse(taken, name, "a string");
+  else if (strlen(text) != size)
     refuse(taken, name, "a string without NUL characters");
   return taken->failed ? NULL : text;
 }
 
-const char *take_text(struct taken *taken, napi_value object, const char *name)
+static double take_number_value(struct taken *taken, napi_value value, const char *name)
 {
-  return take_string(taken, take_property(taken, object, name), name);
-}
-
-double take_number(struct taken *taken, napi_value object, const char *name)
-{
-  napi_value value = take_property(taken, object, name);
   double number = 0;
   napi_valuetype type = type_of(taken, value);
   if (type == napi_undefined)
@@ -118,10 +129,10 @@ double take_number(struct taken *taken, napi_value object, const char *name)
   return number;
 }
 
-double take_count(struct taken *taken, napi_value object, const char *name, double most)
+static double take_count_value(struct taken *taken, napi_value value, const char *name, double most)
 {
   char wanted[64];
-  double number = take_number(taken, object, name);
+  double number = take_number_value(taken, value, name);
   if (number >= 0 && number <= most && number == floor(number))
     return number;
   (void)snprintf(wanted, sizeof wanted, "a whole number from 0 to %.0f", most);
@@ -129,9 +140,8 @@ double take_count(struct taken *taken, napi_value object, const char *name, doub
   return 0;
 }
 
-bool take_flag(struct taken *taken, napi_value object, const char *name)
+static bool take_flag_value(struct taken *taken, napi_value value, const char *name)
 {
-  napi_value value = take_property(taken, object, name);
   bool flag = false;
   napi_valuetype type = type_of(taken, value);
   if (type != napi_undefined && (type != napi_boolean || napi_get_value_bool(taken->env, value, &flag) != napi_ok))
@@ -139,9 +149,29 @@ bool take_flag(struct taken *taken, napi_value object, const char *name)
   return flag;
 }
 
-const struct parry_header *take_pairs(struct taken *taken, napi_value object, const char *name, size_t *count)
+const char *take_text(struct taken *taken, napi_value object, const char *name)
 {
-  napi_value array = take_property(taken, object, name);
+  return take_string(taken, take_property(taken, object, name), name);
+}
+
+double take_number(struct taken *taken, napi_value object, const char *name)
+{
+  return take_number_value(taken, take_property(taken, object, name), name);
+}
+
+double take_count(struct taken *taken, napi_value object, const char *name, double most)
+{
+  return take_count_value(taken, take_property(taken, object, name), name, most);
+}
+
+bool take_flag(struct taken *taken, napi_value object, const char *name)
+{
+  return take_flag_value(taken, take_property(taken, object, name), name);
+}
+
+static const struct parry_header *take_pairs_value(struct taken *taken, napi_value array, const char *name,
+                                                   size_t *count)
+{
   uint32_t length = 0;
   *count = 0;
   if (type_of(taken, array) == napi_undefined)
@@ -167,48 +197,52 @@ const struct parry_header *take_pairs(struct taken *taken, napi_value object, co
   return taken->failed ? NULL : pairs;
 }
 
-const void *take_bytes(struct taken *taken, napi_value object, const char *name, size_t *size)
+const struct parry_header *take_pairs(struct taken *taken, napi_value object, const char *name, size_t *count)
 {
-  napi_value value = take_property(taken, object, name);
+  return take_pairs_value(taken, take_property(taken, object, name), name, count);
+}
+
+static const void *take_bytes_value(struct taken *taken, napi_value value, const char *name, size_t *size)
+{
   napi_valuetype type = type_of(taken, value);
   bool bytes = false;
   void *data = NULL;
   *size = 0;
   if (type == napi_undefined)
     return NULL;
-  if (type == napi_string) {
-    (void)napi_get_value_string_utf8(taken->env, value, NULL, 0, size);
-    char *text = take_memory(taken, *size + 1);
-    if (text)
-      (void)napi_get_value_string_utf8(taken->env, value, text, *size + 1, size);
-    return text;
-  }
+  if (type == napi_string)
+    return copy_string(taken, value, size);
   if (napi_is_buffer(taken->env, value, &bytes) != napi_ok || !bytes ||
       napi_get_buffer_info(taken->env, value, &data, size) != napi_ok)
     refuse(taken, name, "a string or a Uint8Array");
   return data;
 }
 
-void take_event(struct taken *taken, napi_value object, struct parry_event *event)
+const void *take_bytes(struct taken *taken, napi_value object, const char *name, size_t *size)
 {
-  event->ok = take_flag(taken, object, "ok");
-  event->status = (int)take_count(taken, object, "status", 999);
-  event->curl_code = (int)take_count(taken, object, "curlCode", 999);
-  event->category = take_text(taken, object, "category");
-  event->code = take_text(taken, object, "code");
-  event->message = take_text(taken, object, "message");
-  event->retry_after = take_number(taken, object, "retryAfter");
-  event->not_sent = take_flag(taken, object, "notSent");
-  event->headers = take_pairs(taken, object, "headers", &event->header_count);
-  event->body = take_bytes(taken, object, "body", &event->body_size);
-  event->route = take_text(taken, object, "route");
-  event->target = take_text(taken, object, "target");
-  event->attempt = (unsigned)take_count(taken, object, "attempt", 1e9);
-  event->deadline_left = take_number(taken, object, "deadlineLeft");
-  event->not_repeatable = take_flag(taken, object, "notRepeatable");
-  event->seconds = take_number(taken, object, "seconds");
-  event->name = take_text(taken, object, "name");
-  event->fields = take_text(taken, object, "fields");
+  return take_bytes_value(taken, take_property(taken, object, name), name, size);
+}
+
+void take_event(struct taken *taken, const napi_value *values, struct parry_event *event)
+{
+  event->ok = take_flag_value(taken, values[0], "ok");
+  event->status = (int)take_count_value(taken, values[1], "status", 999);
+  event->curl_code = (int)take_count_value(taken, values[2], "curlCode", 999);
+  event->category = take_string(taken, values[3], "category");
+  event->code = take_string(taken, values[4], "code");
+  event->message = take_string(taken, values[5], "message");
+  event->retry_after = take_number_value(taken, values[6], "retryAfter");
+  event->not_sent = take_flag_value(taken, values[7], "notSent");
+  event->headers = take_pairs_value(taken, values[8], "headers", &event->header_count);
+  event->body = take_bytes_value(taken, values[9], "body", &event->body_size);
+  event->route = take_string(taken, values[10], "route");
+  event->target = take_string(taken, values[11], "target");
+  event->attempt = (unsigned)take_count_value(taken, values[12], "attempt", 1e9);
+  event->deadline_left = take_number_value(taken, values[13], "deadlineLeft");
+  event->not_repeatable = take_flag_value(taken, values[14], "notRepeatable");
+  event->seconds = take_number_value(taken, values[15], "seconds");
+  event->name = take_string(taken, values[16], "name");
+  event->fields = take_string(taken, values[17], "fields");
 }
 
 /* ---- back ---------------------------------------------------------------------------------------------------- */

@@ -11,11 +11,14 @@
 #include <node_api.h>
 #include <parry.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 struct taken {
   napi_env env;
   struct taken_block *blocks;
-  bool failed; /* an exception is pending */
+  bool failed;          /* an exception is pending */
+  size_t near_used;     /* elements */
+  max_align_t near[32]; /* for what is short, before anything is allocated */
 };
 
 /* Frees what was taken; true when all of it was good. */
@@ -37,8 +40,10 @@ bool take_flag(struct taken *taken, napi_value object, const char *name);
 const struct parry_header *take_pairs(struct taken *taken, napi_value object, const char *name, size_t *count);
 /* A string, or any Uint8Array: its bytes, good until the function returns. */
 const void *take_bytes(struct taken *taken, napi_value object, const char *name, size_t *size);
-/* All that describes an event; see event in ../lib/event.js. */
-void take_event(struct taken *taken, napi_value object, struct parry_event *event);
+/* All that describes an event, as arguments: EVENT_VALUES of them in the order of event() in ../lib/plain.js. One by one
+ * and not as an object: a property costs a call and a search for its name, and few events have more than four. */
+enum { EVENT_VALUES = 18 };
+void take_event(struct taken *taken, const napi_value *values, struct parry_event *event);
 
 /* A string argument, not a property. */
 const char *take_string(struct taken *taken, napi_value value, const char *name);

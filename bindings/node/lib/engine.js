@@ -92,19 +92,19 @@ class Engine {
   }
 
   decide(event) {
-    return native.decide(this.#handle, plain.event(event), undefined);
+    return plain.decision(native.decide(this.#handle, undefined, ...plain.event(event)));
   }
 
   async decideAsync(event) {
     const wanted = plain.event(event);
     return new Promise((resolve) => {
-      const decision = native.decide(this.#handle, wanted, { onDecision: resolve });
-      if (decision) resolve(decision);
+      const told = native.decide(this.#handle, { onDecision: (late) => resolve(plain.decision(late)) }, ...wanted);
+      if (told) resolve(plain.decision(told));
     });
   }
 
   report(event) {
-    native.report(this.#handle, plain.event(event));
+    native.report(this.#handle, ...plain.event(event));
   }
 
   emit(name, fields) {

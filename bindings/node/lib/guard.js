@@ -51,16 +51,16 @@ class Guarded {
       event = { ok: true };
       if (this.#attempts.has(number)) this.#good = { value };
     } catch (error) {
-      event = plain.event({ error });
+      event = { error };
       if (this.#attempts.has(number)) this.#lastThrown = { error };
     }
     if (!this.#attempts.delete(number) || this.#ended) return;
     event.seconds = (performance.now() - began) / 1000;
     try {
-      native.attemptDone(this, number, event);
+      native.attemptDone(this, number, ...plain.event(event));
     } catch (error) {
       // What the exception said of itself cannot be told: that it failed can.
-      native.attemptDone(this, number, { ok: event.ok, message: String(error.message) });
+      native.attemptDone(this, number, ...plain.event({ ok: event.ok, message: String(error.message) }));
     }
   }
 

@@ -87,18 +87,31 @@ function describe(thrown) {
 }
 
 // Texts of exceptions may hold NUL; C's do not.
-const clean = (text) => (typeof text === 'string' ? text.replaceAll('\0', ' ') : text);
+const clean = (text) => (typeof text === 'string' && text.includes('\0') ? text.replaceAll('\0', ' ') : text);
 
-function event(given) {
-  known(given, EVENT, 'event');
-  const { error, ...rest } = given;
-  const plain = error === undefined ? rest : { ...describe(error), ...rest };
-  plain.headers = pairs(plain.headers);
-  plain.body = bytes(plain.body);
-  plain.message = clean(plain.message);
-  plain.code = typeof plain.code === 'number' ? String(plain.code) : clean(plain.code);
-  plain.fields = plain.fields === undefined || plain.fields === null ? undefined : JSON.stringify(plain.fields);
-  return plain;
+function withError({ error, ...rest }) {
+  return { ...describe(error), ...rest };
 }
 
-module.exports = { known, pairs, headersOf, request, event };
+/** An event as the arguments that take_event() in ../addon/value.c takes. */
+function event(given) {
+  known(given, EVENT, 'event');
+  const whole = given.error === undefined ? given : withError(given);
+  const { ok, status, curlCode, category, code, message, retryAfter, notSent, headers, body, route, target, attempt,
+    deadlineLeft, notRepeatable, seconds, name, fields } = whole;
+  return [ok, status, curlCode, category, typeof code === 'number' ? String(code) : clean(code), clean(message), retryAfter,
+    notSent, pairs(headers), bytes(body), route, target, attempt, deadlineLeft, notRepeatable, seconds, name,
+    fields === undefined || fields === null ? undefined : JSON.stringify(fields)];
+}
+
+const ACTIONS = ['fail', 'retry', 'fallback', 'renew', 'respond']; // enum parry_action
+
+/** What tell_decision() in ../addon/decide.c tells. */
+function decision(told) {
+  const [action, status, after, target, category, policy, why, body] = told;
+  const decided = { action: ACTIONS[action] ?? 'fail', status, after, target, category, policy, why };
+  if (body !== undefined) decided.body = body;
+  return decided;
+}
+
+module.exports = { known, pairs, headersOf, request, event, decision };

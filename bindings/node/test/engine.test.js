@@ -92,6 +92,19 @@ test('guard: any function, again and elsewhere', async () => {
   assert.deepStrictEqual(seen, [1, 2, 3].map((n) => ['jobs', 'nightly', n]));
 });
 
+test('guard: exceptions that cannot be told fail the call all the same', async () => {
+  const parry = engine({ init: initFor(provider.url, JOBS) });
+  const odd = [undefined, null, 'text', Symbol('x'), Object.create(null), { get status() { throw new Error('no'); } },
+    { message: { toString() { throw new Error('no'); } } }, { headers: { a: Object.create(null) } }, { headers: { [Symbol.iterator]: 7 } },
+    { category: 'no such' }, { status: 503.5 }, { status: 999, code: 'a\0b' }, { message: '\ud800' }, { headers: { 'a\0': 'b' } },
+    new Proxy({}, { get() { throw new Error('no'); } })];
+  for (const thrown of odd) {
+    await assert.rejects(parry.guard('jobs/odd', () => { throw thrown; })(), (error) => error instanceof ParryError &&
+      error.attempts === 1 && error.cause === thrown);
+  }
+  assert.strictEqual(parry.status().open, 0);
+});
+
 test('guard: what fails, what is given up, what is aborted', async () => {
   const parry = engine({ init: initFor(provider.url, JOBS) });
   const thrown = Object.assign(new Error('wrong'), { status: 400 });
