@@ -45,6 +45,9 @@ async function call(handle, request, signal) {
   return new Answer(head, body, exchange.outcome);
 }
 
+/** Who drops a stream in the middle has left it, too. */
+const forgotten = new FinalizationRegistry((exchange) => exchange.abort(new DOMException('the reader left', 'AbortError')));
+
 /** The pieces of an answer, with `status` and `headers` once the first has come, and `outcome` after the last. */
 class Stream {
   #begin;
@@ -62,6 +65,7 @@ class Stream {
   async start() {
     if (this.#exchange) return this;
     this.#exchange = this.#begin();
+    forgotten.register(this, this.#exchange);
     const { status, headers } = await this.#exchange.head;
     this.status = status;
     this.headers = headers;

@@ -8,8 +8,34 @@ const { ParryError } = require('./errors.js');
 const NOT_PASSED = new Set(['accept-encoding', 'connection', 'content-length', 'host', 'keep-alive', 'te', 'trailer',
   'transfer-encoding', 'upgrade']);
 const BODYLESS = new Set([204, 205, 304]);
+const REDIRECTS = new Set([301, 302, 303, 307, 308]); // never followed: where calls go is said by routes
 
-async function bodyOf(input, init) {
+const BODY_MOST = 16 * 1024 * 1024; // of parry_call()
+
+/** All of a stream, as long as nobody aborts and it does not get too long. */
+async function bytesOf(stream, signal) {
+  const reader = stream.getReader();
+  const leave = () => reader.cancel(signal.reason).catch(() => {}); // ends a read that waits
+  const chunks = [];
+  let size = 0;
+  signal?.addEventListener('abort', leave, { once: true });
+  try {
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+      size += read.value.byteLength;
+      if (size > BODY_MOST) {
+        reader.cancel().catch(() => {});
+        throw new TypeError('fetch failed', { cause: new RangeError(`the body is longer than ${BODY_MOST} bytes`) });
+      }
+      chunks.push(read.value);
+    }
+  } finally {
+    signal?.removeEventListener('abort', leave);
+  }
+  signal?.throwIfAborted();
+  return Buffer.concat(chunks, size);
+}
+
+async function bodyOf(input, init, signal) {
   const body = init?.body;
   if (typeof body === 'string' || body instanceof Uint8Array) return { body };
   if ((body === undefined || body === null) && !(input instanceof Request && input.body)) return {};
@@ -17,7 +43,7 @@ async function bodyOf(input, init) {
   const whole = input instanceof Request && (body === undefined || body === null)
     ? input.clone()
     : new Request('http://parry/', { method: 'POST', body, duplex: 'half' });
-  return { body: new Uint8Array(await whole.arrayBuffer()), type: whole.headers.get('content-type') };
+  return { body: await bytesOf(whole.body, signal), type: whole.headers.get('content-type') };
 }
 
 function urlOf(input) {
@@ -25,9 +51,9 @@ function urlOf(input) {
   return text.startsWith('/') ? new URL(text, 'http://parry') : new URL(text);
 }
 
-async function requestOf(input, init) {
+async function requestOf(input, init, signal) {
   const url = urlOf(input);
-  const { body, type } = await bodyOf(input, init);
+  const { body, type } = await bodyOf(input, init, signal);
   const headers = new Headers(init?.headers ?? (input instanceof Request ? input.headers : undefined));
   if (!headers.has('content-type')) {
     if (type) headers.set('content-type', type);
@@ -39,9 +65,12 @@ async function requestOf(input, init) {
   return { url, request: { path: url.pathname + url.search, method: method.toUpperCase(), headers: flat, body } };
 }
 
+/** Whoever drops an answer unread leaves: the call would be open, and the process kept, until its deadline. */
+const forgotten = new FinalizationRegistry((exchange) => exchange.abort(new DOMException('nobody reads', 'AbortError')));
+
 /** The body of a Response: pieces are read when somebody pulls. */
 function streamOf(exchange) {
-  return new ReadableStream({
+  const stream = new ReadableStream({
     async pull(controller) {
       const chunk = await exchange.read();
       if (chunk) {
@@ -56,6 +85,8 @@ function streamOf(exchange) {
       exchange.abort(reason ?? new DOMException('the reader left', 'AbortError'));
     },
   }, { highWaterMark: 0 });
+  forgotten.register(stream, exchange);
+  return stream;
 }
 
 /** An answer that came encoded though nobody asked for it, as fetch() gives it: decoded. */
@@ -68,10 +99,18 @@ function decoded(stream, headers) {
   return stream.pipeThrough(new DecompressionStream(format));
 }
 
+/** A Response that knows where it came from, and whose clones do. */
+function withUrl(response, url) {
+  return Object.defineProperties(response, {
+    url: { value: url },
+    clone: { value: () => withUrl(Response.prototype.clone.call(response), url) },
+  });
+}
+
 async function fetch(handleOf, input, init) {
   const signal = init?.signal ?? (input instanceof Request ? input.signal : undefined);
   signal?.throwIfAborted();
-  const { url, request } = await requestOf(input, init);
+  const { url, request } = await requestOf(input, init, signal);
   let exchange;
   try {
     exchange = new Exchange(handleOf(), request, signal);
@@ -84,12 +123,14 @@ async function fetch(handleOf, input, init) {
     throw new TypeError('fetch failed', { cause: new ParryError(exchange.outcome) });
   }
   if (status < 200 || status > 599) status = 502;
+  if (init?.redirect === 'error' && REDIRECTS.has(status)) {
+    exchange.abort();
+    throw new TypeError('fetch failed', { cause: new Error('unexpected redirect') });
+  }
   // The policies have tried what there was to try; an SDK that tries again would multiply it.
   if (status >= 400) headers.set('x-should-retry', 'false');
   const body = BODYLESS.has(status) || request.method === 'HEAD' ? null : decoded(streamOf(exchange), headers);
-  const response = new Response(body, { status, headers });
-  Object.defineProperty(response, 'url', { value: url.href });
-  return response;
+  return withUrl(new Response(body, { status, headers }), url.href);
 }
 
 module.exports = { fetch };
