@@ -29,7 +29,7 @@ ROUNDS = 7
 def bare(engine, count):
     """parry_decide() with structs that are filled once: ctypes' part is in it, this package's is not."""
     slot = _events.take()
-    _events.fill(slot.event, {"status": 503, "target": "p/m"})
+    _events.fill(slot, {"status": 503, "target": "p/m"})
     decide, handle, none = _ffi.lib.parry_decide, engine._core.handle, _ffi.ReadyFunction()
     began = time.thread_time_ns()
     for _ in range(count):

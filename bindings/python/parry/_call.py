@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from collections import deque
-from typing import Any, Callable, Deque, List, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Optional, Tuple, Union
 
 from . import _core, _errors, _events, _ffi
 
@@ -94,8 +95,26 @@ class Call:
         if not self.core.threads:
             self.core.wake()
 
+    def wait_until(self, ready: Callable[[], Any]) -> None:
+        """For the consumer that is a thread."""
+        if self.core.pid != os.getpid():
+            raise self.core.why_unusable()  # nobody delivers here
+        self.waiter.wait(ready)  # type: ignore[unused-coroutine]
+
+    async def until(self, ready: Callable[[], Any]) -> None:
+        """For the consumer that is a task."""
+        await self.waiter.wait(ready)  # type: ignore[misc]
+
+    def drop(self) -> None:
+        """For the finalizer of what users hold."""
+        if self.outcome is None and not self.dropped:
+            self.dropped = True
+            self.core.soon(self.cancel)
+
     def cancel(self) -> None:
         """Any thread, any number of times, also when it has ended. It stays registered until its end is told."""
+        if self.core.pid != os.getpid():
+            return  # the parent's, whose lock may have been held at the fork
         with self.waiter:
             self.dropped = True
             self.chunks.clear()
@@ -110,6 +129,14 @@ class Call:
             return  # closed: it has ended with its engine
         if not self.core.threads:
             self.core.wake()
+
+    def read_on(self, limit: int) -> None:
+        """From here on what comes is kept until somebody takes it, but no more than `limit` bytes."""
+        with self.waiter:
+            self.pauses, self.limit = False, limit
+            resume, self.paused = self.paused, False
+        if resume:
+            self.core.between_turns(self.resume)
 
     def resume(self) -> None:
         try:
@@ -128,6 +155,9 @@ class Call:
 
     def is_over(self) -> bool:
         return self.outcome is not None
+
+    def is_whole(self) -> bool:
+        return self.too_large or self.outcome is not None
 
     def has_attempt(self) -> bool:
         return bool(self.attempts) or self.outcome is not None
@@ -301,9 +331,12 @@ def find_header(headers: Tuple[Tuple[str, str], ...], name: str, default: Option
 class _Stream:
     """What the two kinds of streams share."""
 
-    def __init__(self, call: Call):
+    def __init__(self, call: Call, engine: Any):
         self._call = call
-        self._head: List[bytes] = []
+        self._engine = engine  # which lives as long as its answers are read
+
+    def __del__(self) -> None:
+        self._call.drop()
 
     @property
     def status(self) -> int:
@@ -344,7 +377,7 @@ class Stream(_Stream):
 
     def read_some(self) -> bytes:
         """What has come since, at least one byte; b"" at the end, whatever end it was."""
-        self._call.waiter.wait(self._call.has_data)  # type: ignore[union-attr, unused-coroutine]
+        self._call.wait_until(self._call.has_data)
         return self._call.take()
 
     def close(self) -> None:
@@ -371,7 +404,7 @@ class AsyncStream(_Stream):
         return data
 
     async def read_some(self) -> bytes:
-        await self._call.waiter.wait(self._call.has_data)  # type: ignore[misc]
+        await self._call.until(self._call.has_data)
         return self._call.take()
 
     async def aclose(self) -> None:

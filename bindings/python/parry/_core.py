@@ -46,6 +46,10 @@ def register(thing: Any) -> int:
     return key
 
 
+def replace(key: int, thing: Any) -> None:
+    _registry[key] = thing
+
+
 def look_up(key: Optional[int]) -> Any:
     return _registry.get(key or 0)
 
@@ -81,6 +85,7 @@ class Core:
         self.wake_read = self.wake_write = -1
         self.fd = -1
         self.keys: List[int] = []  # registered for as long as the engine lives
+        self.names: Dict[str, int] = {}  # those of host functions
         self.at_close: List[Callable[[], None]] = []
         self.todo: Deque[Callable[[], Any]] = deque()  # for the driver, between its turns
 
@@ -186,6 +191,20 @@ class Core:
         if self.thread is None and self.loop is not None and _running_loop() is self.loop:
             function()
             return
+        self.todo.append(function)
+        self.wake()
+
+    def soon(self, function: Callable[[], Any]) -> None:
+        """For finalizers, which run anywhere, with any lock held: runs it where callbacks are delivered, takes no lock."""
+        loop = self.loop
+        if self.closing or self.pid != os.getpid():
+            return
+        if self.thread is None and loop is not None and not loop.is_closed():
+            try:
+                loop.call_soon_threadsafe(function)
+                return
+            except RuntimeError:
+                pass  # closed this moment
         self.todo.append(function)
         self.wake()
 
@@ -315,9 +334,9 @@ def _drive(core: Core) -> None:
             pass  # nothing there
         if core.closing:
             return
-        while core.todo:
-            core.todo.popleft()()
         try:
+            while core.todo:
+                core.todo.popleft()()
             if core.dispatch(None if core.threads else -1.0) in (_ffi.EFREED, _ffi.EFORKED):
                 return
         except BaseException:  # raised in a callback that no caller waits for
@@ -379,7 +398,7 @@ class LoopWaiter:
             with self.lock:
                 if ready():
                     return
-                if self.future is None:
+                if self.future is None or self.future.done():  # one whose wait was cancelled wakes nobody
                     self.future = self.loop.create_future()
                 future = self.future
             await future

@@ -51,11 +51,20 @@ class Decision(NamedTuple):
         return self.action in (Action.RETRY, Action.FALLBACK, Action.RENEW)
 
 
+def _text(raw: bytes) -> str:
+    return raw.decode() if raw.isascii() else raw.decode("utf-8", "replace")
+
+
+_new = tuple.__new__  # Decision() without the function that takes its names
+
+
 def decision_of(told: Any) -> Decision:
-    size = min(told.body_size, told.body_capacity)
-    return Decision(_ACTIONS[told.action], told.after, told.target.decode("utf-8", "replace"), told.status,
-                    told.category.decode(), told.policy.decode("utf-8", "replace"), told.why.decode("utf-8", "replace"),
-                    ctypes.string_at(told.body, size) if size and told.body else b"")
+    action, body = told.action, b""
+    if action == Action.RESPOND:
+        size = min(told.body_size, told.body_capacity)
+        body = ctypes.string_at(told.body, size) if size and told.body else b""
+    return _new(Decision, (_ACTIONS[action], told.after, _text(told.target), told.status, _text(told.category),
+                           _text(told.policy), _text(told.why), body))
 
 
 class Status(NamedTuple):

@@ -15,6 +15,7 @@ from ._call import AsyncStream, Call, Response, Stream
 from ._decision import Decision, Metrics, Status
 
 lib = _ffi.lib
+_decide = lib.parry_decide
 
 F = TypeVar("F", bound=Callable[..., Any])
 Path = Union[str, "os.PathLike[str]"]
@@ -160,7 +161,13 @@ class Engine:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<parry.Engine {'closed' if self.closed else self.generation[:12]}>"
+        try:
+            return f"<parry.Engine {self.generation[:12]}>"
+        except (AttributeError, _errors.Error):
+            return "<parry.Engine closed>" if not hasattr(self, "_core") or self.closed else "<parry.Engine of a parent>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an engine has threads and cannot be copied or sent: make one in each process")
 
     # ---- calls ---------------------------------------------------------------------------------------------------------
 
@@ -174,7 +181,10 @@ class Engine:
         """
         call = self._start_for_thread(path, json, body, headers, target, method, whole=True)
         try:
-            call.waiter.wait(call.is_over)  # type: ignore[union-attr, unused-coroutine]
+            call.wait_until(call.is_whole)
+            if call.too_large:
+                call.cancel()
+                call.wait_until(call.is_over)
         except BaseException:  # KeyboardInterrupt
             call.cancel()
             raise
@@ -186,7 +196,10 @@ class Engine:
         """call() for asyncio. Cancelling the task ends the call."""
         call = self._start_for_loop(path, json, body, headers, target, method, whole=True)
         try:
-            await call.waiter.wait(call.is_over)  # type: ignore[misc]
+            await call.until(call.is_whole)
+            if call.too_large:
+                call.cancel()
+                await call.until(call.is_over)
         except BaseException:
             call.cancel()
             raise
@@ -202,12 +215,16 @@ class Engine:
         ...         sys.stdout.buffer.write(chunk)
         """
         call = self._start_for_thread(path, json, body, headers, target, method, whole=False)
-        stream = Stream(call)
+        stream = Stream(call, self)
         try:
-            call.waiter.wait(call.has_head)  # type: ignore[union-attr, unused-coroutine]
+            call.wait_until(call.has_head)
             if raise_for_outcome and (call.status >= 400 or call.headers is None):
-                call.waiter.wait(call.is_over)  # type: ignore[union-attr, unused-coroutine]
-                stream._raise_if_failed(call.take())
+                call.read_on(self._max_answer)
+                call.wait_until(call.is_whole)
+                if call.too_large:
+                    call.cancel()
+                    call.wait_until(call.is_over)
+                self._answer(call, True)
         except BaseException:
             call.cancel()
             raise
@@ -224,7 +241,7 @@ class Engine:
         """
         def start() -> Call:
             return self._start_for_loop(path, json, body, headers, target, method, whole=False)
-        return _AsyncStreamContext(start, raise_for_outcome)
+        return _AsyncStreamContext(self, start, raise_for_outcome)
 
     def _start_for_thread(self, path: str, value: Any, body: Any, headers: _events.Headers, target: Optional[str],
                           method: Optional[str], whole: bool) -> Call:
@@ -294,14 +311,22 @@ class Engine:
                 return waiting
             waiting.waiter.wait(waiting.is_over)  # type: ignore[union-attr, unused-coroutine]
             return waiting.result()
-        slot = _events.take()
+        slot, core = _events.take(), self._core
         try:
-            self._fill(slot, event, exception, told)
-            with self._core as handle:
-                error = lib.parry_decide(handle, slot.event_ref, slot.decision_ref, _no_ready, None)
-                if error == _ffi.OK:
-                    return _decision.decision_of(slot.decision)
+            if exception is not None or event is not None:
+                self._fill(slot, event, exception, told)
+            else:
+                _events.fill(slot, told)
+            core.uses.append(None)  # `with core`, at a third of its price
+            try:
+                if core.closing:
+                    raise core.why_unusable()
+                error = _decide(core.handle, slot.event_ref, slot.decision_ref, _no_ready, None)
+            finally:
+                core.uses.pop()
+            if error:
                 raise _errors.from_code(error, "decide")
+            return _decision.decision_of(slot.decision)
         finally:
             _events.give_back(slot)
 
@@ -343,7 +368,7 @@ class Engine:
             told = {**_events.describe(exception), **told}
         if event is not None:
             told["name"] = event
-        _events.fill(slot.event, told)
+        _events.fill(slot, told)
 
     def report(self, *, ok: bool, exception: Optional[BaseException] = None, **told: Any) -> None:
         """Tells how an attempt of the program's own went, good or bad, so that breakers, health, budgets and alerts know.
@@ -370,7 +395,7 @@ class Engine:
         """
         text = _events.json_text(fields)
         with self._core as handle:
-            error = lib.parry_emit(handle, name.encode(), text)
+            error = lib.parry_emit(handle, _events.encode(name), text)
         self._core.check(error, f"emit {name}")
         if not self._core.threads:
             self._core.wake()
@@ -414,20 +439,26 @@ class Engine:
 
     def register(self, name: str, function: Optional[Callable[[Any], Any]], *, any_thread: bool = False) -> None:
         """What the decorator does; None takes the name back."""
-        core = self._core
-        callback, key = _ffi.HostFunction(), 0
+        core, callback, made = self._core, _ffi.HostFunction(), None
         if function is not None:
-            key = _core.register(_functions.Function(core, self._runners, name, function, any_thread))
+            made = _functions.Function(core, self._runners, name, function, any_thread)
             callback = _functions.on_function
+        key = core.names.get(name, 0)  # the same for whoever bears the name: C may still come by for the one before
+        if not key:
+            key = _core.register(made)
+            core.keys.append(key)
+            core.names[name] = key
+        before = _core.look_up(key)
+        if made is not None:
+            _core.replace(key, made)
         try:
             with core as handle:
-                error = lib.parry_register(handle, name.encode(), callback, key, _ffi.ANY_THREAD if any_thread else 0)
+                error = lib.parry_register(handle, _events.encode(name), callback, key,
+                                           _ffi.ANY_THREAD if any_thread else 0)
             core.check(error, f"function {name!r}")
         except BaseException:
-            _core.unregister(key)
+            _core.replace(key, before)
             raise
-        if key:
-            core.keys.append(key)
         running = _core._running_loop()
         if running is not None:
             self._runners.home = running
@@ -494,19 +525,24 @@ class Engine:
 class _AsyncStreamContext:
     """What astream() gives: `async with` it, or await it for an AsyncStream to close oneself."""
 
-    def __init__(self, start: Callable[[], Call], raise_for_outcome: bool):
+    def __init__(self, engine: Engine, start: Callable[[], Call], raise_for_outcome: bool):
+        self._engine = engine
         self._start = start
         self._raise = raise_for_outcome
         self._stream: Optional[AsyncStream] = None
 
     async def _open(self) -> AsyncStream:
         call = self._start()
-        stream = AsyncStream(call)
+        stream = AsyncStream(call, self._engine)
         try:
-            await call.waiter.wait(call.has_head)  # type: ignore[misc]
+            await call.until(call.has_head)
             if self._raise and (call.status >= 400 or call.headers is None):
-                await call.waiter.wait(call.is_over)  # type: ignore[misc]
-                stream._raise_if_failed(call.take())
+                call.read_on(self._engine._max_answer)
+                await call.until(call.is_whole)
+                if call.too_large:
+                    call.cancel()
+                    await call.until(call.is_over)
+                self._engine._answer(call, True)
         except BaseException:
             call.cancel()
             raise
@@ -583,7 +619,7 @@ def _findings(handle: Any) -> List[str]:
 
 
 def _path(path: Optional[Path]) -> Optional[bytes]:
-    return None if path is None else os.fsencode(path)
+    return None if path is None else _events.whole(os.fsencode(path))
 
 
 # ---- callbacks ---------------------------------------------------------------------------------------------------------

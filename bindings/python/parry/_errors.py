@@ -38,6 +38,9 @@ class PolicyError(Error):
         super().__init__("\n".join(findings) or "the policies were refused")
         self.findings = findings
 
+    def __reduce__(self) -> Any:
+        return PolicyError, (self.findings,)
+
 
 class NoMemoryError(Error, MemoryError):
     """Memory is short; it cost this call only."""

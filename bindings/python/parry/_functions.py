@@ -43,7 +43,7 @@ class Function:
     def answer(self, request: int, arguments: bytes) -> None:
         try:
             result = _events.json_text(self.function(json.loads(arguments)))
-        except Exception as error:
+        except BaseException as error:  # also SystemExit: there is no program here to end, only a thread that others need
             self.failed(request, error)
         else:
             self.reply(request, result, None)
@@ -56,16 +56,16 @@ class Function:
     async def answer_later(self, request: int, arguments: bytes) -> None:
         try:
             result = _events.json_text(await self.function(json.loads(arguments)))
-        except Exception as error:
-            self.failed(request, error)
-        except BaseException:
+        except asyncio.CancelledError:
             self.reply(request, None, "the function was cancelled")
             raise
+        except BaseException as error:
+            self.failed(request, error)
         else:
             self.reply(request, result, None)
 
-    def failed(self, request: int, error: Exception) -> None:
-        self.reply(request, None, f"{type(error).__name__}: {error}")
+    def failed(self, request: int, error: BaseException) -> None:
+        self.reply(request, None, f"{type(error).__name__}: {_events.sentence(error)}")
         if not isinstance(error, HostFunctionError):
             _core.unraisable(f"function {self.name!r}")
 
@@ -74,8 +74,10 @@ class Function:
             result, error = None, f"the answer of {self.name} has {len(result)} bytes, more than 65536"
         try:
             with self.core as handle:
-                lib.parry_reply(handle, _ffi.Id(request), result,
-                                None if error is None else error[:1000].replace("\0", " ").encode("utf-8", "replace"))
+                problem = None if error is None else error.encode("utf-8", "replace")
+                code = lib.parry_reply(handle, _ffi.Id(request), result, problem)
+                if code == _ffi.EINVAL:  # what json.dumps() writes and parry does not read, as when it is nested too deep
+                    lib.parry_reply(handle, _ffi.Id(request), None, f"the answer of {self.name} is not JSON".encode())
         except _errors.Error:
             return  # closed meanwhile: nobody waits
         if not self.core.threads and not self.any_thread:
@@ -161,7 +163,7 @@ def on_function(user: int, request: Any, arguments: int, size: int) -> None:
     except BaseException as error:
         if function is None:
             return  # its engine is being closed
-        function.reply(request.value, None, f"{type(error).__name__}: {error}")
+        function.reply(request.value, None, f"{type(error).__name__}: {_events.sentence(error)}")
         if isinstance(error, Exception):
             _core.unraisable(f"function {function.name!r}")
         else:

@@ -81,10 +81,15 @@ class _Guarded:
 
     def tell(self, made: Attempt, told: Dict[str, Any]) -> None:
         core = self.call.core
-        event = _ffi.Event()
-        _events.fill(event, told)
-        with core as handle:
-            code = lib.parry_attempt_done(handle, self.call.id, made.number, ctypes.byref(event))
+        slot = _events.take()
+        try:
+            _events.fill(slot, told)
+            with core as handle:
+                code = lib.parry_attempt_done(handle, self.call.id, made.number, slot.event_ref)
+        except _errors.ClosedError:
+            return  # the call has ended with its engine; what the function brought is the caller's all the same
+        finally:
+            _events.give_back(slot)
         if code != _ffi.ENOENT:  # nobody waits for it any more
             core.check(code, "the end of an attempt")
         if not core.threads:
@@ -112,7 +117,11 @@ def decorator(engine: Engine, target: str, path: str, classify: Optional[Classif
     def wrap(function: Any) -> Any:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError("a generator cannot be guarded: what it gave is not taken back")
-        if inspect.iscoroutinefunction(function):
+        if not callable(function):
+            raise TypeError(f"{function!r} cannot be called, so it cannot be guarded; "
+                            "@classmethod and @staticmethod go above @engine.guard")
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+                getattr(type(function), "__call__", None)):
             @functools.wraps(function)
             async def guarded_async(*args: Any, **kwargs: Any) -> Any:
                 return await _run_async(engine, target, path, classify, answer, function, args, kwargs)
@@ -132,7 +141,7 @@ def _run(engine: Engine, target: str, path: str, classify: Optional[Classify], a
     call = guarded.call
     try:
         while True:
-            call.waiter.wait(call.has_attempt)  # type: ignore[union-attr, unused-coroutine]
+            call.wait_until(call.has_attempt)
             made = guarded.next_attempt()
             if made is not None:
                 began = time.monotonic()
@@ -161,7 +170,7 @@ async def _run_async(engine: Engine, target: str, path: str, classify: Optional[
     call = guarded.call
     try:
         while True:
-            await call.waiter.wait(call.has_attempt)  # type: ignore[misc]
+            await call.until(call.has_attempt)
             made = guarded.next_attempt()
             if made is not None:
                 began = time.monotonic()

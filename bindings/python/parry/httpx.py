@@ -53,7 +53,7 @@ class _Transport:
             call.start(method=request.method, path=request.url.raw_path.decode("ascii"), target=self._target,
                        headers=headers, body=body, ops=_call.HTTP_OPS)
         except _errors.Error as error:
-            raise httpx.RequestError(str(error), request=request) from error
+            raise _refused(error, request) from error
         return call
 
     def _head(self, call: Call, request: httpx.Request) -> Tuple[int, List[Tuple[bytes, bytes]]]:
@@ -82,6 +82,10 @@ class _Transport:
         return call.outcome is None and call.status >= 400 and call.buffered < _ERROR_KEPT and not call.paused
 
 
+def _refused(error: _errors.Error, request: httpx.Request) -> httpx.TransportError:
+    return httpx.TransportError(str(error), request=request)
+
+
 def _check_end(call: Call, request: httpx.Request) -> None:
     outcome = call.outcome
     if call.error is not None:
@@ -96,14 +100,18 @@ def _check_end(call: Call, request: httpx.Request) -> None:
 
 
 class _Body(httpx.SyncByteStream):
-    def __init__(self, call: Call, request: httpx.Request):
+    def __init__(self, call: Call, request: httpx.Request, engine: Engine):
         self._call = call
         self._request = request
+        self._engine = engine  # which lives as long as its answers are read
+
+    def __del__(self) -> None:
+        self._call.drop()
 
     def __iter__(self) -> Iterator[bytes]:
         call = self._call
         while True:
-            call.waiter.wait(call.has_data)  # type: ignore[union-attr, unused-coroutine]
+            call.wait_until(call.has_data)
             data = call.take()
             if not data:
                 break
@@ -115,14 +123,18 @@ class _Body(httpx.SyncByteStream):
 
 
 class _AsyncBody(httpx.AsyncByteStream):
-    def __init__(self, call: Call, request: httpx.Request):
+    def __init__(self, call: Call, request: httpx.Request, engine: Engine):
         self._call = call
         self._request = request
+        self._engine = engine
+
+    def __del__(self) -> None:
+        self._call.drop()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         call = self._call
         while True:
-            await call.waiter.wait(call.has_data)  # type: ignore[misc]
+            await call.until(call.has_data)
             data = call.take()
             if not data:
                 break
@@ -141,15 +153,18 @@ class ParryTransport(_Transport, httpx.BaseTransport):
     """
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        self._engine._core.drive_for_thread()
+        try:
+            self._engine._core.drive_for_thread()
+        except _errors.Error as error:
+            raise _refused(error, request) from error
         call = self._start(_core.ThreadWaiter(), request, request.read())
         try:
-            call.waiter.wait(lambda: call.has_head() and not self._waits_for_more(call))  # type: ignore[union-attr, unused-coroutine]
+            call.wait_until(lambda: call.has_head() and not self._waits_for_more(call))
             status, headers = self._head(call, request)
         except BaseException:
             call.cancel()
             raise
-        return httpx.Response(status, headers=headers, stream=_Body(call, request), request=request,
+        return httpx.Response(status, headers=headers, stream=_Body(call, request, self._engine), request=request,
                               extensions={"parry_call": call})
 
     def close(self) -> None:
@@ -164,15 +179,18 @@ class AsyncParryTransport(_Transport, httpx.AsyncBaseTransport):
     """
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        loop = self._engine._use_loop()
+        try:
+            loop = self._engine._use_loop()
+        except _errors.Error as error:
+            raise _refused(error, request) from error
         call = self._start(_core.LoopWaiter(loop), request, await request.aread())
         try:
-            await call.waiter.wait(lambda: call.has_head() and not self._waits_for_more(call))  # type: ignore[misc]
+            await call.until(lambda: call.has_head() and not self._waits_for_more(call))
             status, headers = self._head(call, request)
         except BaseException:
             call.cancel()
             raise
-        return httpx.Response(status, headers=headers, stream=_AsyncBody(call, request), request=request,
+        return httpx.Response(status, headers=headers, stream=_AsyncBody(call, request, self._engine), request=request,
                               extensions={"parry_call": call})
 
     async def aclose(self) -> None:

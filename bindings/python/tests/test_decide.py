@@ -83,18 +83,22 @@ def test_an_event_and_an_answer(make, sim, tmp_path):
 @pytest.mark.parametrize("threads", [1, 0])
 def test_a_policy_asks_the_program(make, sim, tmp_path, threads):
     engine = make(policy_dir=folder(tmp_path, sim, asks=ASKS).path, threads=threads)
-    seen = []
+    seen, may_answer = [], threading.Event()
+    may_answer.set()
 
     @engine.function("plan_of")
     def plan_of(arguments):
         seen.append(threading.current_thread())
+        may_answer.wait(20)
         return {"name": f"plan of {arguments['user']} {arguments['number']}"}
 
     assert plan_of({"user": "x", "number": 1})["name"] == "plan of x 1"  # still a function
     told = engine.decide(status=503, message="ada", target="db/x", wait=True)
     assert told.action is parry.Action.RETRY and told.why == "plan of ada 7"
     assert seen[-1] is not threading.current_thread()
+    may_answer.clear()  # or it may have answered before it would have to be waited for
     assert engine.decide(status=503, message="ada", target="db/x").action is parry.Action.FAIL  # does not wait
+    may_answer.set()
 
     async def later():
         return await engine.adecide(status=503, message="bob", target="db/x")
