@@ -41,7 +41,14 @@
 #ifndef PARRY_HPP
 #define PARRY_HPP
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow" /* parry_status is a struct and a function, as C allows */
+#endif
 #include <parry.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 #include <array>
 #include <atomic>
@@ -547,10 +554,11 @@ inline int parry::core::open(std::string_view dir, std::string_view text)
 
 /* A call that C knows. Ends with on_done. */
 struct parry::open_call {
-  std::shared_ptr<parry::core> core;
-  call_ops ops;
+  std::shared_ptr<parry::core> core{};
+  call_ops ops{};
   bool threw = false;
 
+  static constexpr uint64_t doomed = UINT64_MAX; /* in place of an id that is not known yet: cancel it when it is */
   std::shared_ptr<std::atomic<uint64_t>> id = std::make_shared<std::atomic<uint64_t>>(0); /* 0: not known yet */
 
   /* Every callback but on_done, when there is nothing left to cancel. */
@@ -558,7 +566,9 @@ struct parry::open_call {
   {
     if (!threw && !core->shielded(std::forward<Act>(act))) {
       threw = true;
-      (void)parry_call_cancel(core->handle, parry_call_id{id->load()});
+      uint64_t known = 0;
+      if (!id->compare_exchange_strong(known, doomed))
+        (void)parry_call_cancel(core->handle, parry_call_id{known});
     }
   }
 
@@ -616,9 +626,9 @@ struct parry::open_call {
 
 /* A decision that waits. Ends with ready. */
 struct parry::open_decision {
-  std::shared_ptr<parry::core> core;
-  std::function<void(const decision &)> ready;
-  std::array<char, decision::body_max> body;
+  std::shared_ptr<parry::core> core{};
+  std::function<void(const decision &)> ready{};
+  std::array<char, decision::body_max> body; /* written before it is read */
 
   static void on_ready(void *user, const parry_decision *told) noexcept
   {
@@ -904,7 +914,9 @@ public:
     std::shared_ptr<std::atomic<uint64_t>> id = open->id;
     check(parry_call(core.handle, &to, &with, open.get(), &named.id_));
     (void)open.release(); /* on_done's, which may have been already, on another thread */
-    id->store(named.id_.value);
+    uint64_t before = 0;
+    if (!id->compare_exchange_strong(before, named.id_.value))
+      (void)named.cancel();
     return named;
   }
 
@@ -932,9 +944,12 @@ public:
     return decision(told, body.data());
   }
 
-  /* The same, and a handler may wait: then there is nothing yet, and ready comes from run() or dispatch(). */
+  /* The same, and a handler may wait: then there is nothing yet, and ready comes from run() or dispatch(). Empty: as
+   * without it. */
   std::optional<decision> decide(const parry::event &event, std::function<void(const decision &)> ready)
   {
+    if (!ready)
+      return decide(event);
     texts copy;
     parry_event to = copy.event(event);
     parry_decision told = PARRY_DECISION_INIT;

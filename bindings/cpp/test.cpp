@@ -436,6 +436,96 @@ void events_reach_policies()
 
 /* ---- threads of parry's ---- */
 
+/* An empty function was called, and run() threw std::bad_function_call. */
+void who_gives_no_function_does_not_wait()
+{
+  parry::engine engine(usual());
+  engine.provide("now_what", [](std::string_view) { return std::string(R"({"after":3})"); });
+  CHECK(engine.decide(to_ask(), std::function<void(const parry::decision &)>{}));
+  CHECK(run_out(engine) == 0);
+}
+
+/* Whatever is thrown, also what is no std::exception, from every kind of callback. */
+void anything_may_be_thrown()
+{
+  unsigned numbers = 0, others = 0;
+  parry::options options = usual();
+  options.log = [](int, std::string_view) { throw 1; };
+  options.on_exception = [&](std::exception_ptr thrown) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (int) {
+      numbers++;
+      throw; /* its own is dropped */
+    } catch (...) {
+      others++;
+    }
+  };
+  parry::engine engine(options);
+  unsigned done = 0;
+  parry::call_ops ops;
+  ops.on_headers = [](int, const std::vector<parry::header_view> &) { throw 2; };
+  ops.on_done = [&](const parry::outcome &) {
+    done++;
+    throw 3;
+  };
+  (void)engine.call(to_nobody(), ops);
+  parry::request job;
+  job.path = "/jobs", job.target = "own/job";
+  parry::call_ops attempts;
+  attempts.on_attempt = [](const parry::attempt &) { throw 4; };
+  attempts.on_abandon = [](parry_call_id, unsigned) { throw 5; };
+  attempts.on_done = [&](const parry::outcome &) { done++; };
+  (void)engine.call(job, attempts);
+  engine.provide("now_what", [](std::string_view) -> std::string { throw 6; });
+  bool told = false;
+  CHECK(!engine.decide(to_ask(), [&](const parry::decision &) {
+    told = true;
+    throw 7;
+  }));
+  CHECK(run_out(engine) == 0);
+  CHECK(done == 2 && told && numbers >= 5 && others == 0);
+  try {
+    engine.metrics([](const parry::sample &) { throw 8; });
+    CHECK(!"thrown");
+  } catch (int number) {
+    CHECK(number == 8);
+  }
+}
+
+/* Engines, names of calls and questions end in any order, also inside each other's last callbacks. */
+void ends_come_in_any_order()
+{
+  auto first = std::make_unique<parry::engine>(usual()), second = std::make_unique<parry::engine>(usual());
+  std::vector<parry::question> kept;
+  first->provide_later("now_what", [&](parry::question asked) {
+    kept.push_back(std::move(asked));
+    second.reset();
+  });
+  unsigned ended = 0;
+  CHECK(!first->decide(to_ask(), [&](const parry::decision &) { ended++; }));
+  parry::call_ops ops;
+  ops.on_done = [&ended, at_end = std::make_shared<int>(1)](const parry::outcome &outcome) {
+    ended += outcome.category == "cancelled" ? 1u : 0u;
+  };
+  parry::call name = second->call(to_nobody(), ops), same = name;
+  const parry::call_ops copy = ops;
+  while (kept.empty())
+    (void)first->run(1);
+  CHECK(!second && ended == 1 && !name.cancel() && !same.resume());
+  auto third = std::make_shared<parry::engine>(usual());
+  ops.on_done = [&ended, third](const parry::outcome &) { ended++; }; /* whose copy is the engine's last holder */
+  parry::engine *last = third.get();
+  (void)last->call(to_nobody(), std::move(ops));
+  third.reset();
+  while (ended == 1)
+    (void)last->run(1);
+  first.reset();
+  CHECK(ended == 3);
+  CHECK(!kept.front().reply("1"));
+  kept.clear();
+}
+
 void with_threads_run_and_dispatch_deliver()
 {
   parry::options options = usual();
@@ -490,6 +580,9 @@ const test tests[] = {
     TEST(host_functions_fail_with_words),
     TEST(answers_may_come_later),
     TEST(events_reach_policies),
+    TEST(who_gives_no_function_does_not_wait),
+    TEST(anything_may_be_thrown),
+    TEST(ends_come_in_any_order),
     TEST(with_threads_run_and_dispatch_deliver),
 };
 } // namespace

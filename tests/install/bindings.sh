@@ -14,6 +14,9 @@ trap 'rm -rf "$work"' EXIT
 
 case ${2:?usage: bindings.sh PREFIX cpp|lua|pages|python|node} in
 cpp)
+  # Whatever warnings a user has turned on, the header gives none; nor does it need run-time types.
+  g++ -std=c++17 -fsyntax-only -fno-rtti -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast "${strict[@]}" \
+    "${cflags[@]}" "$bindings/cpp/test.cpp"
   clang++ -std=c++20 "${strict[@]}" "${cflags[@]}" "$bindings/cpp/test.cpp" -o "$work/test" "${shared[@]}" -pthread
   "$work/test"
   ;;
