@@ -2,6 +2,7 @@
  * value is the table of its callbacks and of what was collected. */
 #include "module.h"
 
+#include <limits.h>
 #include <stdint.h>
 
 enum { COLLECTED_MAX = 64 * 1024 * 1024 };
@@ -314,6 +315,7 @@ int lm_attempt_done(lua_State *L)
 {
   struct lm_engine *engine = lm_engine(L);
   lua_Integer number = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, number >= 0 && number <= INT_MAX, 3, "no attempt has that number");
   lua_settop(L, 4);
   struct parry_event event = lm_event(L, 4);
   return lm_result(L, parry_attempt_done(engine->handle, id_at(L, 2), (unsigned)number, &event));

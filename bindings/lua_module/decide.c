@@ -107,7 +107,9 @@ int lm_report(lua_State *L)
 int lm_emit(lua_State *L)
 {
   struct lm_engine *engine = lm_engine(L);
-  return lm_result(L, parry_emit(engine->handle, luaL_checkstring(L, 2), luaL_optstring(L, 3, NULL)));
+  luaL_checkstring(L, 2);
+  const char *name = lm_argument(L, 2);
+  return lm_result(L, parry_emit(engine->handle, name, lm_argument(L, 3)));
 }
 
 /* ---- host functions -------------------------------------------------------------------------------------------------- */
@@ -178,7 +180,8 @@ static struct lm_function *place(lua_State *L, struct lm_engine *engine)
 int lm_register(lua_State *L)
 {
   struct lm_engine *engine = lm_engine(L);
-  const char *name = luaL_checkstring(L, 2);
+  luaL_checkstring(L, 2);
+  const char *name = lm_argument(L, 2);
   lua_settop(L, 3);
   if (lua_isnil(L, 3))
     return lm_result(L, parry_register(engine->handle, name, NULL, NULL, 0));
@@ -193,5 +196,5 @@ int lm_reply(lua_State *L)
 {
   struct lm_engine *engine = lm_engine(L);
   parry_request_id request = {(uint64_t)luaL_checkinteger(L, 2)};
-  return lm_result(L, parry_reply(engine->handle, request, luaL_optstring(L, 3, NULL), luaL_optstring(L, 4, NULL)));
+  return lm_result(L, parry_reply(engine->handle, request, lm_argument(L, 3), lm_argument(L, 4)));
 }

@@ -97,10 +97,7 @@ static int log_level(lua_State *L)
 
 static unsigned count(lua_State *L, const char *name)
 {
-  double value = lm_number(L, 1, name);
-  if (!(value >= 0 && value <= 1e9))
-    luaL_error(L, "parry.new: %s is out of range", name);
-  return (unsigned)value;
+  return (unsigned)lm_whole(L, 1, name, 1000000000);
 }
 
 /* Callbacks of the options into the user value on top. */

@@ -51,6 +51,7 @@ int lm_failed(lua_State *L, int error, const char *findings);
 const char *lm_text(lua_State *L, int index, const char *name);
 const char *lm_bytes(lua_State *L, int index, const char *name, size_t *size);
 double lm_number(lua_State *L, int index, const char *name);
+int lm_whole(lua_State *L, int index, const char *name, int max); /* raises below 0, above max, and for fractions */
 bool lm_flag(lua_State *L, int index, const char *name);
 /* Pushes the function, or raises; false: none, and nothing was pushed. */
 bool lm_function(lua_State *L, int index, const char *name);
@@ -59,6 +60,9 @@ bool lm_function(lua_State *L, int index, const char *name);
 const struct parry_header *lm_headers(lua_State *L, int index, const char *name, size_t *count);
 /* Sets `name` of the table on top: {["lower-case-name"] = value}; values of one name are joined with ", ". */
 void lm_set_headers(lua_State *L, const struct parry_header *headers, size_t count);
+
+/* The text that is an argument, NULL for none or nil; raises for one that C would see cut. */
+const char *lm_argument(lua_State *L, int index);
 
 /* The event in the table at index; what it points to stays on the stack. */
 struct parry_event lm_event(lua_State *L, int index);

@@ -82,6 +82,38 @@ test("decisions are tables", function()
   raises("table expected", engine.decide, engine)
 end)
 
+test("numbers that C has not, and texts that it would cut, are refused", function()
+  local engine <close> = usual()
+  for _, wrong in ipairs { 0 / 0, 1 / 0, 1e300, -1, 503.5 } do
+    raises("status must be", engine.decide, engine, failed(wrong))
+    raises("attempt must be", engine.decide, engine, failed(503, { attempt = wrong }))
+    raises("threads must be", parry.new, { policy_dir = folder, threads = wrong })
+  end
+  raises("retry_after must be", engine.decide, engine, failed(503, { retry_after = 0 / 0 }))
+  equal(engine:decide(failed(503.0)).action, "retry")
+  raises("no attempt", engine.attempt_done, engine, 1, -1, { ok = true })
+  raises("NUL inside", engine.emit, engine, "a\0b")
+  raises("NUL inside", engine.emit, engine, "a", "{}\0")
+  raises("NUL inside", engine.register, engine, "a\0b", print)
+  raises("NUL inside", engine.reply, engine, 1, "1\0")
+  local cyclic = {}
+  cyclic[1], cyclic[2] = cyclic, cyclic
+  raises("headers must be", engine.decide, engine, failed(503, { headers = { cyclic } }))
+  local many = {}
+  for i = 1, 100000 do many["h" .. i] = "v" end
+  raises("an argument is wrong", engine.decide, engine, failed(503, { headers = many }))
+end)
+
+test("an engine may close another one in its callback", function()
+  local first, second = usual(), usual()
+  local category
+  second:call(request { on_done = function(outcome) category = outcome.category end })
+  first:call(request { on_done = function() second:close() end })
+  run_out(first)
+  equal(category, "cancelled")
+  first:close()
+end)
+
 test("a call blocks, or tells its callbacks", function()
   local engine <close> = usual()
   local answer, err = engine:call(request())

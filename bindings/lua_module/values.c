@@ -2,6 +2,7 @@
 #include "module.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <string.h>
 
 /* ---- errors -------------------------------------------------------------------------------------------------------- */
@@ -133,8 +134,26 @@ double lm_number(lua_State *L, int index, const char *name)
     value = lua_tonumber(L, -1);
   else if (!lua_isnil(L, -1))
     wrong_type(L, name, "number");
+  if (value != value)
+    luaL_error(L, "parry: %s must be a number, got NaN", name);
   lua_pop(L, 1);
   return value;
+}
+
+int lm_whole(lua_State *L, int index, const char *name, int max)
+{
+  double value = lm_number(L, index, name);
+  if (!(value >= 0 && value <= max) || value != (int)value)
+    luaL_error(L, "parry: %s must be a whole number in 0..%d", name, max);
+  return (int)value;
+}
+
+const char *lm_argument(lua_State *L, int index)
+{
+  size_t size;
+  const char *text = luaL_optlstring(L, index, NULL, &size);
+  luaL_argcheck(L, !text || strlen(text) == size, index, "it has a NUL inside");
+  return text;
 }
 
 bool lm_flag(lua_State *L, int index, const char *name)
@@ -226,8 +245,8 @@ struct parry_event lm_event(lua_State *L, int index)
   luaL_checktype(L, index, LUA_TTABLE);
   luaL_checkstack(L, LUA_MINSTACK, NULL);
   event.ok = lm_flag(L, index, "ok");
-  event.status = (int)lm_number(L, index, "status");
-  event.curl_code = (int)lm_number(L, index, "curl_code");
+  event.status = lm_whole(L, index, "status", INT_MAX);
+  event.curl_code = lm_whole(L, index, "curl_code", INT_MAX);
   event.category = lm_text(L, index, "category");
   event.code = lm_text(L, index, "code");
   event.message = lm_text(L, index, "message");
@@ -236,7 +255,7 @@ struct parry_event lm_event(lua_State *L, int index)
   event.body = lm_bytes(L, index, "body", &event.body_size);
   event.route = lm_text(L, index, "route");
   event.target = lm_text(L, index, "target");
-  event.attempt = (unsigned)lm_number(L, index, "attempt");
+  event.attempt = (unsigned)lm_whole(L, index, "attempt", INT_MAX);
   event.deadline_left = lm_number(L, index, "deadline_left");
   event.not_repeatable = lm_flag(L, index, "not_repeatable");
   event.seconds = lm_number(L, index, "seconds");
