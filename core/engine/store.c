@@ -258,6 +258,7 @@ void pry_store_free(struct pry_store *store)
       pry_store_drop(store, shard, shard->heap[shard->table.count - 1]);
     pry_table_fini(&shard->table);
     free(shard->heap);
+    pry_breaker_free_spares(shard);
     pthread_mutex_destroy(&shard->lock);
   }
   free(store);

@@ -3,6 +3,11 @@
 
 #include <stdlib.h>
 
+enum {
+  PERMIT_KEY = 96, /* bytes of a key that fit into any permit */
+  SPARES_MAX = 16  /* a shard's */
+};
+
 #define HALF_OPEN_LIMIT_DEFAULT (60 * PRY_SECOND)
 #define WINDOW_DEFAULT (60 * PRY_SECOND)
 
@@ -10,39 +15,71 @@
 #define ASK_AGAIN PRY_SECOND
 
 /* Lives as long as the attempt that holds it, whatever becomes of the breaker. */
-struct breaker_permit {
+struct pry_breaker_permit {
   struct pry_permit permit;
   struct pry_store *store;
+  struct pry_shard *shard;         /* of its key */
+  struct pry_breaker_permit *next; /* spare */
   struct pry_list place; /* in its breaker's list while it takes a half-open place; guarded by the shard's lock */
   pry_time since;
   uint64_t epoch;
   bool recorded;
   struct pry_slice key;
-  char key_bytes[];
+  char key_bytes[]; /* room for PERMIT_KEY at least */
 };
 
 static void release_permit(struct pry_permit *permit)
 {
-  struct breaker_permit *held = PRY_CONTAINER_OF(permit, struct breaker_permit, permit);
-  struct pry_shard *shard = pry_store_shard(held->store, held->key);
+  struct pry_breaker_permit *held = PRY_CONTAINER_OF(permit, struct pry_breaker_permit, permit);
+  struct pry_shard *shard = held->shard;
   pthread_mutex_lock(&shard->lock);
   pry_list_remove(&held->place);
+  bool keep = held->key.size <= PERMIT_KEY && shard->spares < SPARES_MAX;
+  if (keep) {
+    held->next = shard->spare;
+    shard->spare = held;
+    shard->spares++;
+  }
   pthread_mutex_unlock(&shard->lock);
-  free(held);
+  if (!keep)
+    free(held);
 }
 
-static struct breaker_permit *new_permit(struct pry_store *store, struct pry_slice key, uint64_t epoch, pry_time now)
+void pry_breaker_free_spares(struct pry_shard *shard)
 {
-  struct breaker_permit *held = calloc(1, sizeof *held + key.size);
+  while (shard->spare) {
+    struct pry_breaker_permit *held = shard->spare;
+    shard->spare = held->next;
+    free(held);
+  }
+}
+
+/* Every attempt takes one: those given back are kept. The shard's lock is held. */
+static struct pry_breaker_permit *take_memory(struct pry_shard *shard, size_t key_size)
+{
+  struct pry_breaker_permit *held = key_size <= PERMIT_KEY ? shard->spare : NULL;
+  if (!held)
+    return malloc(sizeof *held + (key_size > PERMIT_KEY ? key_size : PERMIT_KEY));
+  shard->spare = held->next;
+  shard->spares--;
+  return held;
+}
+
+static struct pry_breaker_permit *new_permit(struct pry_store *store, struct pry_shard *shard, struct pry_slice key,
+                                             uint64_t epoch, pry_time now)
+{
+  struct pry_breaker_permit *held = take_memory(shard, key.size);
   if (!held)
     return NULL;
+  held->permit = (struct pry_permit){.release = release_permit, .observed = true};
   pry_list_init(&held->permit.link);
   pry_list_init(&held->place);
-  held->permit.release = release_permit;
-  held->permit.observed = true;
   held->store = store;
+  held->shard = shard;
+  held->next = NULL;
   held->since = now;
   held->epoch = epoch;
+  held->recorded = false;
   if (key.size)
     memcpy(held->key_bytes, key.data, key.size);
   held->key = (struct pry_slice){held->key_bytes, key.size};
@@ -112,7 +149,7 @@ static void keep(struct pry_shard *shard, struct pry_object *object, pry_time no
 static pry_time lapse_time(const struct pry_object_breaker *breaker, const struct pry_breaker_parameters *parameters)
 {
   pry_time limit = parameters->half_open_limit > 0 ? parameters->half_open_limit : HALF_OPEN_LIMIT_DEFAULT;
-  return pry_store_after(PRY_CONTAINER_OF(breaker->places.next, struct breaker_permit, place)->since, limit);
+  return pry_store_after(PRY_CONTAINER_OF(breaker->places.next, struct pry_breaker_permit, place)->since, limit);
 }
 
 /* Permits that leaked, or belong to attempts that hang, must not keep a breaker half-open for ever. */
@@ -140,7 +177,7 @@ static pry_time soonest_chance(const struct pry_object_breaker *breaker,
   return lapse < ASK_AGAIN ? lapse : ASK_AGAIN;
 }
 
-static enum pry_store_status enter(struct pry_store *store, struct pry_object *object,
+static enum pry_store_status enter(struct pry_store *store, struct pry_shard *shard, struct pry_object *object,
                                    const struct pry_breaker_parameters *parameters, pry_time now,
                                    struct pry_breaker_entry *entry)
 {
@@ -156,7 +193,7 @@ static enum pry_store_status enter(struct pry_store *store, struct pry_object *o
     entry->retry_in = soonest_chance(breaker, parameters, now);
     return PRY_STORE_OK;
   }
-  struct breaker_permit *held = new_permit(store, object->node.key, breaker->epoch, now);
+  struct pry_breaker_permit *held = new_permit(store, shard, object->node.key, breaker->epoch, now);
   if (!held)
     return PRY_STORE_NO_MEMORY;
   if (breaker->state == PRY_BREAKER_HALF_OPEN)
@@ -181,19 +218,20 @@ enum pry_store_status pry_breaker_enter(struct pry_store *store, struct pry_slic
     pry_list_init(&object->breaker.places);
     change_state(store, &object->breaker, PRY_BREAKER_CLOSED, now);
   }
-  status = enter(store, object, parameters, now, entry);
+  status = enter(store, shard, object, parameters, now, entry);
   keep(shard, object, now);
   pthread_mutex_unlock(&shard->lock);
   return status;
 }
 
-static struct breaker_permit *find_permit(struct pry_list *permits, const struct pry_store *store, struct pry_slice key)
+static struct pry_breaker_permit *find_permit(struct pry_list *permits, const struct pry_store *store,
+                                              struct pry_slice key)
 {
   for (struct pry_list *link = permits->next; link != permits; link = link->next) {
     struct pry_permit *permit = PRY_CONTAINER_OF(link, struct pry_permit, link);
     if (permit->release != release_permit)
       continue;
-    struct breaker_permit *held = PRY_CONTAINER_OF(permit, struct breaker_permit, permit);
+    struct pry_breaker_permit *held = PRY_CONTAINER_OF(permit, struct pry_breaker_permit, permit);
     if (held->store == store && !held->recorded && pry_slice_equal(held->key, key))
       return held;
   }
@@ -312,7 +350,7 @@ enum pry_store_status pry_breaker_record(struct pry_store *store, struct pry_sli
 {
   *state = PRY_BREAKER_CLOSED;
   *changed = false;
-  struct breaker_permit *held = find_permit(permits, store, key);
+  struct pry_breaker_permit *held = find_permit(permits, store, key);
   struct pry_shard *shard;
   struct pry_object *object;
   enum pry_store_status status = pry_store_find(store, key, PRY_OBJECT_BREAKER, now, &shard, &object);

@@ -69,8 +69,12 @@ struct pry_object {
   char key[];
 };
 
+struct pry_breaker_permit; /* store_breaker.c */
+
 struct pry_shard {
   pthread_mutex_t lock;
+  struct pry_breaker_permit *spare; /* given back, for the next ones */
+  unsigned spares;
   struct pry_table table;
   struct pry_object **heap; /* by `queued`, table.count long */
   size_t heap_capacity;
@@ -114,5 +118,8 @@ void pry_store_drop(struct pry_store *store, struct pry_shard *shard, struct pry
 /* Called with the shard locked, before a breaker's memory goes: its permits stay valid and hold no place. Frees what the
  * breaker owns. */
 void pry_breaker_drop(struct pry_object_breaker *breaker);
+
+/* The permits that a shard keeps for the next ones. */
+void pry_breaker_free_spares(struct pry_shard *shard);
 
 #endif
