@@ -7,6 +7,8 @@
 local backoff = require "lib.backoff"
 local category = require "lib.category"
 
+local retry = retry -- on_error is the path that every failure takes: a local costs a third of a global
+
 local SEEN = 100       -- errors that the adaptive wait looks back at
 local TELL_EVERY = 60  -- seconds between two lines about one used-up quota
 
@@ -32,11 +34,11 @@ local function shape(self, call, err)
   return { base = base, cap = math.max(self.cap, special or 0) }
 end
 
-local function own_wait(self, call, err)
-  local waits, n = shape(self, call, err), call.target.attempts
-  if self.jitter ~= "decorrelated" then
-    return JITTERS[self.jitter](waits, n)
-  end
+local function own_wait(self, call, err, n)
+  local jitter = JITTERS[self.jitter]
+  if self.as_is and jitter then return jitter(self.as_is, n) end
+  local waits = shape(self, call, err)
+  if jitter then return jitter(waits, n) end
   local name = self.name .. ".wait" -- of this instance; survives a reload
   local wait = backoff.decorrelated_jitter(waits, n > 1 and call.vars[name] or nil)
   call.vars[name] = wait
@@ -49,15 +51,20 @@ local function is_listed(listed, err)
 end
 
 local function was_slow(self, call)
-  if not self.slow then return false end
   local last = call.ledger[#call.ledger]
   return last.ended and last.ended - last.started > self.slow
+end
+
+-- What `never`, `slow` and `patience` leave to the next policy.
+local function is_declined(self, call, err)
+  return is_listed(self.listed, err) or self.slow and was_slow(self, call)
+         or self.patience and (err.retry_after or 0) > self.patience
 end
 
 -- A retry is paid from the provider's quota; one that is used up refuses and never waits. Calls that go well fill it
 -- again. A wait past the deadline costs nothing: the core refuses it, and says so.
 local function can_pay(self, call, err, wait)
-  if not self.quota or wait >= call.deadline_left then return true end
+  if wait >= call.deadline_left then return true end
   local provider, costs = call.target.provider, self.costs
   local cost = IS_THROTTLED[err.category] and costs.throttled or costs.transient
   if store.take("quota:" .. provider, cost, self.quota, self.quota * costs.reserve) == false then
@@ -107,6 +114,12 @@ local function read_costs(given)
   return costs
 end
 
+local function is_empty(map)
+  local empty = true
+  for _ in pairs(map) do empty = false end
+  return empty
+end
+
 return policy {
   name = "retry",
   doc = "try again, at the same target, when the failure is likely to pass",
@@ -145,15 +158,20 @@ return policy {
     if wrong then return wrong end
     self.recent = { seconds = self.adaptive_window, limit = SEEN }
     self.paid_name = self.name .. ".paid"
-    self.of_all = (" of %d"):format(self.max_attempts)
+    self.whys = {}
+    for n = 1, self.max_attempts do self.whys[n] = ("attempt %d of %d"):format(n, self.max_attempts) end
+    if self.adaptive == 0 and is_empty(self.base_by_status) and is_empty(self.base_by_category) then
+      self.as_is = { base = self.base, cap = self.cap } -- whatever the error is
+    end
     self.listed = false
     for _, word in ipairs(self.never) do
       self.listed = self.listed or {}
       self.listed[word] = true
     end
+    self.picky = (self.listed or self.slow or self.patience) and true or false
   end,
 
-  when = { retryable = true }, -- the core skips us in C for everything else
+  when = { retryable = true, source = "provider" }, -- the core skips us in C for everything else
 
   only_with = { on_outcome = "quota" },
 
@@ -165,19 +183,16 @@ return policy {
   end,
 
   on_error = function(self, call, err)
-    if err.source == "parry" then return end -- next policy
     if self.adaptive > 0 then
       store.window("errors:" .. call.target.provider, self.recent):add()
     end
     local n = call.target.attempts
-    if n >= self.max_attempts or is_listed(self.listed, err) or was_slow(self, call) then return end
-    local asked = err.retry_after or 0
-    if self.patience and asked > self.patience then return end
-    local wait = own_wait(self, call, err)
-    if asked > 0 then
+    if n >= self.max_attempts or self.picky and is_declined(self, call, err) then return end
+    local wait, asked = own_wait(self, call, err, n), err.retry_after
+    if asked and asked > 0 then
       wait = math.max(wait, asked * (1 + self.spread * random()))
     end
-    if not can_pay(self, call, err, wait) then return end
-    return retry { after = wait, why = "attempt " .. n .. self.of_all }
+    if self.quota and not can_pay(self, call, err, wait) then return end
+    return retry { after = wait, why = self.whys[n] }
   end,
 }

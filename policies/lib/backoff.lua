@@ -10,12 +10,14 @@
 --   local backoff = require "lib.backoff"
 --   return retry { after = backoff.full_jitter(self, call.target.attempts) }
 
+local min, random = math.min, random
+
 local backoff = {}
 
 --- base, 2 x base, 4 x base, ... up to cap. The same for every call, so calls that failed together come back together:
 --- what the others below are made of, and seldom right by itself.
 function backoff.exponential(p, n)
-  return math.min(p.cap, p.base * 2.0 ^ (n - 1))
+  return min(p.cap, p.base * 2.0 ^ (n - 1))
 end
 
 --- Anywhere between 0 and the exponential wait. Spreads the calls best; the right choice unless you know better.
@@ -33,7 +35,7 @@ end
 --- without being tied to the attempt's number.
 function backoff.decorrelated_jitter(p, previous)
   local most = math.max(p.base, (previous or p.base) * 3)
-  return math.min(p.cap, p.base + random() * (most - p.base))
+  return min(p.cap, p.base + random() * (most - p.base))
 end
 
 return backoff
