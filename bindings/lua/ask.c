@@ -42,13 +42,25 @@ static int push_arguments(lua_State *L, struct pry_decision *decision)
   }
 }
 
+static bool push_kept(lua_State *L, const struct pry_decider *decider, const struct pry_ask *ask)
+{
+  size_t index = ask->instance->index;
+  int function = decider->handlers[index][ask->handler], self = decider->selves[index];
+  if (function == LUA_NOREF || self == LUA_NOREF)
+    return false;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, function);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, self);
+  return true;
+}
+
 static int push_handler(lua_State *L, void *user)
 {
   struct pry_decision *decision = user;
   const struct pry_ask *ask = decision->ask;
   if (ask->handler == PRY_REFRESH)
     return pry_refresh_push(L, decision);
-  if (!pry_declare_push_handler(L, ask->instance, ask->handler, ask->job ? ask->job->index : 0))
+  if (!push_kept(L, decision->decider, ask) &&
+      !pry_declare_push_handler(L, ask->instance, ask->handler, ask->job ? ask->job->index : 0))
     return luaL_error(L, "%s has no %s", ask->instance->name, pry_handler_name(ask->handler));
   return 1 + push_arguments(L, decision);
 }
@@ -265,6 +277,8 @@ static void decider_free(struct pry_decider *decider)
   free(decider->handler_watches);
   free(decider->dialect_watches);
   free(decider->refresh_watches);
+  free(decider->handlers);
+  free(decider->selves);
   free(decider);
 }
 
@@ -274,15 +288,47 @@ static void script_closing(struct pry_script *script)
   script->host = NULL;
 }
 
+/* ---- what is kept of the declarations ----------------------------------------------------------------------- */
+
+static void keep_handlers(lua_State *L, struct pry_decider *decider, const struct pry_instance *instance)
+{
+  int *handlers = decider->handlers[instance->index];
+  for (enum pry_handler handler = 0; handler < PRY_HANDLER_COUNT; handler++) {
+    handlers[handler] = LUA_NOREF;
+    if (handler == PRY_EVERY || !(instance->handlers & PRY_HANDLER_BIT(handler)) ||
+        !pry_declare_push_handler(L, instance, handler, 0))
+      continue;
+    lua_pushvalue(L, -2);
+    handlers[handler] = luaL_ref(L, LUA_REGISTRYINDEX);
+    if (decider->selves[instance->index] == LUA_NOREF)
+      decider->selves[instance->index] = luaL_ref(L, LUA_REGISTRYINDEX);
+    else
+      lua_pop(L, 1);
+    lua_pop(L, 1);
+  }
+}
+
+static void keep_functions(lua_State *L, struct pry_decider *decider)
+{
+  const struct pry_config *config = decider->config;
+  for (size_t i = 0; i < config->instance_count; i++) {
+    decider->selves[config->instances[i]->index] = LUA_NOREF;
+    keep_handlers(L, decider, config->instances[i]);
+  }
+}
+
 /* ---- watches ---------------------------------------------------------------------------------------------- */
 
-static bool allocate_watches(struct pry_decider *decider)
+static bool allocate_tables(struct pry_decider *decider)
 {
   /* One more than needed, so that none has size 0. */
   decider->handler_watches = malloc((decider->config->instance_count + 1) * sizeof *decider->handler_watches);
   decider->dialect_watches = malloc((decider->config->dialect_count + 1) * sizeof *decider->dialect_watches);
   decider->refresh_watches = malloc((decider->config->credential_count + 1) * sizeof *decider->refresh_watches);
-  return decider->handler_watches && decider->dialect_watches && decider->refresh_watches;
+  decider->handlers = malloc((decider->config->instance_count + 1) * sizeof *decider->handlers);
+  decider->selves = malloc((decider->config->instance_count + 1) * sizeof *decider->selves);
+  return decider->handler_watches && decider->dialect_watches && decider->refresh_watches && decider->handlers &&
+         decider->selves;
 }
 
 /* On the stack of prepare(): in its first round a table of all that is to be watched, then nil. */
@@ -371,6 +417,7 @@ static int prepare(lua_State *L)
     watch_functions(L, decider);
   }
   pry_sandbox_watch_modules(L);
+  keep_functions(L, decider);
   return 0;
 }
 
@@ -381,7 +428,7 @@ bool pry_decider_attach(struct pry_script *script, struct pry_generation *genera
   struct pry_decider *decider = calloc(1, sizeof *decider);
   if (decider)
     decider->config = generation->config;
-  if (!decider || !allocate_watches(decider)) {
+  if (!decider || !allocate_tables(decider)) {
     decider_free(decider);
     snprintf(fault, PRY_FAULT_MAX, "not enough memory");
     return false;

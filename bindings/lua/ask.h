@@ -80,6 +80,7 @@ struct pry_decision {
   struct pry_list leftovers;
   struct pry_message waking;  /* in a decider: posted to its mailbox when what is waited for is complete */
   struct pry_ticket due;      /* of that */
+  uint64_t waits;             /* the script's count of waits when this decision was taken */
   bool stale_views;           /* make new ones */
   bool bad_verdict;           /* what the handler returned cannot be taken */
   int views[PRY_VIEW_POOLED]; /* registry references, LUA_NOREF until used */

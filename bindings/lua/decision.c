@@ -111,6 +111,7 @@ struct pry_decision *pry_decision_take(struct pry_decider *decider)
   decision->http_left = PRY_DECISION_HTTP_SECONDS * PRY_SECOND;
   decision->log_lines = 0;
   decision->task = NULL;
+  decision->waits = decider->script->waits;
   return decision;
 }
 
@@ -122,7 +123,8 @@ void pry_decision_return(struct pry_decision *decision)
     pry_list_remove(&leftover->link);
     leftover->release(leftover);
   }
-  if (pry_decision_worker(decision)->decides)
+  /* Who never had a ticket cannot have been woken; and the mailbox has a lock. */
+  if (decision->waits != decider->script->waits && pry_decision_worker(decision)->decides)
     pry_mailbox_withdraw(pry_decision_worker(decision)->mailbox, &decision->waking);
   decision->active = false;
   decision->serial++;
