@@ -279,6 +279,7 @@ static void decider_free(struct pry_decider *decider)
   free(decider->refresh_watches);
   free(decider->handlers);
   free(decider->selves);
+  free(decider->remembered);
   free(decider);
 }
 

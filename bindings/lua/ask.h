@@ -82,6 +82,7 @@ struct pry_decision {
   struct pry_ticket due;      /* of that */
   uint64_t waits;             /* the script's count of waits when this decision was taken */
   bool stale_views;           /* make new ones */
+  bool looked_out;            /* at the clock, or into the log: what came of it may not come of it again */
   bool bad_verdict;           /* what the handler returned cannot be taken */
   int views[PRY_VIEW_POOLED]; /* registry references, LUA_NOREF until used */
   /* what classify and render show */

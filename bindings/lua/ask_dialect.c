@@ -5,6 +5,8 @@
 #include "lib.h"
 #include "retry_after.h"
 
+#include <stdlib.h>
+
 /* One run of classify or render. */
 struct dialect_run {
   struct pry_decision *decision;
@@ -13,6 +15,7 @@ struct dialect_run {
   struct pry_failure failure; /* classify: what comes out */
   struct pry_buffer *out;     /* render */
   bool answered;
+  bool repeats; /* would do the same again */
 };
 
 static void read_flag(lua_State *L, const char *name, bool *flag)
@@ -153,11 +156,61 @@ static bool run_dialect(struct pry_script *script, struct dialect_run *job, int 
   enum pry_door_result door =
       pry_door_call(script, which == PRY_DIALECT_CLASSIFY ? run_classify : run_render, job, &run);
   decider->current = outer;
+  job->repeats = door == PRY_DOOR_OK && !job->decision->looked_out;
   if (door != PRY_DOOR_OK)
     pry_decision_tell_fault(job->decision, which == PRY_DIALECT_CLASSIFY ? "classify" : "render",
                             pry_door_run_result(door), job->decision->call_id, run.fault);
   pry_decision_return(job->decision);
   return door == PRY_DOOR_OK && job->answered;
+}
+
+/* ---- what was said of a status alone ----
+ *
+ * A host often has nothing but a status, and then classify says the same each time: it has no memory, no store and no
+ * dice. What it could ask besides, the clock and the log, marks the run. */
+
+enum { REMEMBERED = 16 };
+
+struct pry_remembered {
+  const struct pry_dialect *dialect; /* NULL: none */
+  const char *provider;              /* the config's own text */
+  int status;
+  bool answered;
+  struct pry_failure failure;
+};
+
+static bool is_bare(const struct pry_answer_view *answer)
+{
+  return !answer->body.size && !answer->in_stream && !answer->event_type.size && answer->headers &&
+         !answer->headers->count;
+}
+
+/* Its place, whatever is there now. NULL: nothing can be remembered. */
+static struct pry_remembered *place_of(struct pry_decider *decider, const struct pry_dialect *dialect,
+                                       const struct pry_answer_view *answer)
+{
+  if (!is_bare(answer))
+    return NULL;
+  if (!decider->remembered)
+    decider->remembered = calloc(REMEMBERED, sizeof *decider->remembered);
+  size_t place = (size_t)answer->status + dialect->index * 5 + ((uintptr_t)answer->provider >> 4);
+  return decider->remembered ? &decider->remembered[place % REMEMBERED] : NULL;
+}
+
+static bool is_about(const struct pry_remembered *remembered, const struct pry_dialect *dialect,
+                     const struct pry_answer_view *answer)
+{
+  return remembered && remembered->dialect == dialect && remembered->provider == answer->provider &&
+         remembered->status == answer->status;
+}
+
+static void remember(struct pry_remembered *place, const struct dialect_run *job, const struct pry_answer_view *answer)
+{
+  *place = (struct pry_remembered){.dialect = job->dialect,
+                                   .provider = answer->provider,
+                                   .status = answer->status,
+                                   .answered = job->answered,
+                                   .failure = job->failure};
 }
 
 bool pry_ask_classify(struct pry_state *state, const struct pry_dialect *dialect, const struct pry_answer_view *answer,
@@ -166,13 +219,22 @@ bool pry_ask_classify(struct pry_state *state, const struct pry_dialect *dialect
   struct pry_script *script = (struct pry_script *)state;
   if (!dialect->has_classify)
     return false;
+  struct pry_remembered *place = place_of(pry_decider_of(script), dialect, answer);
+  if (is_about(place, dialect, answer)) {
+    if (place->answered)
+      *failure = place->failure;
+    return place->answered;
+  }
   struct dialect_run job = {
       .decision = pry_decision_take(pry_decider_of(script)), .dialect = dialect, .failure = *failure};
   if (!job.decision)
     return false;
   job.decision->answer = answer;
   job.decision->failure = failure;
-  if (!run_dialect(script, &job, PRY_DIALECT_CLASSIFY))
+  bool answered = run_dialect(script, &job, PRY_DIALECT_CLASSIFY);
+  if (place && job.repeats)
+    remember(place, &job, answer);
+  if (!answered)
     return false;
   *failure = job.failure;
   return true;

@@ -28,6 +28,7 @@ struct pry_decider {
    * declarations keep them was a fifth of what asking costs. */
   int (*handlers)[PRY_HANDLER_COUNT];
   int *selves;
+  struct pry_remembered *remembered; /* of ask_dialect.c; made when first needed */
 };
 
 extern const struct pry_state_ops pry_script_state_ops;

@@ -107,6 +107,7 @@ struct pry_decision *pry_decision_take(struct pry_decider *decider)
   }
   decision->active = true;
   decision->resumed = false;
+  decision->looked_out = false;
   decision->bad_verdict = false;
   decision->http_left = PRY_DECISION_HTTP_SECONDS * PRY_SECOND;
   decision->log_lines = 0;

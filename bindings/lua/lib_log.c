@@ -76,6 +76,7 @@ static int write_line(lua_State *L, const char *function, enum pry_log_level lev
   struct pry_log_field fields[FIELDS_MAX + OWN_FIELDS];
   if (!decision)
     return luaL_error(L, "%s is not available while loading", function);
+  decision->looked_out = true;
   struct pry_slice text = pry_lua_text(L, 1);
   lua_settop(L, 2);
   if (decision->log_lines > PRY_DECISION_LOG_LINES)

@@ -18,6 +18,7 @@ static int misc_now(lua_State *L)
   struct pry_decision *decision = pry_decision_of(L);
   if (!decision)
     return luaL_error(L, "now is not available while loading");
+  decision->looked_out = true;
   if (decision->resumed) { /* before, it is the record's own time */
     struct pry_read read = pry_read_begin(decision, "now");
     pry_read_number(&read, decision->now);

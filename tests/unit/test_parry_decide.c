@@ -3,6 +3,235 @@
 #include "decide_rig.h"
 
 enum { EVENT_TEXT_MAX = 64 * 1024 };
+#include <arpa/inet.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { THREADS = 6, DECISIONS = 300, RELOADS = 20, EVENT_TEXT_MAX = 64 * 1024 };
+
+/* ---- policies -------------------------------------------------------------------------------------------------- */
+
+static const char again[] =
+    "return policy { name = 'again',\n"
+    "  on_error = function(self, call, err)\n"
+    "    return retry { after = 0.25, why = ('%s %s %d %s %s %s %s'):format(err.category, err.code, err.status,\n"
+    "      err.retry_after, err.sent, err.source, err.message) }\n"
+    "  end }\n";
+
+static const char asks[] = "return policy { name = 'asks',\n"
+                           "  on_error = function(self, call, err)\n"
+                           "    local answer, e = http.request { service = 's', path = '/state' }\n"
+                           "    return retry { after = 0.5, why = answer and answer.body or e.category }\n"
+                           "  end,\n"
+                           "  on_outcome = function(self, call, attempt)\n"
+                           "    if call.target.name == 'quiet/' then return end\n"
+                           "    local answer = http.request { service = 's', path = '/outcome' }\n"
+                           "    store.count('answers', answer and 1 or 0)\n"
+                           "  end,\n"
+                           "  on_event = function(self, event)\n"
+                           "    if event.name == 'count' then\n"
+                           "      return fail { category = 'server', why = tostring(store.counter('answers')) }\n"
+                           "    end\n"
+                           "    return fail { category = 'server', status = 599, why = event.name .. event.fields.n }\n"
+                           "  end }\n";
+
+static const char answers[] = "return policy { name = 'answers',\n"
+                              "  on_error = function(self, call, err)\n"
+                              "    return respond { status = 203, body = 'abcdefgh', why = 'so' }\n"
+                              "  end }\n";
+
+static const char waits_and_answers[] = "return policy { name = 'both',\n"
+                                        "  on_error = function(self, call, err)\n"
+                                        "    http.request { service = 's', path = '/state' }\n"
+                                        "    return respond { status = 203, body = 'abcdefgh', why = 'so' }\n"
+                                        "  end }\n";
+
+/* What it changes is set back, and the run is a fault; what it was about to wait for must not go out. */
+static const char cheats[] = "local n = 0\n"
+                             "return policy { name = 'cheats',\n"
+                             "  on_error = function(self, call, err)\n"
+                             "    n = n + 1\n"
+                             "    http.request { service = 's', path = '/cheated' }\n"
+                             "  end }\n";
+
+/* ---- a server -------------------------------------------------------------------------------------------------- */
+
+struct server {
+  int listener;
+  unsigned port;
+  pthread_t thread;
+  atomic_uint served;
+  atomic_bool ending, silent; /* silent: accepts, reads, and says nothing until the end */
+};
+
+static void *serve(void *user)
+{
+  static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfine";
+  struct server *server = user;
+  int kept[64], kept_count = 0;
+  for (;;) {
+    char request[4096];
+    int fd = accept(server->listener, NULL, NULL);
+    if (fd < 0 || atomic_load(&server->ending)) {
+      if (fd >= 0)
+        close(fd);
+      break;
+    }
+    ssize_t got = recv(fd, request, sizeof request, 0);
+    atomic_fetch_add(&server->served, 1);
+    if (atomic_load(&server->silent) && kept_count < 64) {
+      kept[kept_count++] = fd;
+      continue;
+    }
+    if (got > 0)
+      (void)!send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL);
+    close(fd);
+  }
+  while (kept_count)
+    close(kept[--kept_count]);
+  return NULL;
+}
+
+static void start_server(struct server *server)
+{
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  socklen_t size = sizeof address;
+  server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  assert_int_equal(bind(server->listener, (struct sockaddr *)&address, size), 0);
+  assert_int_equal(listen(server->listener, 64), 0);
+  assert_int_equal(getsockname(server->listener, (struct sockaddr *)&address, &size), 0);
+  server->port = ntohs(address.sin_port);
+  assert_int_equal(pthread_create(&server->thread, NULL, serve, server), 0);
+}
+
+static void stop_server(struct server *server)
+{
+  struct sockaddr_in address = {
+      .sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_port = htons((uint16_t)server->port)};
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  atomic_store(&server->ending, true);
+  assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+  pthread_join(server->thread, NULL);
+  close(fd);
+  close(server->listener);
+}
+
+/* ---- a host ---------------------------------------------------------------------------------------------------- */
+
+struct host {
+  char folder[64]; /* made by mkdtemp */
+  struct server server;
+  parry *engine;
+  unsigned readies, lines;
+  struct parry_decision told; /* by `ready` */
+  char body[16];
+  int nested; /* what parry_decide() said from inside `ready` */
+};
+
+static void write_file(const struct host *host, const char *name, const char *text)
+{
+  char path[128];
+  snprintf(path, sizeof path, "%s/%s", host->folder, name);
+  FILE *file = fopen(path, "w");
+  assert_non_null(file);
+  fputs(text, file);
+  assert_int_equal(fclose(file), 0);
+}
+
+static void write_init(const struct host *host, const char *chain)
+{
+  char text[1024];
+  snprintf(text, sizeof text,
+           "provider 'p' { base_url = 'http://127.0.0.1:%u/v1', dialect = 'openai' }\n"
+           "service 's' { base_url = 'http://127.0.0.1:%u' }\n"
+           "route '/v1/*' { to = 'p', chain = { %s }, deadline = 60, max_attempts_per_call = 16 }\n",
+           host->server.port, host->server.port, chain);
+  write_file(host, "init.lua", text);
+}
+
+static int set_up(void **state)
+{
+  static struct host host;
+  memset(&host, 0, sizeof host);
+  strcpy(host.folder, "/tmp/test_parry_decide.XXXXXX");
+  assert_non_null(mkdtemp(host.folder));
+  start_server(&host.server);
+  write_file(&host, "again.lua", again);
+  write_file(&host, "asks.lua", asks);
+  write_file(&host, "answers.lua", answers);
+  write_file(&host, "both.lua", waits_and_answers);
+  write_file(&host, "cheats.lua", cheats);
+  *state = &host;
+  return 0;
+}
+
+static int tear_down(void **state)
+{
+  struct host *host = *state;
+  char command[96];
+  parry_free(host->engine);
+  stop_server(&host->server);
+  snprintf(command, sizeof command, "rm -r %s", host->folder);
+  return system(command);
+}
+
+static void start_with(struct host *host, const char *chain, struct parry_options options)
+{
+  write_init(host, chain);
+  options.policy_dir = host->folder;
+  options.share_dir = PARRY_SOURCE_DIR "/policies";
+  int error = parry_new(&host->engine, &options);
+  if (error) {
+    char findings[1024];
+    parry_findings(host->engine, findings, sizeof findings);
+    fail_msg("%s: %s", parry_strerror(error), findings);
+  }
+}
+
+static struct host *started(void **state, const char *chain)
+{
+  start_with(*state, chain, (struct parry_options)PARRY_OPTIONS_INIT);
+  return *state;
+}
+
+static const struct parry_event event_503 = {.size = sizeof event_503, .status = 503, .target = "p/m"};
+
+static void ready(void *user, const struct parry_decision *decision)
+{
+  struct host *host = user;
+  host->readies++;
+  host->told = *decision;
+  if (decision->body)
+    memcpy(host->body, decision->body, decision->body_capacity < 16 ? decision->body_capacity : 16);
+}
+
+static struct parry_decision decided(struct host *host, const struct parry_event *event)
+{
+  struct parry_decision decision = PARRY_DECISION_INIT;
+  assert_int_equal(parry_decide(host->engine, event, &decision, NULL, NULL), PARRY_OK);
+  return decision;
+}
+
+static void run_until_ready(struct host *host, unsigned readies)
+{
+  for (unsigned i = 0; i < 1000 && host->readies < readies; i++)
+    assert_true(parry_run(host->engine, 10) >= 0);
+  assert_int_equal(host->readies, readies);
+}
+
+static void run_until_served(struct host *host, unsigned served)
+{
+  for (unsigned i = 0; i < 1000 && atomic_load(&host->server.served) < served; i++)
+    assert_true(parry_run(host->engine, 0.01) >= 0);
+  assert_int_equal(atomic_load(&host->server.served), served);
+}
 
 /* ---- what handlers see ----------------------------------------------------------------------------------------- */
 
@@ -23,6 +252,75 @@ static void err_is_what_the_answer_says_and_then_what_the_host_says(void **state
   assert_string_equal(decision.category, "overloaded");
   assert_string_equal(decision.policy, "again");
   assert_true(decision.after == 3);
+}
+
+static void count_line(void *user, int level, const char *line, size_t line_size)
+{
+  struct host *host = user;
+  (void)level, (void)line_size;
+  if (strstr(line, "classified by hand"))
+    host->lines++;
+}
+
+static const char *message_of(struct host *host, const char *target, int status, const struct parry_event *more)
+{
+  static struct parry_decision decision;
+  struct parry_event event = more ? *more : (struct parry_event)PARRY_EVENT_INIT;
+  event.target = target, event.status = status;
+  decision = decided(host, &event);
+  return decision.why;
+}
+
+/* What classify says of a status alone is kept (ask_dialect.c): for that provider, status and dialect; not where there was
+ * more to read, and not where the script looked at the clock or wrote to the log. */
+static void what_is_said_of_a_status_is_said_again(void **state)
+{
+  static const char dialect[] =
+      "return dialect { name = 'mine', classify = function(a)\n"
+      "  if a.status == 501 then return { message = a:header('x-why') or a:json() and 'body' or a.provider } end\n"
+      "  if a.status == 502 then log.info('classified by hand') return nil end\n"
+      "  if a.status == 503 then return { message = ('%.6f'):format(now()) } end\n"
+      "  if a.status == 504 then error('no') end\n"
+      "  return { category = a.status == 418 and 'conflict' or nil, message = a.provider }\n"
+      "end }\n";
+  static const char init[] = "provider 'p' { base_url = 'http://up.test/v1', dialect = 'mine' }\n"
+                             "provider 'q' { base_url = 'http://up.test/v1', dialect = 'mine' }\n"
+                             "route '/v1/*' { to = 'p', chain = { use 'says' } }\n";
+  static const char says[] = "return policy { name = 'says', on_error = function(self, call, err)\n"
+                             "  return retry { why = err.category .. ' ' .. err.message } end }\n";
+  struct host *host = *state;
+  struct parry_options options = PARRY_OPTIONS_INIT;
+  char folder[80], first[256];
+  snprintf(folder, sizeof folder, "%s/dialects", host->folder);
+  assert_int_equal(mkdir(folder, 0700), 0);
+  write_file(host, "dialects/mine.lua", dialect);
+  write_file(host, "says.lua", says);
+  write_file(host, "init.lua", init);
+  options.policy_dir = host->folder, options.share_dir = PARRY_SOURCE_DIR "/policies";
+  options.log = count_line, options.user = host;
+  assert_int_equal(parry_new(&host->engine, &options), PARRY_OK);
+  struct parry_header headers[] = {{"X-Why", "header"}};
+  struct parry_event with_header = PARRY_EVENT_INIT, with_body = PARRY_EVENT_INIT;
+  with_header.headers = headers, with_header.header_count = 1;
+  with_body.body = "{}", with_body.body_size = 2;
+  for (int i = 0; i < 3; i++) {
+    assert_string_equal(message_of(host, "p/m", 501, NULL), "server p");
+    assert_string_equal(message_of(host, "q/m", 501, NULL), "server q");
+    assert_string_equal(message_of(host, "p/m", 501, &with_header), "server header");
+    assert_string_equal(message_of(host, "q/m", 501, &with_body), "server body");
+    assert_string_equal(message_of(host, "p/m", 418, NULL), "conflict p");
+    assert_string_equal(message_of(host, "p/m", 402, NULL), "billing p"); /* the same place as 418 */
+    assert_string_equal(message_of(host, "p/m", 502, NULL), "server ");
+    assert_string_equal(message_of(host, "p/m", 504, NULL), "timeout ");
+  }
+  snprintf(first, sizeof first, "%s", message_of(host, "p/m", 503, NULL));
+  bool later = false;
+  for (int i = 0; i < 100000 && !later; i++)
+    later = strcmp(message_of(host, "p/m", 503, NULL), first) != 0;
+  assert_true(later);
+  for (unsigned i = 0; i < 1000 && host->lines < 3; i++)
+    assert_true(parry_run(host->engine, 0.01) >= 0);
+  assert_int_equal(host->lines, 3);
 }
 
 static void a_target_need_not_be_a_provider(void **state)
@@ -391,6 +689,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       WITH_HOST(err_is_what_the_answer_says_and_then_what_the_host_says),
+      WITH_HOST(what_is_said_of_a_status_is_said_again),
       WITH_HOST(a_target_need_not_be_a_provider),
       WITH_HOST(events_with_a_name_are_asked_of_on_event),
       WITH_HOST(the_time_that_is_left_bounds_waits),
