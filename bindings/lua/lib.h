@@ -44,6 +44,9 @@ void pry_view_push(lua_State *L, struct pry_decision *decision, enum pry_view_ki
 
 /* ---- verdicts (verdict_lua.c) ----------------------------------------------------------------------------- */
 
+/* Is it a constructor of verdicts? They have upvalues, and write none. */
+bool pry_verdict_makes(lua_CFunction function);
+
 /* Takes what a handler returned, at `index`, into ask->verdict. False: `complaint` says what is wrong with it, as a
  * sentence without file and line; verdict->line is set when it is known. nil and false are "no verdict". Raises when
  * memory is short. */

@@ -399,6 +399,11 @@ static int make_verdict(lua_State *L)
   return 1;
 }
 
+bool pry_verdict_makes(lua_CFunction function)
+{
+  return function == make_verdict;
+}
+
 static int verdict_text(lua_State *L)
 {
   const struct verdict_object *object = lua_touserdata(L, 1);

@@ -162,8 +162,11 @@ void pry_upvalue_writes(lua_State *L, int index, bool written[PRY_UPVALUES_MAX])
 {
   int height = lua_gettop(L);
   memset(written, true, PRY_UPVALUES_MAX * sizeof *written);
-  if (lua_iscfunction(L, index))
+  if (lua_iscfunction(L, index)) {
+    if (pry_verdict_makes(lua_tocfunction(L, index)))
+      memset(written, false, PRY_UPVALUES_MAX * sizeof *written);
     return;
+  }
   lua_pushvalue(L, index);
   int function = lua_gettop(L);
   struct pry_buffer *dump = pry_lua_buffer(L, 0);

@@ -16,7 +16,7 @@
 enum { PRY_UPVALUES_MAX = 256 };
 
 /* For the Lua function at `index`: written[i] tells of upvalue i + 1. C functions write all of theirs, as far as anybody
- * can tell. Inside the door: raises when memory is short. */
+ * can tell, except the constructors of verdicts: a policy that keeps `retry` in a local is not checked for it after each run. Inside the door: raises when memory is short. */
 void pry_upvalue_writes(lua_State *L, int index, bool written[PRY_UPVALUES_MAX]);
 
 #endif
