@@ -2,9 +2,9 @@
 
     run.py [--json] [--smoke] [--rounds N] [--streams N] [PART...]
 
-Parts: requests errors decide reload streams reloading. Figures are medians over the rounds with the least and the most; ratios
-are medians of each round's own ratio. Never a gate on time: --smoke runs every part with a few hundred requests and
-fails only when something does not work or does not add up.
+Parts: requests errors decide calls reload streams reloading. Figures are medians over the rounds with the least and the
+most; ratios are medians of each round's own ratio. Never a gate on time: --smoke runs every part with a few hundred
+requests and fails only when something does not work or does not add up.
 """
 
 import argparse
@@ -37,6 +37,12 @@ def decide(options):
     return lines_of("bench_decide", *((1, 50) if options.smoke else (options.rounds, 20000)))
 
 
+def calls(options):
+    """What handing a call to parry costs a host, beside making it with curl's multi interface alone."""
+    with Rig() as rig:
+        return lines_of("bench_call", rig.provider.port, *((1, 100) if options.smoke else (options.rounds, 10000)))[0]
+
+
 def reload(options):
     """Ten policies: compile and check, warm and commit; and from rename() to the first answer that shows it."""
     found = lines_of("bench_reload", 3 if options.smoke else 50)[0]
@@ -47,7 +53,7 @@ def reload(options):
     return found
 
 
-PARTS = {"requests": proxied.requests, "errors": errors, "decide": decide, "reload": reload,
+PARTS = {"requests": proxied.requests, "errors": errors, "decide": decide, "calls": calls, "reload": reload,
          "streams": proxied.streams, "reloading": live.reloading}
 
 
@@ -93,6 +99,15 @@ def print_decide(found):
             "-" if row["allocations"] is None else "%.2f" % row["allocations"]] for row in found])
 
 
+def print_calls(found):
+    ratios = [parry / floor for parry, floor in zip(found["parry"], found["floor"])]
+    print("\nA host's calls, 16 at a time (CPU of the whole process, µs a call)")
+    table(["", "CPU", "x curl"], [["curl multi", spread(found["floor"]), ""],
+                                  ["parry_call, one thread", spread(found["parry"]), spread(ratios, "%.2f")]])
+    for start in found["start"]:
+        print(f"  an engine with {start['threads']} threads: parry_new {start['ms']} ms, {start['kib']} KiB resident")
+
+
 def print_reload(found):
     print("\nReload of ten policies (ms)")
     table(["", "median", ""], [
@@ -124,8 +139,8 @@ def print_reloading(found):
     print(f"  {found['reloads']} reloads, {found['failed']} calls failed")
 
 
-PRINT = {"requests": print_requests, "errors": print_errors, "decide": print_decide, "reload": print_reload,
-         "streams": print_streams, "reloading": print_reloading}
+PRINT = {"requests": print_requests, "errors": print_errors, "decide": print_decide, "calls": print_calls,
+         "reload": print_reload, "streams": print_streams, "reloading": print_reloading}
 
 
 # --- The whole --------------------------------------------------------------------------------------------
