@@ -11,21 +11,12 @@ static void name_target(const struct pry_asking *asking, const char *wanted, cha
   size_t provider = strcspn(at, "/");
   bool known = provider && strcmp(at, PRY_TARGET_UNKNOWN) != 0;
   if (strchr(wanted, '/') || !known || provider + strlen(wanted) + 2 > PRY_TARGET_MAX) {
-    copy_text(name, PRY_TARGET_MAX, wanted);
+    pry_slice_to_text(pry_slice_of(wanted), name, PRY_TARGET_MAX);
     return;
   }
   memcpy(name, at, provider);
   name[provider] = '/';
   pry_slice_to_text(pry_slice_of(wanted), name + provider + 1, PRY_TARGET_MAX - provider - 1);
-}
-
-if (strchr(wanted, '/') || !provider || provider + strlen(wanted) + 2 > PRY_TARGET_MAX) {
-  pry_slice_to_text(pry_slice_of(wanted), name, PRY_TARGET_MAX);
-  return;
-}
-memcpy(name, at, provider);
-name[provider] = '/';
-pry_slice_to_text(pry_slice_of(wanted), name + provider + 1, PRY_TARGET_MAX - provider - 1);
 }
 
 static bool is_guarded(struct pry_asking *asking, const struct pry_verdict *verdict, double after)

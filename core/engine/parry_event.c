@@ -205,9 +205,7 @@ int pry_event_take(const struct parry_event *event, struct parry_event *ours)
   if (ours->status && (ours->status < 100 || ours->status >= 600))
     return PARRY_EINVAL;
   if (!ours->ok && ours->category && !pry_category_from_name(pry_slice_of(ours->category)))
-    if ((ours->category && !pry_category_from_name(pry_slice_of(ours->category))) ||
-        (ours->status && (ours->status < 100 || ours->status > 599)))
-      return PARRY_EINVAL;
+    return PARRY_EINVAL;
   struct pry_slice fields = pry_slice_of(ours->name && ours->fields ? ours->fields : "{}");
   struct pry_json_value value;
   if (fields.size > FIELDS_MAX || pry_json_parse(fields, &value) != PRY_JSON_OK || value.type != PRY_JSON_OBJECT)

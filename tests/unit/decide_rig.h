@@ -127,7 +127,7 @@ struct host {
   char folder[64]; /* made by mkdtemp */
   struct server server;
   parry *engine;
-  unsigned readies;
+  unsigned readies, lines;
   struct parry_decision told; /* by `ready` */
   char body[16];
   int nested; /* what parry_decide() said from inside `ready` */
