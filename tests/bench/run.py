@@ -5,6 +5,9 @@
 Parts: requests errors decide calls reload streams reloading. Figures are medians over the rounds with the least and the
 most; ratios are medians of each round's own ratio. Never a gate on time: --smoke runs every part with a few hundred
 requests and fails only when something does not work or does not add up.
+Parts: requests errors decide bindings reload streams reloading. Figures are medians over the rounds with the least and
+the most; ratios are medians of each round's own ratio. Never a gate on time: --smoke runs every part with a few hundred requests and
+fails only when something does not work or does not add up.
 """
 
 import argparse
@@ -41,6 +44,31 @@ def calls(options):
     """What handing a call to parry costs a host, beside making it with curl's multi interface alone."""
     with Rig() as rig:
         return lines_of("bench_call", rig.provider.port, *((1, 100) if options.smoke else (options.rounds, 10000)))[0]
+def bindings(options):
+    """The same decision, asked from C and from each language whose binding was built."""
+    asked = 50 if options.smoke else 20000
+    rows = [{"host": "C", "ns": row["ns"]} for row in lines_of("bench_decide", options.rounds, asked, "retry")
+            if row["name"] == "retry"]
+    built, sources = PROGRAMS.parent, SHARE.parent / "bindings"
+    library, package = built / "libparry.so", built / "bindings" / "node" / "package"
+    if library.exists():
+        told = json.loads(output_of(sys.executable, sources / "python" / "bench.py", "--json", "--count", asked,
+                                    PARRY_LIBRARY=library))
+        rows += [{"host": "Python", "ns": told["python_decide_ns"]},
+                 {"host": "Python, its structs filled once", "ns": told["python_decide_bare_ns"]}]
+    if package.exists():
+        lines = output_of("node", sources / "node" / "bench.js", package, asked).splitlines()
+        told = dict(line.split(None, 1) for line in lines)
+        rows.append({"host": "Node", "ns": float(told["node.decide"].split()[0])})
+    return rows
+
+
+def output_of(*command, **environment):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=600, check=False,
+                          env={**os.environ, **{name: str(value) for name, value in environment.items()}})
+    if done.returncode:
+        raise RuntimeError(f"{command[1]}: {done.stderr}")
+    return done.stdout
 
 
 def reload(options):
@@ -54,6 +82,7 @@ def reload(options):
 
 
 PARTS = {"requests": proxied.requests, "errors": errors, "decide": decide, "calls": calls, "reload": reload,
+PARTS = {"requests": proxied.requests, "errors": errors, "decide": decide, "bindings": bindings, "reload": reload,
          "streams": proxied.streams, "reloading": live.reloading}
 
 
@@ -106,6 +135,10 @@ def print_calls(found):
                                   ["parry_call, one thread", spread(found["parry"]), spread(ratios, "%.2f")]])
     for start in found["start"]:
         print(f"  an engine with {start['threads']} threads: parry_new {start['ms']} ms, {start['kib']} KiB resident")
+def print_bindings(found):
+    print("\nA decision of the shipped chain, by the language of the host (ns, median)")
+    table(["", "ns", "of C"],
+          [[row["host"], "%.0f" % row["ns"], "%.1f" % (row["ns"] / found[0]["ns"])] for row in found])
 
 
 def print_reload(found):
@@ -140,6 +173,7 @@ def print_reloading(found):
 
 
 PRINT = {"requests": print_requests, "errors": print_errors, "decide": print_decide, "calls": print_calls,
+PRINT = {"requests": print_requests, "errors": print_errors, "decide": print_decide, "bindings": print_bindings,
          "reload": print_reload, "streams": print_streams, "reloading": print_reloading}
 
 

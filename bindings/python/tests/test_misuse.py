@@ -373,7 +373,8 @@ def bad(_):
     raise BadText
 
 
-@pytest.mark.parametrize("function", [leave, bad, lambda _: float("nan"), lambda _: "\ud800", lambda _: {1, 2}, lambda _: "x" * 70_000],
+@pytest.mark.parametrize("function", [leave, bad, lambda _: float("nan"), lambda _: "\ud800", lambda _: {1, 2},
+                                      lambda _: "x" * 70_000],
                          ids=["exits", "bad text", "nan", "surrogate", "set", "long"])
 @pytest.mark.parametrize("kind", ["plain", "async", "any_thread"])
 def test_functions_that_go_wrong_answer_at_once(asking, function, kind, unraisable):
