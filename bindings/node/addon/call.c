@@ -97,7 +97,10 @@ static void on_headers(void *user, int status, const struct parry_header *header
   (void)napi_create_array_with_length(env, count * 2, &pairs);
   for (size_t i = 0; i < count; i++) {
     (void)napi_set_element(env, pairs, (uint32_t)(i * 2), new_text(env, headers[i].name, NAPI_AUTO_LENGTH));
-    (void)napi_set_element(env, pairs, (uint32_t)(i * 2 + 1), new_text(env, headers[i].value, NAPI_AUTO_LENGTH));
+    /* As Node and browsers read headers: each byte a character. Headers objects would refuse what UTF-8 makes of it. */
+    napi_value value = NULL;
+    (void)napi_create_string_latin1(env, headers[i].value, NAPI_AUTO_LENGTH, &value);
+    (void)napi_set_element(env, pairs, (uint32_t)(i * 2 + 1), value);
   }
   tell(work, EVENT_HEADERS, new_number(env, status), pairs);
   close_scope(work, scope);

@@ -179,6 +179,15 @@ test('fetch: a body that never ends is given up', async () => {
   assert.strictEqual(left, 2);
 });
 
+test('a header of any bytes', async () => {
+  const there = await served((request, response) => {
+    response.writeHead(200, { 'x-odd': 'a\xe9b', 'x-utf8': Buffer.from('é').toString('latin1') });
+    response.end();
+  });
+  const { headers } = await there.call({ path: '/x' });
+  assert.deepStrictEqual([headers.get('x-odd'), headers.get('x-utf8')], ['a\xe9b', '\xc3\xa9']);
+});
+
 test('fetch: clones, redirects, answers without a body', async () => {
   const there = await served((request, response) => {
     response.writeHead(request.url === '/go' ? 302 : 200, { location: '/there' });
