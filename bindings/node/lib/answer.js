@@ -65,7 +65,7 @@ class Stream {
   async start() {
     if (this.#exchange) return this;
     this.#exchange = this.#begin();
-    forgotten.register(this, this.#exchange);
+    forgotten.register(this, this.#exchange, this.#exchange);
     const { status, headers } = await this.#exchange.head;
     this.status = status;
     this.headers = headers;
@@ -84,6 +84,7 @@ class Stream {
     const value = await this.#exchange.read();
     if (value) return { value, done: false };
     this.#over = true;
+    forgotten.unregister(this.#exchange);
     this.outcome = this.#exchange.outcome;
     if (!this.outcome.ok) throw new ParryError(this.outcome, { headers: this.headers });
     return { value: undefined, done: true };
@@ -91,6 +92,7 @@ class Stream {
 
   async return(value) {
     this.#over = true;
+    if (this.#exchange) forgotten.unregister(this.#exchange);
     this.#exchange?.abort(new DOMException('the reader left', 'AbortError'));
     return { value, done: true };
   }

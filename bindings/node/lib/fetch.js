@@ -75,7 +75,10 @@ function streamOf(exchange) {
       const chunk = await exchange.read();
       if (chunk) {
         controller.enqueue(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
-      } else if (exchange.outcome.truncated) {
+        return;
+      }
+      forgotten.unregister(exchange);
+      if (exchange.outcome.truncated) {
         controller.error(new TypeError('terminated', { cause: new ParryError(exchange.outcome) }));
       } else {
         controller.close();
@@ -85,7 +88,7 @@ function streamOf(exchange) {
       exchange.abort(reason ?? new DOMException('the reader left', 'AbortError'));
     },
   }, { highWaterMark: 0 });
-  forgotten.register(stream, exchange);
+  forgotten.register(stream, exchange, exchange);
   return stream;
 }
 
