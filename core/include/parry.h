@@ -412,8 +412,8 @@ struct parry_decision {
  *
  * PARRY_OK: *decision is filled. PARRY_PENDING: a handler waits for something (http.request, a host function); *decision is
  * as it was, and `ready` comes with another one, from run, dispatch or free, exactly once. ready NULL: such a handler counts
- * as having nothing to say. PARRY_BUSY: it would have been PENDING, and max_calls are open. PARRY_EINVAL: no such route or
- * category, or fields that are no JSON object. PARRY_EPOLICY: see parry_new(). */
+ * as having nothing to say. PARRY_BUSY: it would have been PENDING, and max_calls are open. PARRY_EINVAL: no such route,
+ * category or status, or fields that are no JSON object. PARRY_EPOLICY: see parry_new(). */
 PARRY_API int parry_decide(parry *engine, const struct parry_event *event, struct parry_decision *decision,
                            void (*ready)(void *user, const struct parry_decision *decision), void *user);
 
