@@ -29,7 +29,7 @@ local match = require "lib.match"
 -- The target that this call is about: where its route sends it. The lists are about that one, however far the call has
 -- wandered since.
 local function home_of(self, call)
-  local name = call.vars[self.home_name] or call.ledger[1].target
+  local name = self.stick and call.vars[self.home_name] or call.ledger[1].target
   local slash = name:find("/", 1, true)
   if not slash then return name, name, "" end -- a call without a model
   return name, name:sub(1, slash - 1), name:sub(slash + 1)
@@ -44,8 +44,9 @@ local function list_for(map, sorted, name, model)
 end
 
 local function was_tried(call, target)
-  for i = 1, #call.ledger do
-    if call.ledger[i].target == target then return true end
+  local ledger = call.ledger
+  for i = 1, #ledger do
+    if ledger[i].target == target then return true end
   end
   return false
 end
@@ -74,7 +75,7 @@ end
 
 -- The next target for this call, or nil when all were tried.
 local function next_target(self, call, targets, home, provider)
-  if call.vars[self.home_name] and not was_tried(call, home) then return home end
+  if self.stick and call.vars[self.home_name] and not was_tried(call, home) then return home end
   for i, target in ipairs(targets) do
     local name = full_name(target, provider)
     if not was_tried(call, name) then
