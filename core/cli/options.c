@@ -169,7 +169,7 @@ static int take_value(struct parser *parser, const struct pry_option *option, co
   if (set_value(option, value, &wanted))
     return -1;
   char detail[160];
-  snprintf(detail, sizeof detail, "it takes %s, not '%.60s'", wanted, value);
+  snprintf(detail, sizeof detail, "it takes %s, not '%.60s'", wanted, value ? value : "");
   return mistake(parser, "cannot use", argument, detail);
 }
 
