@@ -128,6 +128,7 @@ struct host {
   struct server server;
   parry *engine;
   unsigned readies, lines;
+  unsigned readies, lines;    /* lines: of the log, counted by who wants them */
   struct parry_decision told; /* by `ready` */
   char body[16];
   int nested; /* what parry_decide() said from inside `ready` */
