@@ -13,7 +13,6 @@ static const char *error_name(int error)
 #define X(name, value, text)                                                                                           \
   case value:                                                                                                          \
     return &(#name)[sizeof "PARRY"];
-    return &#name[sizeof "PARRY"];
     PARRY_ERRORS(X)
 #undef X
   default:

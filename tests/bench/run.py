@@ -81,8 +81,8 @@ def reload(options):
     return found
 
 
-PARTS = {"requests": proxied.requests, "errors": errors, "decide": decide, "calls": calls, "reload": reload,
-PARTS = {"requests": proxied.requests, "errors": errors, "decide": decide, "bindings": bindings, "reload": reload,
+PARTS = {"requests": proxied.requests, "errors": errors, "decide": decide, "calls": calls,
+         "bindings": bindings, "reload": reload,
          "streams": proxied.streams, "reloading": live.reloading}
 
 
@@ -173,7 +173,7 @@ def print_reloading(found):
 
 
 PRINT = {"requests": print_requests, "errors": print_errors, "decide": print_decide, "calls": print_calls,
-PRINT = {"requests": print_requests, "errors": print_errors, "decide": print_decide, "bindings": print_bindings,
+         "bindings": print_bindings,
          "reload": print_reload, "streams": print_streams, "reloading": print_reloading}
 
 

@@ -127,7 +127,6 @@ struct host {
   char folder[64]; /* made by mkdtemp */
   struct server server;
   parry *engine;
-  unsigned readies, lines;
   unsigned readies, lines;    /* lines: of the log, counted by who wants them */
   struct parry_decision told; /* by `ready` */
   char body[16];
