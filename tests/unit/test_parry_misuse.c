@@ -342,16 +342,17 @@ static void one_thread_at_a_time_runs(void **state)
 
 /* ---- forks ------------------------------------------------------------------------------------------------------ */
 
-/* In the child: what belongs to the parent is refused, and an engine of its own works. */
+/* In the child: what belongs to the parent is refused, and an engine of its own works. After a fork beside threads it is not
+ * tried: they may have been inside malloc, curl or OpenSSL, whose locks nobody opens any more (fork(2)). It hung one run
+ * in ten under the thread sanitizer. */
 static int live_in_child(struct rig_host *host)
 {
   parry *inherited = host->engine;
   check_all(inherited, PARRY_EFORKED);
   RIG_CHECK(parry_free(inherited) == PARRY_OK);
   check_all(inherited, PARRY_EFORKED);
-#if defined(__SANITIZE_THREAD__) /* which ends a forked child that starts a thread */
-  host->threads = 0;
-#endif
+  if (host->threads)
+    return 0;
   host->heads = host->dones = 0;
   RIG_CHECK(rig_start(host) == PARRY_OK);
   RIG_CHECK(host->engine != inherited);
