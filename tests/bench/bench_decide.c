@@ -1,6 +1,6 @@
 /* What a decision costs a host: parry_decide() and parry_report() over the shipped policies, no I/O. Prints one JSON object a
- * line: {"group", "name", "ns" (median of rounds, of processor time), "least", "allocations" (of one decision, outside Lua's own allocator;
- * null where a sanitizer counts them)}.
+ * line: {"group", "name", "ns" (median of rounds, of processor time), "least", "allocations" (of one decision, outside Lua's own
+ * allocator; null where a sanitizer counts them)}.
  *
  *     bench_decide [ROUNDS (9)] [DECISIONS (20000)] [NAME: only what has it in its name]
  *
@@ -113,7 +113,10 @@ static void measure(struct bench *bench, const struct subject *subject)
   qsort(spent, bench->rounds, sizeof *spent, compare);
   printf("{\"group\":\"%s\",\"name\":\"%s\",\"ns\":%.0f,\"least\":%.0f,\"allocations\":", subject->group, subject->name,
          spent[bench->rounds / 2], spent[0]);
-  printf(COUNTS_ALLOCATIONS ? "%.2f}\n" : "null}\n", each);
+  if (COUNTS_ALLOCATIONS)
+    printf("%.2f}\n", each);
+  else
+    printf("null}\n");
 }
 
 static void write_file(const char *folder, const char *name, const char *text)
