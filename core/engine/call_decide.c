@@ -547,7 +547,7 @@ static bool execute_renew(struct pry_call *call)
                                           : attempt_complaint(call, target, theirs, true);
   const char *why = NULL;
   enum pry_token_status status = PRY_TOKEN_FAILED;
-  if (!complaint) {
+  if (credential && !complaint) {
     status = pry_credential_renew(call->worker->engine->credentials, call->worker->mailbox, credential->name,
                                   call->token_version, &call->token_waiter, error_token_ready, call, &why);
     complaint = status == PRY_TOKEN_FAILED ? why : NULL;
