@@ -332,14 +332,6 @@ int pry_functions_answer(struct pry_functions *functions, uint64_t request, cons
   return PARRY_ENOENT;
 }
 
-size_t pry_functions_open_count(struct pry_functions *functions)
-{
-  pthread_mutex_lock(&functions->lock);
-  size_t open = functions->open;
-  pthread_mutex_unlock(&functions->lock);
-  return open;
-}
-
 /* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 static struct pry_question *new_question(struct pry_functions *functions, struct pry_slice arguments,

@@ -48,9 +48,6 @@ bool pry_functions_has(struct pry_functions *functions, struct pry_slice name);
 /* What parry_reply() does. */
 int pry_functions_answer(struct pry_functions *functions, uint64_t request, const char *json, const char *error);
 
-/* Open questions. */
-size_t pry_functions_open_count(struct pry_functions *functions);
-
 /* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 struct pry_asker {
